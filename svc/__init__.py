@@ -1,0 +1,3 @@
+"""The clients API of olimac.link."""
+
+__version__ = "0.1.0"

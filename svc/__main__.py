@@ -1,0 +1,102 @@
+"""The command line: `python -m svc serve | migrate | seed | prune`."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from svc import __version__, local, maintenance, server
+from svc.settings import InvalidSetting, Settings, read
+
+
+def main() -> int:
+    """Does what the command line says; 0 where it worked, 1 where not, 2 where it is not understood."""
+    arguments = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        command: Callable[[Settings], None] = arguments.command
+        command(read(os.environ))
+    except (InvalidSetting, local.LocalPostgresError, maintenance.MaintenanceError, server.CannotListen) as error:
+        _say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clients-api",
+        description="The clients API of olimac.link.",
+        epilog="Settings come from the environment; the README lists them. Where it names no database, "
+        "an embedded PostgreSQL is used, with its data under .local/.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.set_defaults(command=serve)
+    commands = parser.add_subparsers(title="commands", metavar="")
+    for command in (serve, migrate, seed, prune):
+        summary = (command.__doc__ or "").partition("\n")[0]
+        commands.add_parser(command.__name__, help=summary, description=summary).set_defaults(command=command)
+    return parser
+
+
+def serve(settings: Settings) -> None:
+    """Serves the API (the default)."""
+    if settings.database.dsn:
+        server.run(settings, lambda port: _greet(settings, port, "the PostgreSQL that the environment names"))
+        return
+    _say(f"No database is named: starting PostgreSQL on {settings.local_folder}/")
+    with local.running(settings.local_folder) as postgres:
+        asyncio.run(maintenance.migrate(postgres.dsn()))
+        asyncio.run(maintenance.seed(postgres.dsn()))
+        named = replace(settings, database=replace(settings.database, dsn=postgres.dsn("clients_service")))
+        data = f"{settings.local_folder}/postgres; to look at it: psql '{postgres.dsn()}'"
+        server.run(named, lambda port: _greet(settings, port, data))
+
+
+def migrate(settings: Settings) -> None:
+    """Brings the database's schema up to date; nothing is ever dropped."""
+    with _database(settings) as dsn:
+        _say(asyncio.run(maintenance.migrate(dsn)))
+
+
+def seed(settings: Settings) -> None:
+    """Adds the first four clients to an empty database."""
+    with _database(settings) as dsn:
+        added = asyncio.run(maintenance.seed(dsn))
+        _say(f"{added} clients added." if added else "There are clients already: nothing was changed.")
+
+
+def prune(settings: Settings) -> None:
+    """Forgets idempotency keys older than 24 hours."""
+    with _database(settings) as dsn:
+        _say(f"{asyncio.run(maintenance.prune(dsn))} idempotency keys forgotten.")
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[str]:
+    if settings.database.dsn:
+        yield settings.database.dsn
+    else:
+        with local.running(settings.local_folder) as postgres:
+            yield postgres.dsn()
+
+
+def _greet(settings: Settings, port: int, data: str) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    _say(f"API   http://{host}:{port}/")
+    _say(f"Docs  http://{host}:{port}/docs")
+    _say(f"Data  {data}")
+
+
+def _say(words: str) -> None:
+    # Beside the logs, not among them.
+    print(words, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

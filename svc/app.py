@@ -1,0 +1,40 @@
+"""Builds the service: what it holds, what answers, and which path leads where."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from svc import database
+from svc.docs import Docs
+from svc.edge import Edge
+from svc.endpoints import Endpoints
+from svc.health import Health
+from svc.lifecycle import Lifecycle
+from svc.protocol import Server
+from svc.routes import Routes
+from svc.settings import DatabaseSettings
+from svc.store import Store
+
+
+@asynccontextmanager
+async def build(settings: DatabaseSettings, lifecycle: Lifecycle, version: str) -> AsyncIterator[Server]:
+    """The service, ready to be given sockets."""
+    async with database.connect(settings) as connected:
+        store = Store(connected)
+        yield Server(Edge(_routes(Endpoints(store), Health(store, lifecycle, version), Docs())), lifecycle)
+
+
+def _routes(clients: Endpoints, health: Health, docs: Docs) -> Routes:
+    return Routes(
+        {
+            "/getall": {"GET": clients.getall},
+            "/add": {"POST": clients.add},
+            "/get/{id}": {"GET": clients.get},
+            "/healthz": {"GET": health.healthz},
+            "/readyz": {"GET": health.readyz},
+            "/version": {"GET": health.version},
+            "/": {"GET": docs.home},
+            "/openapi.json": {"GET": docs.openapi},
+            "/docs": {"GET": docs.docs},
+            "/docs/{asset}": {"GET": docs.asset},
+        }
+    )

@@ -1,0 +1,128 @@
+"""The life of the asyncpg pool, and driver errors turned into ours."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+
+from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
+from svc.settings import DatabaseSettings
+
+_logger = logging.getLogger(__name__)
+
+# Beyond the statement's own time, which the server keeps: an answer on its way still arrives.
+_COMMAND_GRACE_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 5.0
+
+_AWAY: Final = (
+    OSError,  # refused, reset, no route, no such host
+    asyncpg.InterfaceError,  # the connection closed under the query
+    asyncpg.InternalClientError,  # the same, seen from inside asyncpg's state machine
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.OperatorInterventionError,  # starting up, shutting down, crashed
+    asyncpg.ReadOnlySQLTransactionError,  # a former primary after a failover
+)
+
+
+class _Connection(asyncpg.Connection):
+    def get_reset_query(self) -> str:
+        # Nothing here changes a session, so a release owes the server no round trip.
+        return ""
+
+
+class Database:
+    """A small pool of connections whose waiters are served in order of arrival, each wait bounded."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: DatabaseSettings) -> None:
+        self._pool = pool
+        self._acquire_seconds = settings.acquire_seconds
+        # asyncpg serves its own waiters unfairly: a newcomer overtakes whoever was just woken.
+        # So at most as many get to the pool as it has connections, and the rest queue here.
+        self._turns = asyncio.Semaphore(settings.pool_size)
+        self._away = False
+
+    async def row(self, query: str, *arguments: object) -> asyncpg.Record | None:
+        """The first row that the query gives, or None.
+
+        Raises:
+            DatabaseBusy: no connection was free in time.
+            DatabaseUnavailable: the database is away, or went away underway: then a write may have happened or not.
+            QueryTimedOut: the statement took longer than it may.
+        """
+        await self._take_turn()
+        connected = False
+        try:
+            async with self._pool.acquire() as connection:
+                connected = True
+                row = await connection.fetchrow(query, *arguments)
+        except asyncpg.QueryCanceledError as error:
+            raise QueryTimedOut from error
+        except _AWAY as error:
+            if connected and isinstance(error, TimeoutError):
+                raise QueryTimedOut from error
+            await self._note_loss(error)
+            raise DatabaseUnavailable from error
+        finally:
+            self._turns.release()
+        if self._away:
+            self._away = False
+            _logger.warning("the database is back")
+        return row
+
+    async def value(self, query: str, *arguments: object) -> Any:
+        """The first column of that row, or None where there is no row."""
+        row = await self.row(query, *arguments)
+        return None if row is None else row[0]
+
+    async def _take_turn(self) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._acquire_seconds):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise DatabaseBusy from None
+
+    async def _note_loss(self, error: Exception) -> None:
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            # The connections lead to a server that will never write again: make new ones, to the new primary.
+            await self._pool.expire_connections()
+        if not self._away:
+            self._away = True
+            _logger.warning("the database is away: %s: %s", type(error).__name__, error)
+
+
+@asynccontextmanager
+async def connect(settings: DatabaseSettings) -> AsyncIterator[Database]:
+    """The pool, from its first connection, made when it is first needed, to a bounded close."""
+    pool = asyncpg.create_pool(
+        settings.dsn,
+        connection_class=_Connection,
+        min_size=0,  # the service starts, and says 503, while the database is away
+        max_size=settings.pool_size,
+        max_queries=2**62,  # no reconnecting in the middle of traffic
+        max_inactive_connection_lifetime=0,
+        max_cached_statement_lifetime=0,  # prepared once, kept for the connection's life
+        timeout=settings.connect_seconds,
+        command_timeout=settings.statement_seconds + _COMMAND_GRACE_SECONDS,
+        server_settings={
+            "application_name": "clients-api",
+            "statement_timeout": f"{settings.statement_seconds * 1000:.0f}",
+        },
+    )
+    await pool
+    try:
+        yield Database(pool, settings)
+    finally:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()

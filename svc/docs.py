@@ -1,0 +1,75 @@
+"""The pages for people: the front page, the OpenAPI description and Swagger UI, all from files on this machine."""
+
+import importlib.util
+import json
+import mimetypes
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from svc import __version__, openapi
+from svc.endpoints import JSON
+from svc.problems import NoSuchPath
+from svc.protocol import Request
+
+_PAGES: Final = Path(__file__).parent / "pages"
+_OWN_ASSETS: Final = ("docs.js", "style.css")
+_SWAGGER_ASSETS: Final = ("swagger-ui-bundle.js", "swagger-ui.css")
+_HEADERS: Final = {
+    # Swagger UI writes styles into its elements, and icons as data: URLs.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Docs:
+    """What the service tells about itself, read once and kept in memory."""
+
+    def __init__(self) -> None:
+        self._openapi = json.dumps(openapi.describe()).encode()
+        self._home = _page("home.html")
+        self._docs = _page("docs.html")
+        swagger = _swagger_folder()
+        self._assets = {
+            **{name: (_PAGES / name).read_bytes() for name in _OWN_ASSETS},
+            **{name: (swagger / name).read_bytes() for name in _SWAGGER_ASSETS},
+        }
+
+    async def home(self, _: Request) -> web.Response:
+        """`GET /`: what this is, for a person."""
+        return _html(self._home)
+
+    async def openapi(self, _: Request) -> web.Response:
+        """`GET /openapi.json`: the OpenAPI description."""
+        return web.Response(body=self._openapi, content_type=JSON)
+
+    async def docs(self, _: Request) -> web.Response:
+        """`GET /docs`: Swagger UI."""
+        return _html(self._docs)
+
+    async def asset(self, request: Request) -> web.Response:
+        """`GET /docs/{asset}`: a script or a style of the pages."""
+        asset = self._assets.get(request.tail)
+        if asset is None:
+            raise NoSuchPath
+        content_type = mimetypes.guess_type(request.tail)[0]
+        headers = {**_HEADERS, "Cache-Control": "max-age=3600"}
+        return web.Response(body=asset, content_type=content_type, charset="utf-8", headers=headers)
+
+
+def _page(name: str) -> bytes:
+    return (_PAGES / name).read_text(encoding="utf-8").replace("{{version}}", __version__).encode()
+
+
+def _html(page: bytes) -> web.Response:
+    return web.Response(body=page, content_type="text/html", charset="utf-8", headers=_HEADERS)
+
+
+def _swagger_folder() -> Path:
+    # Found rather than imported: of swagger-ui-py only the files are wanted, not its framework glue.
+    spec = importlib.util.find_spec("swagger_ui")
+    assert spec is not None and spec.submodule_search_locations, "swagger-ui-py is a dependency"
+    return Path(spec.submodule_search_locations[0]) / "static"

@@ -1,0 +1,123 @@
+"""HTTP as this service speaks it: aiohttp's low-level server with our limits, our request and our words for errors."""
+
+import asyncio
+import logging
+import random
+import re
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
+from aiohttp.streams import StreamReader
+
+from svc import problems
+from svc.lifecycle import Lifecycle
+
+_logger = logging.getLogger(__name__)
+
+LINE_MAX_BYTES: Final = 8190  # the request line, and each header's line
+HEADERS_MAX: Final = 64
+BODY_MAX_BYTES: Final = 16 * 1024  # name and money at their longest, escaped, are under 4 KB
+# Longer than a balancer's idle time-out (60 s): who closes an idle connection first may lose a request on it.
+KEEPALIVE_SECONDS: Final = 75.0
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Request(web.BaseRequest):
+    """A request, with its id.
+
+    Attributes:
+        id: the caller's X-Request-Id where it is sane, else a new one.
+        tail: what the path has in the place of the route's parameter; empty where it has none.
+    """
+
+    tail: str = ""
+
+    def __init__(self, lifecycle: Lifecycle, *parts: Any) -> None:
+        super().__init__(*parts, client_max_size=BODY_MAX_BYTES)
+        self._lifecycle = lifecycle
+        given = self.headers.get("X-Request-Id")
+        self.id = given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+
+    @property
+    def answering(self) -> bool:
+        """Whether part of the answer is already on its way."""
+        return self.writer.output_size > 0
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        # aiohttp calls this just before the headers of any answer go out.
+        response.headers["X-Request-Id"] = self.id
+        if self._lifecycle.draining:
+            response.force_close()
+            response.headers["Connection"] = "close"
+
+
+class Connection(web.RequestHandler):
+    """One TCP connection."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what is not HTTP, or none at all where another one has begun."""
+        assert isinstance(request, Request)
+        if request.answering:
+            # Its status is out, so the only way to say that it failed is to cut it: no part is taken for the whole.
+            if self.transport is not None:
+                self.transport.abort()
+            raise ConnectionAbortedError("the answer could not be finished")
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            response = problems.respond(_not_http(exc), request.id)
+        else:
+            _logger.error("an error passed the edge", exc_info=exc)
+            response = problems.respond(problems.InternalError(), request.id)
+        response.force_close()
+        return response
+
+
+def _not_http(error: BaseException | None) -> problems.BadRequest:
+    # The parser's own words quote the request, so they are not for an answer.
+    if isinstance(error, LineTooLong):
+        return problems.BadRequest(f"The request line or a header is longer than {LINE_MAX_BYTES} bytes.")
+    return problems.BadRequest()
+
+
+class Server(web.Server):
+    """Makes a Connection for each TCP connection, and a Request for each request."""
+
+    def __init__(self, handler: Any, lifecycle: Lifecycle) -> None:
+        if HttpRequestParser.__module__ != "aiohttp._http_parser":
+            raise RuntimeError("aiohttp's C parser is missing; its Python one is slower and has had more holes")
+        super().__init__(handler, request_factory=self._request)
+        self._lifecycle = lifecycle
+
+    def __call__(self) -> Connection:
+        return Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] - None turns it off, as aiohttp's own runner does
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            max_line_size=LINE_MAX_BYTES,
+            max_field_size=LINE_MAX_BYTES,
+            max_headers=HEADERS_MAX,
+            auto_decompress=False,  # bodies are small; a compressed one can only be a bomb or a mistake
+        )
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> Request:
+        return Request(self._lifecycle, message, payload, protocol, writer, task, asyncio.get_running_loop())

@@ -1,0 +1,166 @@
+"""The service's settings: read once from the environment, frozen, and refused in a sentence."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, TypeVar
+
+from svc import dsn
+
+_T = TypeVar("_T")
+
+_SECRET: Final = "(not shown)"
+
+
+class InvalidSetting(ValueError):
+    """A setting is not what it may be; the message names the variable, its value and what would do."""
+
+    def __init__(self, variable: str, value: str, expected: str) -> None:
+        super().__init__(f"{variable} is {value}, and has to be {expected}.")
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """How the service reaches PostgreSQL and how long it waits for it.
+
+    The times form a ladder: a statement ends before the service gives up on it, and both before a caller would.
+
+    Attributes:
+        dsn: where the database is; it holds the password. Empty where no database is named.
+        pool_size: connections of each worker process.
+        connect_seconds: the longest that making a connection may take.
+        acquire_seconds: the longest that a request waits for its turn.
+        statement_seconds: the longest that a statement may run.
+    """
+
+    dsn: str = ""
+    pool_size: int = 4
+    connect_seconds: float = 2.0
+    acquire_seconds: float = 1.0
+    statement_seconds: float = 2.0
+
+    def __repr__(self) -> str:
+        rest = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "dsn")
+        return f"{type(self).__name__}(dsn={_SECRET}, {rest})"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the environment decides.
+
+    Attributes:
+        host: the address to listen on.
+        port: the port to listen on; 0 takes a free one.
+        workers: processes that share the port.
+        drain_seconds: how long the service goes on serving after SIGTERM, so that balancers see it is not ready.
+        shutdown_seconds: the longest that requests in flight may take after that.
+        build: what `/version` says of the build, such as a commit.
+        local_folder: where the embedded PostgreSQL keeps its data.
+        database: how PostgreSQL is reached; where none is named, the embedded one is to be used.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    drain_seconds: float = 5.0
+    shutdown_seconds: float = 20.0
+    build: str = "development"
+    local_folder: Path = Path(".local")
+    database: DatabaseSettings = DatabaseSettings()
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """The settings that the environment's variables give.
+
+    Raises:
+        InvalidSetting: for the first one that is wrong.
+    """
+    variables = {name: value for name, value in environment.items() if value}  # empty is unset, as in compose files
+
+    def get(name: str, parse: Callable[[str, str], _T], default: _T) -> _T:
+        return parse(name, variables[name]) if name in variables else default
+
+    return Settings(
+        host=variables.get("HOST", Settings.host),
+        port=get("PORT", _whole(0, 65535), Settings.port),
+        workers=get("WORKERS", _whole(1, 64), Settings.workers),
+        drain_seconds=get("DRAIN_SECONDS", _seconds(0, 600), Settings.drain_seconds),
+        shutdown_seconds=get("SHUTDOWN_SECONDS", _seconds(0, 600), Settings.shutdown_seconds),
+        build=variables.get("BUILD", Settings.build),
+        local_folder=Path(variables.get("LOCAL_FOLDER", Settings.local_folder)),
+        database=DatabaseSettings(
+            dsn=_database_dsn(variables),
+            pool_size=get("DB_POOL_SIZE", _whole(1, 100), DatabaseSettings.pool_size),
+            connect_seconds=get("DB_CONNECT_SECONDS", _seconds(0.1, 60), DatabaseSettings.connect_seconds),
+            acquire_seconds=get("DB_ACQUIRE_SECONDS", _seconds(0.01, 60), DatabaseSettings.acquire_seconds),
+            statement_seconds=get("DB_STATEMENT_SECONDS", _seconds(0.01, 60), DatabaseSettings.statement_seconds),
+        ),
+    )
+
+
+_PARTS: Final = {
+    "DB_HOST": "host",
+    "DB_PORT": "port",
+    "DB_NAME": "dbname",
+    "DB_USERNAME": "user",
+    "DB_PASSWORD": "password",
+    "DB_SSLMODE": "sslmode",
+    "DB_SSLROOTCERT": "sslrootcert",
+}
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+def _database_dsn(variables: Mapping[str, str]) -> str:
+    parts = {name: variables[name] for name in _PARTS if name in variables}
+    if "DB_SSLMODE" in parts:
+        _one_of(*_SSL_MODES)("DB_SSLMODE", parts["DB_SSLMODE"])
+    if "DATABASE_URL" in variables:
+        return _dsn_of_url(variables["DATABASE_URL"], parts)
+    if not parts:
+        return ""
+    if "DB_HOST" not in parts:
+        raise InvalidSetting("DB_HOST", "not set", f"the database's host, since {', '.join(parts)} is set")
+    if "DB_PORT" in parts:
+        _whole(1, 65535)("DB_PORT", parts["DB_PORT"])
+    return str(dsn.from_parts({_PARTS[name]: value for name, value in parts.items()}))
+
+
+def _dsn_of_url(url: str, parts: Mapping[str, str]) -> str:
+    if parts:
+        raise InvalidSetting("DATABASE_URL", "set", f"the only one that names a database, and {', '.join(parts)} is set")
+    try:
+        return str(dsn.parse(url))
+    except dsn.InvalidDsn as error:
+        expected = f"a URL such as postgresql://user:password@host:5432/name: {error}"
+        raise InvalidSetting("DATABASE_URL", _SECRET, expected) from None
+
+
+def _whole(least: int, most: int) -> Callable[[str, str], int]:
+    def parse(name: str, value: str) -> int:
+        if not (value.isascii() and value.isdigit() and len(value) < 10 and least <= int(value) <= most):
+            raise InvalidSetting(name, repr(value), f"a whole number from {least} to {most}")
+        return int(value)
+
+    return parse
+
+
+def _seconds(least: float, most: float) -> Callable[[str, str], float]:
+    def parse(name: str, value: str) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = float("nan")
+        if not least <= seconds <= most:
+            raise InvalidSetting(name, repr(value), f"a number of seconds from {least:g} to {most:g}")
+        return seconds
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str, str], str]:
+    def parse(name: str, value: str) -> str:
+        if value not in choices:
+            raise InvalidSetting(name, repr(value), f"one of {', '.join(choices)}")
+        return value
+
+    return parse

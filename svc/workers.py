@@ -1,0 +1,86 @@
+"""A parent and its worker processes: one that dies is replaced, and a signal to the parent reaches all."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+_logger = logging.getLogger(__name__)
+
+_SIGNALS: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+_SHORT_LIFE_SECONDS: Final = 10.0
+_PAUSE_SECONDS: Final = 1.0  # before a worker that follows a short life, so that no crash loop eats the machine
+
+Work = Callable[[int], None]
+
+
+def supervise(count: int, *, work: Work, started: Callable[[], None]) -> None:
+    """Keeps `count` workers running until SIGTERM or SIGINT, and then waits for them; a second signal kills them.
+
+    The caller has to be a process without threads or an event loop: it is forked.
+
+    Args:
+        count: how many workers.
+        work: what a worker does, given a file descriptor that becomes readable when the parent is gone.
+        started: called once all workers are forked.
+    """
+    parent_lives, parent_keeps = os.pipe()
+    # Blocked, the signals wait for sigwait(), and none falls between two lines of this loop.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # some systems drop a blocked signal that has no handler
+
+    def start(pause: float = 0) -> None:
+        pid = os.fork()
+        if pid == 0:
+            os.close(parent_keeps)
+            _work_and_exit(work, parent_lives, pause)
+        births[pid] = time.monotonic()
+
+    births: dict[int, float] = {}
+    for _ in range(count):
+        start()
+    started()
+    stopping = False
+    while births:
+        received = signal.sigwait(_SIGNALS)
+        if received != signal.SIGCHLD:
+            for pid in births:
+                os.kill(pid, signal.SIGKILL if stopping else received)
+            stopping = True
+            continue
+        for pid, status in _dead(births):
+            lived = time.monotonic() - births.pop(pid)
+            if not stopping:
+                _logger.error("worker %d ended with status %d; starting another", pid, status)
+                start(_PAUSE_SECONDS if lived < _SHORT_LIFE_SECONDS else 0)
+    os.close(parent_keeps)
+    os.close(parent_lives)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _dead(births: dict[int, float]) -> list[tuple[int, int]]:
+    """The workers that ended. Only they are asked for: other children's ends are others' business."""
+    found = ((pid, os.waitpid(pid, os.WNOHANG)) for pid in births)
+    return [(pid, os.waitstatus_to_exitcode(status)) for pid, (dead, status) in found if dead]
+
+
+def _work_and_exit(work: Work, parent_lives: int, pause: float) -> NoReturn:
+    status = 1
+    try:
+        # A group of its own: a terminal's Ctrl-C reaches the parent alone, which passes it on once.
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        time.sleep(pause)
+        work(parent_lives)
+        status = 0
+    except BaseException:
+        _logger.exception("a worker failed")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not sys.exit(): the parent's frames above, and what they would close, are the parent's.
+        os._exit(status)
