@@ -1,0 +1,52 @@
+"""Makes the lock files in requirements/, or says where they no longer fit pyproject.toml.
+
+    python .ci/check_locks.py [--write] [--upgrade]
+
+service.txt is what the image runs, local.txt adds the embedded PostgreSQL, dev.txt what tests and checks need.
+They hold hashes for every platform and Python that the project takes, and no registry's address.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+LOCKS = {
+    "service": [],
+    "local": ["--extra", "local"],
+    "dev": ["--extra", "local", "--group", "dev"],
+}
+
+
+def compile_lock(name: str, output: Path, extra: list[str]) -> None:
+    """Resolves one lock file, staying with the versions that `output` already names."""
+    uv = Path(sys.executable).with_name("uv")
+    command = [uv, "pip", "compile", "pyproject.toml", *LOCKS[name], *extra, "--output-file", output]
+    options = ["--universal", "--python-version", "3.11", "--generate-hashes"]
+    quiet = ["--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate", "--quiet"]
+    subprocess.run([*command, *options, *quiet], check=True)
+
+
+def main() -> int:
+    """0 where the lock files fit, 1 where not."""
+    write, upgrade = "--write" in sys.argv, ["--upgrade"] if "--upgrade" in sys.argv else []
+    stale = []
+    for name in LOCKS:
+        lock = Path("requirements", f"{name}.txt")
+        if write:
+            compile_lock(name, lock, upgrade)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = Path(folder, lock.name)
+            shutil.copy(lock, fresh)
+            compile_lock(name, fresh, [])
+            if fresh.read_text() != lock.read_text():
+                stale.append(str(lock))
+    if stale:
+        print(f"{', '.join(stale)}: no longer what pyproject.toml asks for; run make lock")
+    return bool(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
