@@ -71,5 +71,6 @@ def _html(page: bytes) -> web.Response:
 def _swagger_folder() -> Path:
     # Found rather than imported: of swagger-ui-py only the files are wanted, not its framework glue.
     spec = importlib.util.find_spec("swagger_ui")
-    assert spec is not None and spec.submodule_search_locations, "swagger-ui-py is a dependency"
+    assert spec is not None, "swagger-ui-py is a dependency"
+    assert spec.submodule_search_locations, "swagger-ui-py is a package"
     return Path(spec.submodule_search_locations[0]) / "static"

@@ -17,16 +17,20 @@ _SOCKET_FOLDERS: Final = ("/var/run/postgresql", "/tmp")  # noqa: S108 - where l
 
 # What both drivers understand.
 _UNDERSTOOD: Final = frozenset(
-    "host port user password passfile sslmode sslcert sslkey sslrootcert sslpassword sslnegotiation "
-    "ssl_min_protocol_version ssl_max_protocol_version target_session_attrs application_name options".split()
+    (
+        "host port user password passfile sslmode sslcert sslkey sslrootcert sslpassword sslnegotiation "
+        "ssl_min_protocol_version ssl_max_protocol_version target_session_attrs application_name options"
+    ).split()
 )
 # What libpq knows and at least one driver does not. None of it decides which database is reached, or how safely
 # beyond sslmode: time-outs are the service's own settings, the rest tunes libpq itself.
 _PASSED_OVER: Final = frozenset(
-    "connect_timeout keepalives keepalives_idle keepalives_interval keepalives_count tcp_user_timeout "
-    "client_encoding fallback_application_name gssencmode gssdelegation gsslib krbsrvname load_balance_hosts "
-    "min_protocol_version max_protocol_version sslcompression sslcrl sslcrldir sslsni sslcertmode sslkeylogfile "
-    "replication".split()
+    (
+        "connect_timeout keepalives keepalives_idle keepalives_interval keepalives_count tcp_user_timeout "
+        "client_encoding fallback_application_name gssencmode gssdelegation gsslib krbsrvname load_balance_hosts "
+        "min_protocol_version max_protocol_version sslcompression sslcrl sslcrldir sslsni sslcertmode sslkeylogfile "
+        "replication"
+    ).split()
 )
 
 

@@ -121,6 +121,8 @@ async def _meet_expectation(request: Request) -> None:
 class _Number(str):
     """A JSON number as it was written, so that no digit of it is lost to a float."""
 
+    __slots__ = ()
+
 
 class _Object(list[tuple[str, object]]):
     """A JSON object with its doubles still in it."""

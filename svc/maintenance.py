@@ -66,7 +66,7 @@ async def _connection(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Rec
     try:
         connection = await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MaintenanceError(f"the database cannot be reached: {error or type(error).__name__}") from error
+        raise MaintenanceError(f"the database cannot be reached: {str(error) or type(error).__name__}") from error
     try:
         yield connection
     except asyncpg.PostgresError as error:

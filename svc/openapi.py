@@ -13,9 +13,7 @@ _Json: TypeAlias = dict[str, Any]
 _SPACE: Final = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _CONTROL: Final = r"\u0000-\u001f\u007f-\u009f"
 _INK: Final = f"[^{_CONTROL}{_SPACE}]"
-_NAME_PATTERN: Final = (
-    f"^[{_SPACE}]*{_INK}([^{_CONTROL}]{{0,{NAME_MAX_CHARACTERS - 2}}}{_INK})?[{_SPACE}]*$"
-)
+_NAME_PATTERN: Final = f"^[{_SPACE}]*{_INK}([^{_CONTROL}]{{0,{NAME_MAX_CHARACTERS - 2}}}{_INK})?[{_SPACE}]*$"
 
 _ID: Final = {"type": "integer", "format": "int64", "minimum": 1, "maximum": ID_MAX, "example": 1}
 _REQUEST_ID: Final = {

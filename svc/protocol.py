@@ -51,6 +51,7 @@ class Request(web.BaseRequest):
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # aiohttp calls this just before the headers of any answer go out.
         response.headers["X-Request-Id"] = self.id
+        del response.headers["Server"]  # versions are for /version to tell, not for every answer
         if self._lifecycle.draining:
             response.force_close()
             response.headers["Connection"] = "close"
@@ -66,7 +67,7 @@ class Connection(web.RequestHandler):
         request: web.BaseRequest,
         status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
         exc: BaseException | None = None,
-        message: str | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
     ) -> web.StreamResponse:
         """The answer to what is not HTTP, or none at all where another one has begun."""
         assert isinstance(request, Request)
@@ -104,7 +105,7 @@ class Server(web.Server):
         return Connection(
             self,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type] - None turns it off, as aiohttp's own runner does
+            access_log=None,  # type: ignore[arg-type]  # None turns it off
             keepalive_timeout=KEEPALIVE_SECONDS,
             max_line_size=LINE_MAX_BYTES,
             max_field_size=LINE_MAX_BYTES,

@@ -14,10 +14,11 @@ from svc import app, workers
 from svc.lifecycle import Lifecycle
 from svc.settings import Settings
 
+new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
     from uvloop import new_event_loop
 except ImportError:  # not made for every platform
-    from asyncio import new_event_loop
+    new_event_loop = asyncio.new_event_loop
 
 _logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from svc import dsn
 
 _T = TypeVar("_T")
 
-_SECRET: Final = "(not shown)"
+_HIDDEN: Final = "(not shown)"
 
 
 class InvalidSetting(ValueError):
@@ -41,7 +41,7 @@ class DatabaseSettings:
 
     def __repr__(self) -> str:
         rest = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "dsn")
-        return f"{type(self).__name__}(dsn={_SECRET}, {rest})"
+        return f"{type(self).__name__}(dsn={_HIDDEN}, {rest})"
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,13 @@ def _database_dsn(variables: Mapping[str, str]) -> str:
 
 def _dsn_of_url(url: str, parts: Mapping[str, str]) -> str:
     if parts:
-        raise InvalidSetting("DATABASE_URL", "set", f"the only one that names a database, and {', '.join(parts)} is set")
+        expected = f"the only one that names a database, and {', '.join(parts)} is set"
+        raise InvalidSetting("DATABASE_URL", "set", expected)
     try:
         return str(dsn.parse(url))
     except dsn.InvalidDsn as error:
         expected = f"a URL such as postgresql://user:password@host:5432/name: {error}"
-        raise InvalidSetting("DATABASE_URL", _SECRET, expected) from None
+        raise InvalidSetting("DATABASE_URL", _HIDDEN, expected) from None
 
 
 def _whole(least: int, most: int) -> Callable[[str, str], int]:

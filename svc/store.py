@@ -1,6 +1,6 @@
 """The questions asked of the database: get one, add one, pages of all."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,7 +70,7 @@ class Store:
         assert row is not None, "an aggregate always gives a row"
         return Page(row["objects"], row["last_id"] or 0, row["more"])
 
-    async def pages(self, after: int = 0) -> AsyncIterator[Page]:
+    async def pages(self, after: int = 0) -> AsyncGenerator[Page, None]:
         """All clients whose ids come after `after`, page by page.
 
         Each page is a query of its own, so a slow reader holds no connection, and sees the clients that

@@ -1,0 +1,1 @@
+"""Tests of the clients API: they talk to real PostgreSQL and real sockets."""
