@@ -1,0 +1,152 @@
+"""A real PostgreSQL for all tests, a database of its own for each, and the service on it."""
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import asyncpg
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import BaseTestServer, TestClient
+
+from svc import app, maintenance
+from svc.lifecycle import Lifecycle
+from svc.local import LocalPostgres
+from svc.protocol import Request
+from svc.settings import DatabaseSettings
+from tests.process import Service
+
+Client: TypeAlias = TestClient[Request, None]
+SERVICE_ROLE = "clients_service"
+
+# A developer's own settings are not the tests'.
+for name in [n for n in os.environ if n.startswith(("DB_", "PG")) or n in ("DATABASE_URL", "HOST", "PORT", "WORKERS")]:
+    del os.environ[name]
+
+
+class ServedApp(BaseTestServer):
+    """The service's own server on a real socket."""
+
+    def __init__(self, server: web.Server) -> None:
+        super().__init__()
+        self._served = server
+
+    async def _make_runner(self, **_: Any) -> web.ServerRunner:
+        return web.ServerRunner(self._served)
+
+
+class Databases:
+    """Makes databases that are migrated and seeded, from a template."""
+
+    TEMPLATE = "migrated"
+
+    def __init__(self, postgres: LocalPostgres) -> None:
+        self.postgres = postgres
+        self._numbers = itertools.count(1)
+        asyncio.run(self._create(self.TEMPLATE, "template1"))
+        template = postgres.dsn(database=self.TEMPLATE)
+        asyncio.run(maintenance.migrate(template))
+        asyncio.run(maintenance.seed(template))
+
+    async def new(self, template: str = TEMPLATE) -> str:
+        """A new database's name."""
+        name = f"test_{next(self._numbers)}"
+        await self._create(name, template)
+        return name
+
+    async def drop(self, name: str) -> None:
+        connection = await asyncpg.connect(self.postgres.dsn())
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await connection.close()
+
+    async def _create(self, name: str, template: str) -> None:
+        connection = await asyncpg.connect(self.postgres.dsn())
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await connection.close()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for a Unix socket's name, which pytest's own may not."""
+    folder = Path(tempfile.mkdtemp(prefix="clients-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[LocalPostgres]:
+    """The server that the tests share; who stops it starts it again."""
+    folder = Path(tempfile.mkdtemp(prefix="clients-"))
+    server = LocalPostgres(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def databases(postgres: LocalPostgres) -> Databases:
+    return Databases(postgres)
+
+
+@pytest.fixture
+async def database(databases: Databases) -> AsyncIterator[str]:
+    """The name of a database with the four first clients in it."""
+    name = await databases.new()
+    yield name
+    await databases.drop(name)
+
+
+@pytest.fixture
+async def owner(postgres: LocalPostgres, database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A connection of the database's owner, who may look and do what the service may not."""
+    connection = await asyncpg.connect(postgres.dsn(database=database))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def database_settings(postgres: LocalPostgres, database: str) -> DatabaseSettings:
+    """The database as the service reaches it: in its least-privilege role."""
+    return DatabaseSettings(postgres.dsn(SERVICE_ROLE, database))
+
+
+@pytest.fixture
+def lifecycle() -> Lifecycle:
+    return Lifecycle()
+
+
+@pytest.fixture
+async def api(
+    database_settings: DatabaseSettings,
+    lifecycle: Lifecycle,
+    aiohttp_client: Callable[[BaseTestServer], Awaitable[Client]],
+) -> AsyncIterator[Client]:
+    """A client of the whole service, which runs in this process on a real socket."""
+    async with app.build(database_settings, lifecycle, "tests") as server:
+        client = await aiohttp_client(ServedApp(server))
+        yield client
+        await client.close()
+
+
+@pytest.fixture
+def serve(database_settings: DatabaseSettings) -> Iterator[Callable[..., Service]]:
+    """Starts the service as a process of its own, on the test's database; all are ended with the test."""
+    services: list[Service] = []
+
+    def start(**environment: str) -> Service:
+        service = Service({"DATABASE_URL": database_settings.dsn, **environment})
+        services.append(service)
+        service.wait_until_listening()
+        return service
+
+    yield start
+    for service in services:
+        service.end()

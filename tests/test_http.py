@@ -1,0 +1,116 @@
+"""What arrives on the socket and is not, or hardly, HTTP: each gets a problem or a closed connection, never a 500."""
+
+import asyncio
+import json
+
+import pytest
+
+from svc.protocol import LINE_MAX_BYTES
+from tests.conftest import Client
+
+
+async def send(api: Client, raw: bytes, *, close: bool = False) -> bytes:
+    """All that comes back for these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(raw)
+    if close:
+        writer.write_eof()
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+CLOSE = b"Host: x\r\nConnection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"FETCH /getall HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /getall HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+        b"GET /getall HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
+        b"GET /getall HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET /" + b"a" * LINE_MAX_BYTES + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * LINE_MAX_BYTES + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+        b"POST /add HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /add HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+async def test_what_is_not_http_is_a_problem(api: Client, raw: bytes) -> None:
+    """The parser's refusals are problems too, with an id, and close the connection."""
+    answer = await send(api, raw)
+    head, _, body = answer.partition(b"\r\n\r\n")
+
+    assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert b"application/problem+json" in head
+    assert b"X-Request-Id" in head
+    assert json.loads(body)["status"] == 400
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://elsewhere.example/get/1", b"200"),
+        (b"/get/1#fragment", b"200"),
+        (b"/get/1?x=%FF&%zz", b"200"),
+        (b"*", b"404"),
+        (b"/\xff\xfe", b"404"),
+        (b"/get/\xd9\xa3", b"400"),
+        (b"/add?name=\xff&money=1", b"405"),
+    ],
+)
+async def test_odd_targets_have_an_answer(api: Client, target: bytes, status: bytes) -> None:
+    """Absolute forms, fragments and bytes beyond ASCII lead somewhere definite."""
+    answer = await send(api, b"GET " + target + b" HTTP/1.1\r\n" + CLOSE + b"\r\n")
+
+    assert answer.split(b" ", 2)[1] == status
+
+
+@pytest.mark.parametrize("method", [b"OPTIONS *", b"CONNECT x:80", b"TRACE /getall", b"PRI *"])
+async def test_odd_methods_are_refused(api: Client, method: bytes) -> None:
+    """Methods that no path has are 4xx."""
+    answer = await send(api, method + b" HTTP/1.1\r\n" + CLOSE + b"\r\n", close=True)
+
+    assert answer.split(b" ", 2)[1][:1] == b"4"
+
+
+async def test_bytes_that_are_not_utf8_are_no_name(api: Client) -> None:
+    """A raw byte in a query is refused, not repaired."""
+    answer = await send(api, b"POST /add?name=a\xffb&money=1 HTTP/1.1\r\n" + CLOSE + b"\r\n")
+
+    assert answer.split(b" ", 2)[1] == b"400"
+    assert b'"field": "name"' in answer
+
+
+async def test_a_raw_utf8_name_is_a_name(api: Client) -> None:
+    """Clients that do not percent-encode are understood where what they mean is plain."""
+    await send(api, "POST /add?name=Sofía&money=1 HTTP/1.1\r\n".encode() + CLOSE + b"\r\n")
+
+    assert (await (await api.get("/get/5")).json())["name"] == "Sofía"
+
+
+async def test_a_broken_chunked_body_is_a_problem(api: Client) -> None:
+    """A body that is not what its headers announce is 400."""
+    head = b"POST /add HTTP/1.1\r\n" + CLOSE + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await send(api, head + b"zz\r\n{}\r\n0\r\n\r\n")
+
+    assert answer.split(b" ", 2)[1] == b"400"
+
+
+async def test_pipelined_requests_are_answered_in_order(api: Client) -> None:
+    """Two requests in one write get two answers."""
+    get = b"GET /get/%d HTTP/1.1\r\nHost: x\r\n"
+    answer = await send(api, get % 1 + b"\r\n" + get % 2 + b"Connection: close\r\n\r\n")
+
+    assert answer.index(b"Andres") < answer.index(b"Camilo")
+
+
+async def test_answers_do_not_tell_versions(api: Client) -> None:
+    """No Server header names what is inside."""
+    assert "Server" not in (await api.get("/get/1")).headers

@@ -1,0 +1,161 @@
+"""The database slow, full, or gone: bounded, honest answers, and nothing acknowledged is lost."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from aiohttp import ClientError, ClientSession
+
+from svc import database
+from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
+from svc.local import LocalPostgres
+from svc.settings import DatabaseSettings
+from tests.conftest import Client
+from tests.process import Service
+
+AWAY_SECONDS = 10
+
+
+async def test_the_database_stopped_under_requests(
+    serve: Callable[..., Service], postgres: LocalPostgres, owner: "asyncpg.Connection[asyncpg.Record]", database: str
+) -> None:
+    """Stopped for 10 s: 503s meanwhile, served within 1 s of its return, nothing acknowledged lost or doubled."""
+    service = serve()
+    acknowledged: dict[str, int] = {}
+    statuses: Counter[int] = Counter()
+    served_at: list[float] = []
+    stopping = asyncio.Event()
+
+    async def add_and_get(session: ClientSession, worker: int) -> None:
+        number = 0
+        while not stopping.is_set():
+            number += 1
+            name = f"{worker}-{number}"
+            fields, key = {"name": name, "money": "1"}, {"Idempotency-Key": name}
+            async with session.post(f"{service.url}/add", params=fields, headers=key) as answer:
+                statuses[answer.status] += 1
+                if answer.status == 201:
+                    acknowledged[name] = (await answer.json())["id"]
+                    served_at.append(time.monotonic())
+            async with session.get(f"{service.url}/get/1") as answer:
+                statuses[answer.status] += 1
+            await asyncio.sleep(0.005)
+
+    await owner.close()
+    async with ClientSession() as session:
+        workers = [asyncio.create_task(add_and_get(session, worker)) for worker in range(8)]
+        await asyncio.sleep(1)
+        await asyncio.to_thread(postgres.stop)
+        away_from = time.monotonic()
+        await asyncio.sleep(AWAY_SECONDS)
+        await asyncio.to_thread(postgres.start)
+        back = time.monotonic()
+        await asyncio.sleep(2)
+        stopping.set()
+        await asyncio.gather(*workers)
+
+    first_again = min(moment for moment in served_at if moment > away_from)
+    connection = await asyncpg.connect(postgres.dsn(database=database))
+    stored = await connection.fetch("SELECT name, id FROM clients WHERE id > 4")
+    await connection.close()
+    print(f"statuses {dict(statuses)}; served again after {first_again - back:.3f} s; {len(acknowledged)} acknowledged")
+
+    assert set(statuses) == {200, 201, 503}
+    assert statuses[503] > 100
+    assert first_again - back < 1
+    assert acknowledged.items() <= {row["name"]: row["id"] for row in stored}.items()
+    assert len({row["name"] for row in stored}) == len(stored)
+
+
+async def test_a_statement_over_its_time_is_504(
+    database_settings: DatabaseSettings, owner: "asyncpg.Connection[asyncpg.Record]", serve: Callable[..., Service]
+) -> None:
+    """A query that waits for a lock beyond DB_STATEMENT_SECONDS is ended by the server, and says so."""
+    service = serve(DB_STATEMENT_SECONDS="0.2")
+    async with owner.transaction(), ClientSession() as session:
+        await owner.execute("LOCK TABLE clients")
+        async with session.get(f"{service.url}/get/1") as answer:
+            assert answer.status == 504
+            assert (await answer.json(content_type=None))["title"] == "Query timed out"
+    async with ClientSession() as session, session.get(f"{service.url}/get/1") as answer:
+        assert answer.status == 200
+
+
+async def test_waiting_for_a_connection_is_bounded_and_in_order(database_settings: DatabaseSettings) -> None:
+    """Waiters get their turn in order of arrival, and beyond DB_ACQUIRE_SECONDS a clear refusal."""
+    settings = replace(database_settings, pool_size=1, acquire_seconds=0.5)
+    order: list[int] = []
+    async with database.connect(settings) as connected:
+
+        async def ask(number: int, seconds: float) -> None:
+            await connected.value("SELECT pg_sleep($1)", seconds)
+            order.append(number)
+
+        await asyncio.gather(*(ask(number, 0.01) for number in range(20)))
+        assert order == list(range(20))
+
+        slow = asyncio.create_task(ask(20, 1.0))
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+        with pytest.raises(DatabaseBusy):
+            await ask(21, 0)
+        assert 0.4 < time.monotonic() - started < 0.9
+        await slow
+
+
+async def test_a_black_hole_is_given_up_on(database_settings: DatabaseSettings) -> None:
+    """A host that takes the connection and never speaks is away after DB_CONNECT_SECONDS."""
+
+    async def silence(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(3)
+        writer.close()
+
+    hole = await asyncio.start_server(silence, "127.0.0.1")
+    port = hole.sockets[0].getsockname()[1]
+    dsn = f"postgresql:///x?host=127.0.0.1&port={port}&user=x"
+    async with hole, database.connect(replace(database_settings, dsn=dsn, connect_seconds=0.3)) as connected:
+        started = time.monotonic()
+        with pytest.raises(DatabaseUnavailable):
+            await connected.value("SELECT 1")
+        assert time.monotonic() - started < 1
+
+
+async def test_a_statement_that_the_server_does_not_end_is_given_up_on(database_settings: DatabaseSettings) -> None:
+    """Where no answer comes at all, the service's own time-out ends the wait."""
+    settings = replace(database_settings, statement_seconds=0.1)
+    async with database.connect(settings) as connected:
+        await connected.value("SELECT set_config('statement_timeout', '0', false)")
+        with pytest.raises(QueryTimedOut):
+            await connected.value("SELECT pg_sleep(30)")
+
+
+async def test_a_former_primary_is_left(
+    database_settings: DatabaseSettings, owner: "asyncpg.Connection[asyncpg.Record]", database: str
+) -> None:
+    """Connections to a server that went read-only are made anew, so that a failover heals without a restart."""
+    async with connect_with_one(database_settings) as connected:
+        await connected.value("SELECT set_config('default_transaction_read_only', 'on', false)")
+        with pytest.raises(DatabaseUnavailable):
+            await connected.value("INSERT INTO clients (name, money) VALUES ('A', 1) RETURNING id")
+        assert await connected.value("INSERT INTO clients (name, money) VALUES ('A', 1) RETURNING id") > 4
+
+
+def connect_with_one(settings: DatabaseSettings):  # type: ignore[no-untyped-def]  # noqa: ANN201 - a context manager
+    return database.connect(replace(settings, pool_size=1))
+
+
+async def test_a_stream_that_cannot_be_finished_is_cut(
+    api: Client, owner: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """A list that breaks off half-way ends in a broken connection, not in what looks like the whole."""
+    await owner.execute("INSERT INTO clients (name, money) SELECT repeat('x', 150), n FROM generate_series(1, 200000) n")
+    response = await api.get("/getall")
+    await response.content.readany()
+    await owner.execute("ALTER TABLE clients RENAME TO others")
+
+    with pytest.raises(ClientError):
+        await response.read()

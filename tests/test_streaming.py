@@ -1,0 +1,39 @@
+"""GET /getall of very many clients."""
+
+import time
+from collections.abc import Callable
+
+import asyncpg
+import psutil
+from aiohttp import ClientSession
+
+from tests.process import Service
+
+ROWS = 1_000_000
+
+
+async def test_a_million_clients_leave_memory_flat(
+    serve: Callable[..., Service], owner: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """All rows in order, the first byte within 100 ms, and the process grows by less than 50 MB."""
+    await owner.execute("INSERT INTO clients (name, money) SELECT 'client ' || n, n FROM generate_series(1, $1) n", ROWS)
+    await owner.execute("VACUUM ANALYZE clients")
+    service = serve()
+    process = psutil.Process(service.process.pid)
+    async with ClientSession() as session:
+        async with session.get(f"{service.url}/getall?limit=1000") as answer:
+            await answer.read()
+        before = most = process.memory_info().rss
+        started = time.monotonic()
+        async with session.get(f"{service.url}/getall") as answer:
+            objects = (await answer.content.readany()).count(b'{"id":')
+            first_byte = time.monotonic() - started
+            async for chunk, _ in answer.content.iter_chunks():
+                objects += chunk.count(b'{"id":')
+                most = max(most, process.memory_info().rss)
+        took = time.monotonic() - started
+    print(f"first byte {first_byte * 1000:.1f} ms, all {took:.1f} s, grew {(most - before) / 1e6:.1f} MB")
+
+    assert abs(objects - (ROWS + 4)) < 2000  # a chunk's border may cut an object's first bytes
+    assert first_byte < 0.1
+    assert most - before < 50_000_000
