@@ -54,6 +54,9 @@ class LocalPostgres:
     def start(self) -> None:
         """Starts the server, or finds it running, and waits until it answers.
 
+        Call it from the main thread: on Linux the server ends with the thread that started it, so that not even a
+        SIGKILL leaves it behind.
+
         Raises:
             LocalPostgresError: with what to do about it.
         """

@@ -96,8 +96,8 @@ def databases(postgres: LocalPostgres) -> Databases:
     return Databases(postgres)
 
 
-@pytest.fixture
-async def database(databases: Databases) -> AsyncIterator[str]:
+@pytest.fixture(name="test_database")
+async def make_test_database(databases: Databases) -> AsyncIterator[str]:
     """The name of a database with the four first clients in it."""
     name = await databases.new()
     yield name
@@ -105,17 +105,17 @@ async def database(databases: Databases) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def owner(postgres: LocalPostgres, database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+async def owner(postgres: LocalPostgres, test_database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """A connection of the database's owner, who may look and do what the service may not."""
-    connection = await asyncpg.connect(postgres.dsn(database=database))
+    connection = await asyncpg.connect(postgres.dsn(database=test_database))
     yield connection
     await connection.close()
 
 
 @pytest.fixture
-def database_settings(postgres: LocalPostgres, database: str) -> DatabaseSettings:
+def database_settings(postgres: LocalPostgres, test_database: str) -> DatabaseSettings:
     """The database as the service reaches it: in its least-privilege role."""
-    return DatabaseSettings(postgres.dsn(SERVICE_ROLE, database))
+    return DatabaseSettings(postgres.dsn(SERVICE_ROLE, test_database))
 
 
 @pytest.fixture

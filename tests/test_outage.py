@@ -21,7 +21,7 @@ AWAY_SECONDS = 10
 
 
 async def test_the_database_stopped_under_requests(
-    serve: Callable[..., Service], postgres: LocalPostgres, owner: "asyncpg.Connection[asyncpg.Record]", database: str
+    serve: Callable[..., Service], postgres: LocalPostgres, test_database: str
 ) -> None:
     """Stopped for 10 s: 503s meanwhile, served within 1 s of its return, nothing acknowledged lost or doubled."""
     service = serve()
@@ -45,21 +45,20 @@ async def test_the_database_stopped_under_requests(
                 statuses[answer.status] += 1
             await asyncio.sleep(0.005)
 
-    await owner.close()
     async with ClientSession() as session:
         workers = [asyncio.create_task(add_and_get(session, worker)) for worker in range(8)]
         await asyncio.sleep(1)
         await asyncio.to_thread(postgres.stop)
         away_from = time.monotonic()
         await asyncio.sleep(AWAY_SECONDS)
-        await asyncio.to_thread(postgres.start)
+        postgres.start()  # here, not in a thread: the server ends with the thread that started it
         back = time.monotonic()
         await asyncio.sleep(2)
         stopping.set()
         await asyncio.gather(*workers)
 
     first_again = min(moment for moment in served_at if moment > away_from)
-    connection = await asyncpg.connect(postgres.dsn(database=database))
+    connection = await asyncpg.connect(postgres.dsn(database=test_database))
     stored = await connection.fetch("SELECT name, id FROM clients WHERE id > 4")
     await connection.close()
     print(f"statuses {dict(statuses)}; served again after {first_again - back:.3f} s; {len(acknowledged)} acknowledged")
@@ -72,7 +71,7 @@ async def test_the_database_stopped_under_requests(
 
 
 async def test_a_statement_over_its_time_is_504(
-    database_settings: DatabaseSettings, owner: "asyncpg.Connection[asyncpg.Record]", serve: Callable[..., Service]
+    serve: Callable[..., Service], owner: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     """A query that waits for a lock beyond DB_STATEMENT_SECONDS is ended by the server, and says so."""
     service = serve(DB_STATEMENT_SECONDS="0.2")
@@ -110,8 +109,8 @@ async def test_waiting_for_a_connection_is_bounded_and_in_order(database_setting
 async def test_a_black_hole_is_given_up_on(database_settings: DatabaseSettings) -> None:
     """A host that takes the connection and never speaks is away after DB_CONNECT_SECONDS."""
 
-    async def silence(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(3)
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # until the caller is gone
         writer.close()
 
     hole = await asyncio.start_server(silence, "127.0.0.1")
@@ -133,19 +132,13 @@ async def test_a_statement_that_the_server_does_not_end_is_given_up_on(database_
             await connected.value("SELECT pg_sleep(30)")
 
 
-async def test_a_former_primary_is_left(
-    database_settings: DatabaseSettings, owner: "asyncpg.Connection[asyncpg.Record]", database: str
-) -> None:
+async def test_a_former_primary_is_left(database_settings: DatabaseSettings) -> None:
     """Connections to a server that went read-only are made anew, so that a failover heals without a restart."""
-    async with connect_with_one(database_settings) as connected:
+    async with database.connect(replace(database_settings, pool_size=1)) as connected:
         await connected.value("SELECT set_config('default_transaction_read_only', 'on', false)")
         with pytest.raises(DatabaseUnavailable):
             await connected.value("INSERT INTO clients (name, money) VALUES ('A', 1) RETURNING id")
         assert await connected.value("INSERT INTO clients (name, money) VALUES ('A', 1) RETURNING id") > 4
-
-
-def connect_with_one(settings: DatabaseSettings):  # type: ignore[no-untyped-def]  # noqa: ANN201 - a context manager
-    return database.connect(replace(settings, pool_size=1))
 
 
 async def test_a_stream_that_cannot_be_finished_is_cut(

@@ -1,0 +1,177 @@
+"""Settings: read once, frozen, refused in a sentence that names the variable, its value and what would do."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import asyncpg
+import pytest
+
+from svc import dsn
+from svc.local import LocalPostgres
+from svc.settings import InvalidSetting, Settings, read
+from tests.process import ROOT
+
+
+def test_without_variables_the_defaults_hold() -> None:
+    """An empty environment gives the defaults, and no database."""
+    assert read({}) == Settings()
+    assert read({"PORT": "", "DATABASE_URL": ""}) == Settings()
+
+
+def test_every_variable_is_read() -> None:
+    """Each variable reaches its setting."""
+    settings = read(
+        {
+            "HOST": "0.0.0.0",
+            "PORT": "0",
+            "WORKERS": "2",
+            "DRAIN_SECONDS": "0.5",
+            "SHUTDOWN_SECONDS": "3",
+            "BUILD": "abc",
+            "LOCAL_FOLDER": "elsewhere",
+            "DATABASE_URL": "postgresql://u@h/d",
+            "DB_POOL_SIZE": "7",
+            "DB_CONNECT_SECONDS": "1",
+            "DB_ACQUIRE_SECONDS": "0.1",
+            "DB_STATEMENT_SECONDS": "9",
+        }
+    )
+    changed = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(Settings, f.name)}
+
+    assert changed == {f.name for f in dataclasses.fields(settings)}
+    assert (settings.database.pool_size, settings.database.statement_seconds) == (7, 9)
+
+
+def test_settings_are_frozen() -> None:
+    """Nobody changes a setting underway."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        read({}).port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"PORT": "x"}, "PORT is 'x', and has to be a whole number from 0 to 65535."),
+        ({"PORT": "65536"}, "PORT is '65536', and has to be a whole number from 0 to 65535."),
+        ({"PORT": "٣"}, "PORT is '٣', and has to be a whole number from 0 to 65535."),
+        ({"WORKERS": "0"}, "WORKERS is '0', and has to be a whole number from 1 to 64."),
+        ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS is '-1', and has to be a number of seconds from 0 to 600."),
+        ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS is 'nan', and has to be a number of seconds from 0 to 600."),
+        ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE is 'many', and has to be a whole number from 1 to 100."),
+        ({"DB_PORT": "5432"}, "DB_HOST is not set, and has to be the database's host, since DB_PORT is set."),
+        ({"DB_HOST": "h", "DB_PORT": "0"}, "DB_PORT is '0', and has to be a whole number from 1 to 65535."),
+        (
+            {"DB_HOST": "h", "DB_SSLMODE": "on"},
+            "DB_SSLMODE is 'on', and has to be one of disable, allow, prefer, require, verify-ca, verify-full.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://h/d", "DB_HOST": "h"},
+            "DATABASE_URL is set, and has to be the only one that names a database, and DB_HOST is set.",
+        ),
+        (
+            {"DATABASE_URL": "mysql://u:secret@h/d"},
+            "DATABASE_URL is (not shown), and has to be a URL such as postgresql://user:password@host:5432/name: "
+            "it has to start with postgresql://.",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_a_sentence(variables: dict[str, str], sentence: str) -> None:
+    """The refusal names the variable, the value, and what would do."""
+    with pytest.raises(InvalidSetting) as refused:
+        read(variables)
+
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DATABASE_URL": "postgresql://u:hunter2@h/d"},
+        {"DB_HOST": "h", "DB_PASSWORD": "hunter2"},
+        {"DATABASE_URL": "postgresql://u:hunter2@h:x/d"},
+        {"DATABASE_URL": "postgresql://u:hunter2@[h/d"},
+        {"DATABASE_URL": "postgresql://h/d?password=hunter2&nonsense=1"},
+    ],
+)
+def test_no_password_is_ever_shown(variables: dict[str, str]) -> None:
+    """Neither a refusal nor a settings' repr holds the password."""
+    try:
+        shown = repr(read(variables))
+    except InvalidSetting as refused:
+        shown = str(refused)
+
+    assert "hunter2" not in shown
+
+
+def test_the_command_line_refuses_with_status_1() -> None:
+    """A wrong setting ends the command with the sentence and no traceback."""
+    environment = {"PATH": os.environ["PATH"], "PORT": "x"}
+    done = subprocess.run(
+        [sys.executable, "-m", "svc"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (1, "error: PORT is 'x', and has to be a whole number from 0 to 65535.\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "parameters"),
+    [
+        ("postgresql://u:p@h:1/d", {"user": "u", "password": "p", "host": "h", "port": "1", "sslmode": "prefer"}),
+        ("postgres://u@h/d?sslmode=require", {"user": "u", "host": "h", "port": "5432", "sslmode": "require"}),
+        ("postgresql://u@/d?host=/run/x", {"user": "u", "host": "/run/x", "port": "5432", "sslmode": "prefer"}),
+        ("postgresql://u@%2Frun%2Fx/d", {"user": "u", "host": "/run/x", "port": "5432", "sslmode": "prefer"}),
+        ("postgresql://u@[::1]:2/d", {"user": "u", "host": "::1", "port": "2", "sslmode": "prefer"}),
+        ("postgresql://u@a:1,b:2/d", {"user": "u", "host": "a,b", "port": "1,2", "sslmode": "prefer"}),
+        ("postgresql://u@a,b:2/d", {"user": "u", "host": "a,b", "port": "5432,2", "sslmode": "prefer"}),
+        ("postgresql:///d?host=a,b&port=3&user=u", {"user": "u", "host": "a,b", "port": "3,3", "sslmode": "prefer"}),
+        ("postgresql://u%40x:p%2F%3A@h/d", {"user": "u@x", "password": "p/:", "host": "h", "port": "5432", "sslmode": "prefer"}),  # noqa: E501
+        ("postgresql://u@h/d?keepalives=1&gssencmode=prefer", {"user": "u", "host": "h", "port": "5432", "sslmode": "prefer"}),  # noqa: E501
+    ],
+)
+def test_a_url_means_what_it_means_to_libpq(url: str, parameters: dict[str, str]) -> None:
+    """parse reads users, hosts and parameters wherever a URL may have them."""
+    assert dsn.parse(url) == dsn.Dsn("d", parameters)
+
+
+def test_what_a_url_leaves_out_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The PG* variables fill in, as they do for libpq."""
+    for name, value in {"PGHOST": "h", "PGPORT": "1", "PGUSER": "u", "PGDATABASE": "d", "PGSSLMODE": "disable"}.items():
+        monkeypatch.setenv(name, value)
+
+    assert dsn.parse("postgresql://") == dsn.Dsn("d", {"host": "h", "port": "1", "user": "u", "sslmode": "disable"})
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("h/d", "postgresql://"),
+        ("postgresql://h/d?sslmod=require", "sslmod"),
+        ("postgresql://h:x/d", "port"),
+        ("postgresql://h:70000/d", "port"),
+        ("postgresql://a:1,b:2,c:3/d?port=1,2", "port"),
+        ("postgresql:///d?service=s", "service"),
+        ("postgresql://h/d?require_auth=none", "require_auth"),
+        ("postgresql://[h/d", "percent-encode"),
+    ],
+)
+def test_what_libpq_would_refuse_is_refused(url: str, reason: str) -> None:
+    """A misspelt parameter does not silently drop what it meant."""
+    with pytest.raises(dsn.InvalidDsn, match=reason):
+        dsn.parse(url)
+
+
+async def test_odd_names_and_sockets_reach_the_server(postgres: LocalPostgres) -> None:
+    """A URL with every odd thing in it connects, for the service's driver as it is written."""
+    folder = str(postgres.data).replace("/", "%2F")
+    connection = await asyncpg.connect(postgres.dsn())
+    await connection.execute('CREATE DATABASE "odd name/?&="')
+    await connection.close()
+    url = f"postgresql://postgres:p%20w@{folder}/odd%20name%2F%3F%26%3D?connect_timeout=3&application_name=a%20b"
+    connection = await asyncpg.connect(str(dsn.parse(url)))
+    found = await connection.fetchrow("SELECT current_database(), current_setting('application_name')")
+    await connection.close()
+
+    assert found is not None
+    assert tuple(found) == ("odd name/?&=", "a b")
