@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 class Service:
     """`python -m svc serve` on a free port of 127.0.0.1."""
 
-    def __init__(self, environment: Mapping[str, str], *command: str) -> None:
+    def __init__(self, environment: Mapping[str, str], *, before: Sequence[str] = ()) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "svc", *command],
+            [*before, sys.executable, "-m", "svc", "serve"],
             cwd=ROOT,
             env={**inherited, "PORT": "0", "PYTHONWARNINGS": "error", **environment},
             stdout=self._output,
