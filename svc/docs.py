@@ -56,7 +56,7 @@ class Docs:
         if asset is None:
             raise NoSuchPath
         content_type = mimetypes.guess_type(request.tail)[0]
-        headers = {**_HEADERS, "Cache-Control": "max-age=3600"}
+        headers = {**_HEADERS, "Cache-Control": "max-age=300"}
         return web.Response(body=asset, content_type=content_type, charset="utf-8", headers=headers)
 
 

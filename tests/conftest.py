@@ -22,6 +22,7 @@ from svc.settings import DatabaseSettings
 from tests.process import Service
 
 Client: TypeAlias = TestClient[Request, None]
+Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SERVICE_ROLE = "clients_service"
 
 # A developer's own settings are not the tests'.
@@ -105,7 +106,7 @@ async def make_test_database(databases: Databases) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def owner(postgres: LocalPostgres, test_database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+async def owner(postgres: LocalPostgres, test_database: str) -> AsyncIterator[Owner]:
     """A connection of the database's owner, who may look and do what the service may not."""
     connection = await asyncpg.connect(postgres.dsn(database=test_database))
     yield connection

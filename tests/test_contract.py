@@ -4,7 +4,6 @@ import asyncio
 import json
 from typing import Any
 
-import asyncpg
 import pytest
 from aiohttp import ClientResponse, FormData
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from svc.clients import parse_money, parse_name, print_money
-from tests.conftest import Client
+from tests.conftest import Client, Owner
 from tests.test_clients import CENTS, INK
 
 SEEDED = [
@@ -47,7 +46,7 @@ async def test_getall_gives_all_clients_in_order_of_id(api: Client) -> None:
     assert await response.json() == SEEDED
 
 
-async def test_getall_of_nobody_is_an_empty_array(api: Client, owner: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_getall_of_nobody_is_an_empty_array(api: Client, owner: Owner) -> None:
     """GET /getall of an empty table is []."""
     await owner.execute("TRUNCATE clients")
 
@@ -68,7 +67,7 @@ async def test_getall_of_nobody_is_an_empty_array(api: Client, owner: "asyncpg.C
     ],
 )
 async def test_getall_gives_one_page(api: Client, query: str, ids: list[int], following: str | None) -> None:
-    """limit and after cut one page, with a Link to the next one while there is more."""
+    """Limit and after cut one page, with a Link to the next one while there is more."""
     response = await api.get(f"/getall?{query}")
 
     assert response.status == 200
@@ -76,9 +75,7 @@ async def test_getall_gives_one_page(api: Client, query: str, ids: list[int], fo
     assert response.headers.get("Link") == (f'<{following}>; rel="next"' if following else None)
 
 
-async def test_following_the_links_finds_every_client_once(
-    api: Client, owner: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
+async def test_following_the_links_finds_every_client_once(api: Client, owner: Owner) -> None:
     """Pages do not overlap and leave nothing out."""
     await owner.execute("INSERT INTO clients (name, money) SELECT 'c' || n, n FROM generate_series(1, 100) n")
     found, path = [], "/getall?limit=7"
@@ -90,9 +87,7 @@ async def test_following_the_links_finds_every_client_once(
     assert found == list(range(1, 105))
 
 
-async def test_getall_streams_what_one_page_does_not_hold(
-    api: Client, owner: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
+async def test_getall_streams_what_one_page_does_not_hold(api: Client, owner: Owner) -> None:
     """GET /getall over several pages is one array, in chunks."""
     await owner.execute("INSERT INTO clients (name, money) SELECT 'c' || n, n FROM generate_series(1, 3500) n")
     response = await api.get("/getall")
@@ -302,9 +297,7 @@ class TestIdempotencyKey:
         """A key is 1 to 255 visible ASCII characters."""
         assert (await self.add(api, key))[0] == 400
 
-    async def test_key_and_client_are_stored_together(
-        self, api: Client, owner: "asyncpg.Connection[asyncpg.Record]"
-    ) -> None:
+    async def test_key_and_client_are_stored_together(self, api: Client, owner: Owner) -> None:
         """Where the client cannot be stored, the key is not known either."""
         await owner.execute("ALTER TABLE clients ADD CONSTRAINT no_ann CHECK (name <> 'Ann')")
         assert (await self.add(api, "k-1"))[0] == 500
@@ -341,7 +334,7 @@ async def test_head_is_get_without_its_body(api: Client, path: str) -> None:
     assert await head.read() == b""
 
 
-async def test_head_of_a_long_list_is_short(api: Client, owner: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_head_of_a_long_list_is_short(api: Client, owner: Owner) -> None:
     """HEAD /getall of several pages answers at once, and the connection serves on."""
     await owner.execute("INSERT INTO clients (name, money) SELECT 'c' || n, n FROM generate_series(1, 3500) n")
     head = await api.head("/getall")

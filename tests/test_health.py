@@ -1,11 +1,9 @@
 """Liveness, readiness and version."""
 
-import asyncpg
-
 from svc import __version__
 from svc.lifecycle import Lifecycle
 from svc.local import LocalPostgres
-from tests.conftest import Client
+from tests.conftest import Client, Owner
 
 
 async def test_healthz_says_that_the_process_lives(api: Client) -> None:
@@ -48,9 +46,7 @@ async def test_a_lost_database_is_not_ready_but_alive(api: Client, postgres: Loc
         assert str(postgres.data) not in await answer.text()
 
 
-async def test_a_database_without_its_tables_is_not_ready(
-    api: Client, owner: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
+async def test_a_database_without_its_tables_is_not_ready(api: Client, owner: Owner) -> None:
     """A database that is not migrated is said to be the reason."""
     await owner.execute("ALTER TABLE clients RENAME TO others")
     response = await api.get("/readyz")

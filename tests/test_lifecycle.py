@@ -7,12 +7,12 @@ import socket
 import time
 from collections.abc import Callable
 
-import asyncpg
 import psutil
 import pytest
 from aiohttp import ClientConnectionError, ClientSession, TCPConnector
 
 from svc.settings import DatabaseSettings
+from tests.conftest import Owner
 from tests.process import Service
 
 Start = Callable[..., Service]
@@ -44,7 +44,7 @@ async def test_sigterm_drains(serve: Start) -> None:
             await session.get(f"{service.url}/healthz")
 
 
-async def test_what_is_in_flight_is_finished(serve: Start, owner: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_what_is_in_flight_is_finished(serve: Start, owner: Owner) -> None:
     """A request that waits for the database while the service stops gets its answer, and its connection is closed."""
     service = serve(DRAIN_SECONDS="0")
     async with ClientSession() as session:

@@ -31,7 +31,7 @@ def run_command(folder: Path, *command: str) -> str:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_second_start_finds_the_same_data(short_folder: Path, workers: str) -> None:
-    """serve makes, migrates and seeds a database; Ctrl-C stops both; the next start has what was added."""
+    """Serve makes, migrates and seeds a database; Ctrl-C stops both; the next start has what was added."""
     for clients in (4, 5):
         service = Service({"LOCAL_FOLDER": str(short_folder), "WORKERS": workers})
         try:
@@ -107,7 +107,7 @@ def test_what_keeps_postgres_from_starting_is_said(short_folder: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; the other tests ran as a plain one")
 def test_it_runs_as_a_plain_user(short_folder: Path) -> None:
-    """serve works for a user who is not root, with the data in that user's folder."""
+    """Serve works for a user who is not root, with the data in that user's folder."""
     user = local._plain_user()
     shutil.chown(short_folder, user)
     # The capability lets that user reach this Python, wherever it lies; the service never asks for it.

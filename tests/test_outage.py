@@ -14,7 +14,7 @@ from svc import database
 from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
 from svc.local import LocalPostgres
 from svc.settings import DatabaseSettings
-from tests.conftest import Client
+from tests.conftest import Client, Owner
 from tests.process import Service
 
 AWAY_SECONDS = 10
@@ -70,9 +70,7 @@ async def test_the_database_stopped_under_requests(
     assert len({row["name"] for row in stored}) == len(stored)
 
 
-async def test_a_statement_over_its_time_is_504(
-    serve: Callable[..., Service], owner: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
+async def test_a_statement_over_its_time_is_504(serve: Callable[..., Service], owner: Owner) -> None:
     """A query that waits for a lock beyond DB_STATEMENT_SECONDS is ended by the server, and says so."""
     service = serve(DB_STATEMENT_SECONDS="0.2")
     async with owner.transaction(), ClientSession() as session:
@@ -141,11 +139,9 @@ async def test_a_former_primary_is_left(database_settings: DatabaseSettings) -> 
         assert await connected.value("INSERT INTO clients (name, money) VALUES ('A', 1) RETURNING id") > 4
 
 
-async def test_a_stream_that_cannot_be_finished_is_cut(
-    api: Client, owner: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
+async def test_a_stream_that_cannot_be_finished_is_cut(api: Client, owner: Owner) -> None:
     """A list that breaks off half-way ends in a broken connection, not in what looks like the whole."""
-    await owner.execute("INSERT INTO clients (name, money) SELECT repeat('x', 150), n FROM generate_series(1, 200000) n")
+    await owner.execute("INSERT INTO clients (name, money) SELECT repeat('x', 150), 1 FROM generate_series(1, 200000)")
     response = await api.get("/getall")
     await response.content.readany()
     await owner.execute("ALTER TABLE clients RENAME TO others")

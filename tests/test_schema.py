@@ -12,8 +12,7 @@ import pytest
 from svc import dsn, maintenance, queries
 from svc.clients import NewClient, parse_money
 from svc.local import LocalPostgres
-from tests.conftest import SERVICE_ROLE, Databases
-
+from tests.conftest import SERVICE_ROLE, Databases, Owner
 
 
 @pytest.fixture
@@ -24,10 +23,8 @@ async def empty(databases: Databases) -> AsyncIterator[str]:
     await databases.drop(name)
 
 
-async def test_migrating_again_changes_nothing(
-    postgres: LocalPostgres, test_database: str, owner: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    """migrate on a migrated database keeps every row."""
+async def test_migrating_again_changes_nothing(postgres: LocalPostgres, test_database: str, owner: Owner) -> None:
+    """Migrate on a migrated database keeps every row."""
     before = await owner.fetch("SELECT * FROM clients")
     await maintenance.migrate(postgres.dsn(database=test_database))
 
@@ -77,7 +74,7 @@ async def test_seeding_twice_changes_nothing(empty: str) -> None:
 
 
 async def test_seeding_a_database_in_use_changes_nothing(
-    postgres: LocalPostgres, test_database: str, owner: "asyncpg.Connection[asyncpg.Record]"
+    postgres: LocalPostgres, test_database: str, owner: Owner
 ) -> None:
     """A client who was removed does not come back."""
     await owner.execute("DELETE FROM clients WHERE name = 'Andres'")
@@ -85,9 +82,7 @@ async def test_seeding_a_database_in_use_changes_nothing(
     assert await maintenance.seed(postgres.dsn(database=test_database)) == 0
 
 
-async def test_prune_forgets_keys_after_24_hours(
-    postgres: LocalPostgres, test_database: str, owner: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
+async def test_prune_forgets_keys_after_24_hours(postgres: LocalPostgres, test_database: str, owner: Owner) -> None:
     """Keys go after 24 hours, not before, and their clients stay."""
     fingerprint = NewClient("Ann", parse_money("1")).fingerprint()
     ages = {"old": timedelta(hours=24, seconds=1), "young": timedelta(hours=23, minutes=59)}
@@ -130,9 +125,7 @@ async def test_the_services_role_may_do_nothing_else(
 @pytest.mark.parametrize(
     ("name", "money"), [("''", "1"), ("repeat('a', 151)", "1"), ("'A'", "'NaN'"), ("'A'", "1e16"), ("NULL", "1")]
 )
-async def test_the_table_refuses_what_no_client_may_be(
-    owner: "asyncpg.Connection[asyncpg.Record]", name: str, money: str
-) -> None:
+async def test_the_table_refuses_what_no_client_may_be(owner: Owner, name: str, money: str) -> None:
     """Whoever writes past the service meets the same bounds."""
     with pytest.raises((asyncpg.IntegrityConstraintViolationError, asyncpg.NumericValueOutOfRangeError)):
         await owner.execute(f"INSERT INTO clients (name, money) VALUES ({name}, {money})")  # noqa: S608 - fixed above
@@ -141,7 +134,8 @@ async def test_the_table_refuses_what_no_client_may_be(
 async def test_a_database_that_is_not_utf8_is_refused(postgres: LocalPostgres) -> None:
     """The migration says that the encoding has to be UTF8."""
     connection = await asyncpg.connect(postgres.dsn())
-    await connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'")
+    latin = "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+    await connection.execute(latin)
     await connection.close()
 
     with pytest.raises(maintenance.MaintenanceError, match="LATIN1"):

@@ -72,8 +72,10 @@ def test_settings_are_frozen() -> None:
         ),
         (
             {"DATABASE_URL": "mysql://u:secret@h/d"},
-            "DATABASE_URL is (not shown), and has to be a URL such as postgresql://user:password@host:5432/name: "
-            "it has to start with postgresql://.",
+            (
+                "DATABASE_URL is (not shown), and has to be a URL such as postgresql://user:password@host:5432/name: "
+                "it has to start with postgresql://."
+            ),
         ),
     ],
 )
@@ -126,12 +128,18 @@ def test_the_command_line_refuses_with_status_1() -> None:
         ("postgresql://u@a:1,b:2/d", {"user": "u", "host": "a,b", "port": "1,2", "sslmode": "prefer"}),
         ("postgresql://u@a,b:2/d", {"user": "u", "host": "a,b", "port": "5432,2", "sslmode": "prefer"}),
         ("postgresql:///d?host=a,b&port=3&user=u", {"user": "u", "host": "a,b", "port": "3,3", "sslmode": "prefer"}),
-        ("postgresql://u%40x:p%2F%3A@h/d", {"user": "u@x", "password": "p/:", "host": "h", "port": "5432", "sslmode": "prefer"}),  # noqa: E501
-        ("postgresql://u@h/d?keepalives=1&gssencmode=prefer", {"user": "u", "host": "h", "port": "5432", "sslmode": "prefer"}),  # noqa: E501
+        (
+            "postgresql://u%40x:p%2F%3A@h/d",
+            {"user": "u@x", "password": "p/:", "host": "h", "port": "5432", "sslmode": "prefer"},
+        ),  # noqa: E501
+        (
+            "postgresql://u@h/d?keepalives=1&gssencmode=prefer",
+            {"user": "u", "host": "h", "port": "5432", "sslmode": "prefer"},
+        ),  # noqa: E501
     ],
 )
 def test_a_url_means_what_it_means_to_libpq(url: str, parameters: dict[str, str]) -> None:
-    """parse reads users, hosts and parameters wherever a URL may have them."""
+    """Parse reads users, hosts and parameters wherever a URL may have them."""
     assert dsn.parse(url) == dsn.Dsn("d", parameters)
 
 

@@ -3,20 +3,19 @@
 import time
 from collections.abc import Callable
 
-import asyncpg
 import psutil
 from aiohttp import ClientSession
 
+from tests.conftest import Owner
 from tests.process import Service
 
 ROWS = 1_000_000
 
 
-async def test_a_million_clients_leave_memory_flat(
-    serve: Callable[..., Service], owner: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
+async def test_a_million_clients_leave_memory_flat(serve: Callable[..., Service], owner: Owner) -> None:
     """All rows in order, the first byte within 100 ms, and the process grows by less than 50 MB."""
-    await owner.execute("INSERT INTO clients (name, money) SELECT 'client ' || n, n FROM generate_series(1, $1) n", ROWS)
+    insert = "INSERT INTO clients (name, money) SELECT 'client ' || n, n FROM generate_series(1, $1) n"
+    await owner.execute(insert, ROWS)
     await owner.execute("VACUUM ANALYZE clients")
     service = serve()
     process = psutil.Process(service.process.pid)

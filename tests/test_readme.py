@@ -1,0 +1,38 @@
+"""What README says is what happens."""
+
+import re
+import shlex
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+from svc.settings import DatabaseSettings, Settings
+from tests.process import ROOT, Service
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_curl_lines_print_what_readme_says(short_folder: Path) -> None:
+    """Each curl line, on a fresh database, prints the line below it."""
+    block = next(block for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if "$ curl" in block)
+    lines = block.splitlines()
+    service = Service({"LOCAL_FOLDER": str(short_folder)})
+    try:
+        service.wait_until_listening()
+        for command, expected in zip(lines[::2], lines[1::2], strict=True):
+            words = shlex.split(command.removeprefix("$ ").replace("http://127.0.0.1:8080", service.url))
+            printed = subprocess.run([*words, "--silent"], capture_output=True, text=True, check=True).stdout
+
+            assert printed == expected
+    finally:
+        service.end()
+
+
+def test_every_setting_is_in_the_table() -> None:
+    """The settings table has each variable with its default."""
+    defaults = {f.name.upper(): f.default for f in fields(Settings) if f.name != "database"}
+    defaults |= {f"DB_{f.name.upper()}": f.default for f in fields(DatabaseSettings) if f.name != "dsn"}
+    for name, default in defaults.items():
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+
+        assert f"| `{name}` | `{shown}` |" in README
