@@ -48,9 +48,12 @@ def run(settings: Settings, greet: Greet) -> None:
         port: int = reserved.getsockname()[1]
         workers.supervise(
             settings.workers,
-            work=lambda parent_lives: _work(settings, port, lambda _: None, parent_lives),
-            started=lambda: greet(port),
+            lambda parent_lives, is_first: _work(settings, port, greet if is_first else _say_nothing, parent_lives),
         )
+
+
+def _say_nothing(_: int) -> None:
+    """How the other workers greet."""
 
 
 def _work(settings: Settings, port: int, greet: Greet, parent_lives: int | None = None) -> None:

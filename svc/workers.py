@@ -14,35 +14,34 @@ _SIGNALS: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 _SHORT_LIFE_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 1.0  # before a worker that follows a short life, so that no crash loop eats the machine
 
-Work = Callable[[int], None]
+Work = Callable[[int, bool], None]
 
 
-def supervise(count: int, *, work: Work, started: Callable[[], None]) -> None:
+def supervise(count: int, work: Work) -> None:
     """Keeps `count` workers running until SIGTERM or SIGINT, and then waits for them; a second signal kills them.
 
     The caller has to be a process without threads or an event loop: it is forked.
 
     Args:
         count: how many workers.
-        work: what a worker does, given a file descriptor that becomes readable when the parent is gone.
-        started: called once all workers are forked.
+        work: what a worker does, given a file descriptor that becomes readable when the parent is gone, and whether
+            it is the first worker of all, who speaks for the others.
     """
     parent_lives, parent_keeps = os.pipe()
     # Blocked, the signals wait for sigwait(), and none falls between two lines of this loop.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # some systems drop a blocked signal that has no handler
 
-    def start(pause: float = 0) -> None:
+    def start(*, is_first: bool = False, pause: float = 0) -> None:
         pid = os.fork()
         if pid == 0:
             os.close(parent_keeps)
-            _work_and_exit(work, parent_lives, pause)
+            _work_and_exit(lambda: work(parent_lives, is_first), pause)
         births[pid] = time.monotonic()
 
     births: dict[int, float] = {}
-    for _ in range(count):
-        start()
-    started()
+    for number in range(count):
+        start(is_first=number == 0)
     stopping = False
     while births:
         received = signal.sigwait(_SIGNALS)
@@ -55,7 +54,7 @@ def supervise(count: int, *, work: Work, started: Callable[[], None]) -> None:
             lived = time.monotonic() - births.pop(pid)
             if not stopping:
                 _logger.error("worker %d ended with status %d; starting another", pid, status)
-                start(_PAUSE_SECONDS if lived < _SHORT_LIFE_SECONDS else 0)
+                start(pause=_PAUSE_SECONDS if lived < _SHORT_LIFE_SECONDS else 0)
     os.close(parent_keeps)
     os.close(parent_lives)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -67,7 +66,7 @@ def _dead(births: dict[int, float]) -> list[tuple[int, int]]:
     return [(pid, os.waitstatus_to_exitcode(status)) for pid, (dead, status) in found if dead]
 
 
-def _work_and_exit(work: Work, parent_lives: int, pause: float) -> NoReturn:
+def _work_and_exit(work: Callable[[], None], pause: float) -> NoReturn:
     status = 1
     try:
         # A group of its own: a terminal's Ctrl-C reaches the parent alone, which passes it on once.
@@ -75,7 +74,7 @@ def _work_and_exit(work: Work, parent_lives: int, pause: float) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         time.sleep(pause)
-        work(parent_lives)
+        work()
         status = 0
     except BaseException:
         _logger.exception("a worker failed")

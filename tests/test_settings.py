@@ -131,11 +131,11 @@ def test_the_command_line_refuses_with_status_1() -> None:
         (
             "postgresql://u%40x:p%2F%3A@h/d",
             {"user": "u@x", "password": "p/:", "host": "h", "port": "5432", "sslmode": "prefer"},
-        ),  # noqa: E501
+        ),
         (
             "postgresql://u@h/d?keepalives=1&gssencmode=prefer",
             {"user": "u", "host": "h", "port": "5432", "sslmode": "prefer"},
-        ),  # noqa: E501
+        ),
     ],
 )
 def test_a_url_means_what_it_means_to_libpq(url: str, parameters: dict[str, str]) -> None:
