@@ -82,7 +82,7 @@ async def test_following_the_links_finds_every_client_once(api: Client, owner: O
     while path:
         response = await api.get(path)
         found += [client["id"] for client in await response.json()]
-        path = str(response.links["next"]["url"].relative()) if response.links else ""
+        path = URL(response.links["next"]["url"]).path_qs if response.links else ""
 
     assert found == list(range(1, 105))
 

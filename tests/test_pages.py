@@ -46,7 +46,8 @@ def browser(tmp_path: Path) -> Iterator[Chrome]:
 
 def complaints(browser: Chrome) -> list[str]:
     """What the page complained of in its console: a blocked script, a missing file, an exception."""
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    log = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    return [entry["message"] for entry in log if entry["level"] in ("SEVERE", "WARNING")]
 
 
 def test_the_docs_are_interactive(browser: Chrome, serve: Callable[..., Service]) -> None:
@@ -77,7 +78,7 @@ def test_the_front_page_leads_on(browser: Chrome, serve: Callable[..., Service])
     assert complaints(browser) == []
     for link in links:
         browser.get(link)
-        assert "problem+json" not in str(browser.execute_script("return document.contentType"))  # type: ignore[no-untyped-call]
+        assert "problem+json" not in str(browser.execute_script("return document.contentType"))
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/docs/docs.js", "/docs/style.css", "/docs/swagger-ui-bundle.js"])
