@@ -64,12 +64,13 @@ class Service:
     def end(self) -> None:
         """Leaves nothing of it behind."""
         if self.process.poll() is None:
-            family = [*psutil.Process(self.process.pid).children(recursive=True), self.process]
+            children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.send_signal(signal.SIGINT)
             try:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
-                for member in family:
-                    member.kill()
+                for child in children:
+                    child.kill()
+                self.process.kill()
                 self.process.wait()
         self._output.close()

@@ -4,6 +4,8 @@ import asyncio
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from svc.protocol import LINE_MAX_BYTES
 from tests.conftest import Client
@@ -92,6 +94,44 @@ async def test_a_broken_chunked_body_is_a_problem(api: Client) -> None:
     answer = await send(api, head + b"zz\r\n{}\r\n0\r\n\r\n")
 
     assert answer.split(b" ", 2)[1] == b"400"
+
+
+LINE = st.binary(max_size=60).map(lambda raw: raw.translate(None, b"\r\n"))
+ESCAPED = st.binary(max_size=30).map(lambda raw: b"".join(b"%%%02X" % byte for byte in raw))
+TARGET = st.one_of(
+    LINE,
+    st.builds(b"/get/%b".__mod__, ESCAPED),
+    st.builds(b"/getall?%b=%b".__mod__, st.tuples(st.sampled_from([b"limit", b"after", b"%00"]), ESCAPED)),
+    st.builds(b"/add?name=%b&money=%b".__mod__, st.tuples(ESCAPED, st.one_of(ESCAPED, st.just(b"1")))),
+)
+TYPES = st.sampled_from(
+    [
+        *(b"application/json", b"application/x-www-form-urlencoded", b"multipart/form-data"),
+        *(b"text/plain; charset=\xff", b";"),
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["name", "money", "id", ""]), inner),
+)
+BODY = st.one_of(
+    st.binary(max_size=200),
+    JSON.map(lambda value: json.dumps(value).encode()),
+    st.builds(b"name=%b&money=%b".__mod__, st.tuples(ESCAPED, LINE)),
+)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(method=st.sampled_from([b"GET", b"POST", b"HEAD", b"PUT"]), target=TARGET, kind=TYPES, header=LINE, body=BODY)
+async def test_no_input_is_a_server_error(
+    api: Client, method: bytes, target: bytes, kind: bytes, header: bytes, body: bytes
+) -> None:
+    """Whatever bytes come in, the answer is below 500."""
+    head = b"%b %b HTTP/1.1\r\n%bContent-Type: %b\r\n" % (method, target, CLOSE, kind)
+    headers = b"X-Request-Id: %b\r\nIdempotency-Key: %b\r\nContent-Length: %d\r\n" % (header, header, len(body))
+    answer = await send(api, head + headers + b"\r\n" + body)
+
+    assert 200 <= int(answer.split(b" ", 2)[1]) < 500
 
 
 async def test_pipelined_requests_are_answered_in_order(api: Client) -> None:
