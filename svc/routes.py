@@ -20,10 +20,12 @@ class Routes:
     """
 
     def __init__(self, table: Mapping[str, Mapping[str, Handler]]) -> None:
-        self._methods: dict[str, dict[str, Handler]] = {}
+        self._exact: dict[str, dict[str, Handler]] = {}
+        self._below: dict[str, dict[str, Handler]] = {}
         for template, methods in table.items():
+            folder, parameter, _ = template.partition("/{")
             head = {"HEAD": methods["GET"]} if "GET" in methods else {}
-            self._methods[template.partition("{")[0]] = {**methods, **head}
+            (self._below if parameter else self._exact)[folder] = {**methods, **head}
 
     def find(self, request: Request) -> Handler:
         """The request's handler.
@@ -35,12 +37,10 @@ class Routes:
         path = request.rel_url.raw_path
         if "%" in path:
             path = unquote(path, errors="surrogateescape")
-        methods = self._methods.get(path)
+        methods = self._exact.get(path)
         if methods is None:
-            parent, _, request.tail = path.rpartition("/")
-            methods = self._methods.get(parent + "/") if request.tail and parent else None
-        elif path != "/" and path.endswith("/"):
-            methods = None  # a parameter's place, and no parameter
+            folder, _, request.tail = path.rpartition("/")
+            methods = self._below.get(folder) if request.tail else None
         if methods is None:
             raise NoSuchPath
         handler = methods.get(request.method)
