@@ -94,7 +94,7 @@ def from_parts(parts: Mapping[str, str]) -> Dsn:
     unknown = given.keys() - _UNDERSTOOD - _PASSED_OVER - {"dbname", "hostaddr", "channel_binding"}
     if unknown:
         raise InvalidDsn(f"{', '.join(sorted(unknown))} is no parameter of a PostgreSQL connection")
-    user = given.get("user") or os.environ.get("PGUSER") or getpass.getuser()
+    user = given.get("user") or os.environ.get("PGUSER") or _own_name()
     host = given.get("host") or os.environ.get("PGHOST") or _default_host()
     understood = {name: value for name, value in given.items() if name in _UNDERSTOOD}
     return Dsn(
@@ -140,6 +140,13 @@ def _ports(ports: str, host: str) -> str:
 
 def _given(**parts: str) -> dict[str, str]:
     return {name: value for name, value in parts.items() if value}
+
+
+def _own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:  # a bare number, as in a container
+        raise InvalidDsn("it has to name a user, since this process's own user has no name") from error
 
 
 def _default_host() -> str:

@@ -122,7 +122,10 @@ def _database_dsn(variables: Mapping[str, str]) -> str:
         raise InvalidSetting("DB_HOST", "not set", f"the database's host, since {', '.join(parts)} is set")
     if "DB_PORT" in parts:
         _whole(1, 65535)("DB_PORT", parts["DB_PORT"])
-    return str(dsn.from_parts({_PARTS[name]: value for name, value in parts.items()}))
+    try:
+        return str(dsn.from_parts({_PARTS[name]: value for name, value in parts.items()}))
+    except dsn.InvalidDsn as error:
+        raise InvalidSetting("DB_HOST", repr(parts["DB_HOST"]), f"with the rest, a PostgreSQL: {error}") from None
 
 
 def _dsn_of_url(url: str, parts: Mapping[str, str]) -> str:

@@ -143,6 +143,18 @@ def test_a_url_means_what_it_means_to_libpq(url: str, parameters: dict[str, str]
     assert dsn.parse(url) == dsn.Dsn("d", parameters)
 
 
+def test_a_process_without_a_name_has_to_be_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's bare number is no user name, and that is said."""
+
+    def nameless() -> str:
+        raise KeyError("uid not found: 10001")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    for variables in ({"DB_HOST": "h"}, {"DATABASE_URL": "postgresql://h/d"}):
+        with pytest.raises(InvalidSetting, match="has to name a user"):
+            read(variables)
+
+
 def test_what_a_url_leaves_out_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     """The PG* variables fill in, as they do for libpq."""
     for name, value in {"PGHOST": "h", "PGPORT": "1", "PGUSER": "u", "PGDATABASE": "d", "PGSSLMODE": "disable"}.items():
