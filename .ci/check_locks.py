@@ -23,7 +23,8 @@ def compile_lock(name: str, output: Path, extra: list[str]) -> None:
     """Resolves one lock file, staying with the versions that `output` already names."""
     uv = Path(sys.executable).with_name("uv")
     command = [uv, "pip", "compile", "pyproject.toml", *LOCKS[name], *extra, "--output-file", output]
-    options = ["--universal", "--python-version", "3.11", "--generate-hashes"]
+    # The machine's own certificates, as pip is told to use them.
+    options = ["--system-certs", "--universal", "--python-version", "3.11", "--generate-hashes"]
     quiet = ["--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate", "--quiet"]
     subprocess.run([*command, *options, *quiet], check=True)
 

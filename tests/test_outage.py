@@ -82,6 +82,19 @@ async def test_a_statement_over_its_time_is_504(serve: Callable[..., Service], o
         assert answer.status == 200
 
 
+async def test_a_question_is_one_round_trip(database_settings: DatabaseSettings, owner: Owner) -> None:
+    """The last that the server heard is the question itself, and not a reset; and all came over one connection."""
+    backends = "SELECT pid, query FROM pg_stat_activity WHERE application_name = 'clients-api'"
+    async with database.connect(replace(database_settings, pool_size=1)) as connected:
+        await connected.value("SELECT 1")
+        first = await owner.fetch(backends)
+        for _ in range(100):
+            await connected.value("SELECT 2")
+        last = await owner.fetch(backends)
+
+    assert [(row["pid"], row["query"]) for row in last] == [(first[0]["pid"], "SELECT 2")]
+
+
 async def test_waiting_for_a_connection_is_bounded_and_in_order(database_settings: DatabaseSettings) -> None:
     """Waiters get their turn in order of arrival, and beyond DB_ACQUIRE_SECONDS a clear refusal."""
     settings = replace(database_settings, pool_size=1, acquire_seconds=0.5)

@@ -25,8 +25,9 @@ WAIT_SECONDS = 20
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Chrome]:
-    """Chromium, from Debian's packages chromium and chromium-driver."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    """Chromium, from Debian's packages chromium and chromium-driver, or what goes by another name elsewhere."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium, driver = next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
     if not (chromium and driver):
         reason = "chromium and chromedriver are missing (on Debian: apt install chromium chromium-driver)"
         if os.environ.get("CI") == "true":

@@ -1,5 +1,7 @@
 """GET /getall of very many clients."""
 
+import asyncio
+import socket
 import time
 from collections.abc import Callable
 
@@ -10,6 +12,30 @@ from tests.conftest import Owner
 from tests.process import Service
 
 ROWS = 1_000_000
+
+
+async def test_slow_readers_hold_up_nobody(serve: Callable[..., Service], owner: Owner) -> None:
+    """Fifty callers who ask for all and read nothing cost no connection to the database, and little memory."""
+    insert = "INSERT INTO clients (name, money) SELECT repeat('x', 150), n FROM generate_series(1, 100000) n"
+    await owner.execute(insert)
+    service = serve(DB_POOL_SIZE="2")
+    process = psutil.Process(service.process.pid)
+    before = process.memory_info().rss
+    readers = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(50)]
+    try:
+        for reader in readers:
+            reader.sendall(b"GET /getall HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(1)
+        async with ClientSession() as session:
+            for _ in range(20):
+                async with session.get(f"{service.url}/get/1") as answer:
+                    assert answer.status == 200
+        grew = process.memory_info().rss - before
+    finally:
+        for reader in readers:
+            reader.close()
+
+    assert grew < 50_000_000
 
 
 async def test_a_million_clients_leave_memory_flat(serve: Callable[..., Service], owner: Owner) -> None:
