@@ -19,7 +19,7 @@ from svc.store import Store
 async def build(settings: DatabaseSettings, lifecycle: Lifecycle, version: str) -> AsyncIterator[Server]:
     """The service, ready to be given sockets."""
     async with database.connect(settings) as connected:
-        store = Store(connected)
+        store = Store(connected, settings)
         yield Server(Edge(_routes(Endpoints(store), Health(store, lifecycle, version), Docs())), lifecycle)
 
 

@@ -47,8 +47,8 @@ class Database:
         self._turns = asyncio.Semaphore(settings.pool_size)
         self._away = False
 
-    async def row(self, query: str, *arguments: object) -> asyncpg.Record | None:
-        """The first row that the query gives, or None.
+    async def rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """The rows that the query gives.
 
         Raises:
             DatabaseBusy: no connection was free in time.
@@ -60,7 +60,7 @@ class Database:
         try:
             async with self._pool.acquire() as connection:
                 connected = True
-                row = await connection.fetchrow(query, *arguments)
+                rows = await connection.fetch(query, *arguments)
         except asyncpg.QueryCanceledError as error:
             raise QueryTimedOut from error
         except _AWAY as error:
@@ -73,12 +73,12 @@ class Database:
         if self._away:
             self._away = False
             _logger.warning("the database is back")
-        return row
+        return rows
 
     async def value(self, query: str, *arguments: object) -> Any:
-        """The first column of that row, or None where there is no row."""
-        row = await self.row(query, *arguments)
-        return None if row is None else row[0]
+        """The first column of the only row that the query gives."""
+        (row,) = await self.rows(query, *arguments)
+        return row[0]
 
     async def _take_turn(self) -> None:
         if not self._turns.locked():

@@ -31,8 +31,7 @@ class Endpoints:
         """`POST /add`: adds a client, once per Idempotency-Key where one is given."""
         given = await fields.read(request, "name", "money", numbers=["money"])
         client = parse_new(given["name"], given["money"])
-        key = _idempotency_key(request)
-        added = await (self._store.add(client) if key is None else self._store.add_once(client, key))
+        added = await self._store.add(client, _idempotency_key(request))
         return web.Response(
             status=201, body=b'{"id": %d}' % added, content_type=JSON, headers={"Location": f"/get/{added}"}
         )

@@ -31,6 +31,7 @@ class DatabaseSettings:
         connect_seconds: the longest that making a connection may take.
         acquire_seconds: the longest that a request waits for its turn.
         statement_seconds: the longest that a statement may run.
+        max_queue: questions of a kind that may wait to be sent, in each worker.
     """
 
     dsn: str = ""
@@ -38,6 +39,7 @@ class DatabaseSettings:
     connect_seconds: float = 2.0
     acquire_seconds: float = 1.0
     statement_seconds: float = 2.0
+    max_queue: int = 10_000
 
     def __repr__(self) -> str:
         rest = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "dsn")
@@ -94,6 +96,7 @@ def read(environment: Mapping[str, str]) -> Settings:
             connect_seconds=get("DB_CONNECT_SECONDS", _seconds(0.1, 60), DatabaseSettings.connect_seconds),
             acquire_seconds=get("DB_ACQUIRE_SECONDS", _seconds(0.01, 60), DatabaseSettings.acquire_seconds),
             statement_seconds=get("DB_STATEMENT_SECONDS", _seconds(0.01, 60), DatabaseSettings.statement_seconds),
+            max_queue=get("MAX_QUEUE", _whole(1, 1_000_000), DatabaseSettings.max_queue),
         ),
     )
 

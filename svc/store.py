@@ -1,20 +1,22 @@
 """The questions asked of the database: get one, add one, pages of all."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from svc import queries
+from svc.batching import Batcher, Limits
 from svc.clients import NewClient
 from svc.database import Database
 from svc.errors import KeyReused, NoSuchClient
+from svc.settings import DatabaseSettings
 
 PAGE_ROWS: Final = 1000  # some 50 KB: enough to make round trips cheap, little enough to keep memory flat
+_BATCH_MOST: Final = 128  # questions in a round trip; more gains little, and makes the first wait for the last
 
 _GET: Final = queries.read("get")
 _PAGE: Final = queries.read("page")
 _ADD: Final = queries.read("add")
-_ADD_ONCE: Final = queries.read("add_once")
 _READY: Final = queries.read("ready")
 
 
@@ -33,42 +35,52 @@ class Page:
     more: bool
 
 
-class Store:
-    """The clients in PostgreSQL."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Add:
+    """A client to be added. No two are equal: who adds the same fields twice gets two clients."""
 
-    def __init__(self, database: Database) -> None:
+    client: NewClient
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    id: int
+    same_fields: bool
+
+
+class Store:
+    """The clients in PostgreSQL. What is asked at the same time goes there together."""
+
+    def __init__(self, database: Database, settings: DatabaseSettings) -> None:
         self._database = database
+        # Half of the connections each for reads and adds, so that neither waits for the other.
+        limits = Limits(max(1, settings.pool_size // 2), settings.max_queue, settings.acquire_seconds)
+        self._gets = Batcher(self._get, _BATCH_MOST, limits)
+        self._adds = Batcher(self._add, _BATCH_MOST, limits)
+        self._pages = Batcher(self._page, 1, limits)
 
     async def get(self, client_id: int) -> bytes:
         """The client as a JSON object in UTF-8; NoSuchClient where there is none."""
-        found: bytes | None = await self._database.value(_GET, client_id)
+        found = await self._gets.ask(client_id)
         if found is None:
             raise NoSuchClient
         return found
 
-    async def add(self, client: NewClient) -> int:
-        """The id of the client just added."""
-        added: int = await self._database.value(_ADD, client.name, client.money)
-        return added
-
-    async def add_once(self, client: NewClient, key: str) -> int:
-        """The id of the client that was added under this key, now or before.
+    async def add(self, client: NewClient, key: str | None = None) -> int:
+        """The id of the client, once it is stored; with an idempotency key, of the one stored by its first use.
 
         Raises:
-            KeyReused: it was another client.
+            KeyReused: the first use had other fields.
         """
-        row = await self._database.row(_ADD_ONCE, client.name, client.money, key, client.fingerprint())
-        assert row is not None, "the upsert always gives the key's row"
-        if not row["same_fields"]:
+        added = await self._adds.ask(_Add(client, key))
+        if not added.same_fields:
             raise KeyReused
-        added: int = row["id"]
-        return added
+        return added.id
 
     async def page(self, after: int, limit: int = PAGE_ROWS) -> Page:
         """Up to `limit` clients whose ids come after `after`."""
-        row = await self._database.row(_PAGE, after, limit)
-        assert row is not None, "an aggregate always gives a row"
-        return Page(row["objects"], row["last_id"] or 0, row["more"])
+        return await self._pages.ask((after, limit))
 
     async def pages(self, after: int = 0) -> AsyncGenerator[Page, None]:
         """All clients whose ids come after `after`, page by page.
@@ -85,3 +97,22 @@ class Store:
     async def check(self) -> None:
         """Raises where the database could not answer the questions above."""
         await self._database.value(_READY)
+
+    async def _get(self, ids: Sequence[int]) -> list[bytes | None]:
+        found = {row["id"]: row["object"] for row in await self._database.rows(_GET, ids)}
+        return [found.get(client_id) for client_id in ids]
+
+    async def _add(self, adds: Sequence[_Add]) -> list[_Added]:
+        rows = await self._database.rows(
+            _ADD,
+            [add.client.name for add in adds],
+            [add.client.money for add in adds],
+            [add.key for add in adds],
+            [add.client.fingerprint() if add.key is not None else None for add in adds],
+        )
+        return [_Added(row["id"], row["same_fields"]) for row in rows]
+
+    async def _page(self, questions: Sequence[tuple[int, int]]) -> list[Page]:
+        (question,) = questions
+        (row,) = await self._database.rows(_PAGE, *question)
+        return [Page(row["objects"], row["last_id"] or 0, row["more"])]

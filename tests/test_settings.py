@@ -36,12 +36,13 @@ def test_every_variable_is_read() -> None:
             "DB_CONNECT_SECONDS": "1",
             "DB_ACQUIRE_SECONDS": "0.1",
             "DB_STATEMENT_SECONDS": "9",
+            "MAX_QUEUE": "11",
         }
     )
     changed = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(Settings, f.name)}
 
     assert changed == {f.name for f in dataclasses.fields(settings)}
-    assert (settings.database.pool_size, settings.database.statement_seconds) == (7, 9)
+    assert dataclasses.astuple(settings.database)[1:] == (7, 1, 0.1, 9, 11)
 
 
 def test_settings_are_frozen() -> None:

@@ -1,2 +1,29 @@
--- Adds a client and answers its id.
-INSERT INTO clients (name, money) VALUES ($1, $2) RETURNING id
+-- Adds clients, each once for its idempotency key where it has one: their ids, and whether a key's fields are the same.
+-- Keys are claimed in order, so that two batches never wait for each other. The update that changes nothing makes a
+-- concurrent retry wait for the key's first use, and see it.
+WITH asked AS (
+  SELECT name, money, key, fingerprint, place
+  FROM unnest($1::text[], $2::numeric[], $3::text[], $4::bytea[])
+    WITH ORDINALITY AS asked (name, money, key, fingerprint, place)
+), keyless AS MATERIALIZED (
+  SELECT nextval(pg_get_serial_sequence('clients', 'id')) AS id, name, money, place
+  FROM asked
+  WHERE key IS NULL
+), first_uses AS MATERIALIZED (
+  SELECT nextval(pg_get_serial_sequence('clients', 'id')) AS id, name, money, key, fingerprint
+  FROM (SELECT DISTINCT ON (key) * FROM asked WHERE key IS NOT NULL ORDER BY key, place) AS firsts
+), claimed AS (
+  INSERT INTO idempotency_keys (key, fingerprint, client_id)
+  SELECT key, fingerprint, id FROM first_uses ORDER BY key
+  ON CONFLICT (key) DO UPDATE SET key = excluded.key
+  RETURNING key, fingerprint, client_id
+), added AS (
+  INSERT INTO clients (id, name, money)
+  SELECT id, name, money FROM keyless
+  UNION ALL
+  SELECT id, name, money FROM first_uses JOIN claimed ON client_id = id
+)
+SELECT place, id, true AS same_fields FROM keyless
+UNION ALL
+SELECT place, client_id, claimed.fingerprint = asked.fingerprint FROM asked JOIN claimed USING (key)
+ORDER BY place

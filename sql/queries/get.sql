@@ -1,3 +1,3 @@
--- One client as a JSON object, in UTF-8; no row where there is none.
-SELECT convert_to(row_to_json(client)::text, 'UTF8')
-FROM (SELECT id, name, money::text AS money FROM clients WHERE id = $1) AS client
+-- The clients with these ids, each as its id and its JSON object in UTF-8.
+SELECT id, convert_to(row_to_json(client)::text, 'UTF8') AS object
+FROM (SELECT id, name, money::text AS money FROM clients WHERE id = ANY ($1::bigint[])) AS client

@@ -1,0 +1,141 @@
+"""Natural batching: whatever was asked during the last round trip goes out together in the next.
+
+There is no timer. Where nobody waits, a question goes out at once and alone; the busier it gets, the more questions
+share a round trip.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from svc.errors import DatabaseBusy, ServiceError
+
+Question = TypeVar("Question", bound=Hashable)
+Answer = TypeVar("Answer")
+
+Send = Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]]
+
+_NEWEST_WEIGHT: Final = 0.2  # of a round trip in the smoothed time of round trips
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Answer]):
+    """Those who wait for one question's answer."""
+
+    since: float
+    futures: list[asyncio.Future[Answer]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a Batcher.
+
+    Attributes:
+        lanes: how many batches may be on their way at once.
+        queue_most: questions that may wait; one more is DatabaseBusy.
+        wait_seconds: the longest that a question may wait to be sent; where it would be longer, DatabaseBusy.
+    """
+
+    lanes: int
+    queue_most: int
+    wait_seconds: float
+
+
+class Batcher(Generic[Question, Answer]):
+    """Answers questions in batches, over a few lanes that each have one batch on its way at a time.
+
+    A question joins only what has not been sent, so its answer is never older than the question. Equal questions in
+    one unsent batch are asked once. A caller who goes away drops its own wait and nothing else. Where a batch fails
+    for a reason that is not the service's (a ServiceError), it is split and sent again until the question at fault
+    stands alone: only its callers get the error.
+
+    Args:
+        send: answers a batch, in its order; all or nothing.
+        batch_most: questions in a batch.
+        limits: see there.
+    """
+
+    def __init__(self, send: Send[Question, Answer], batch_most: int, limits: Limits) -> None:
+        self._send = send
+        self._batch_most = batch_most
+        self._limits = limits
+        self._idle_lanes = limits.lanes
+        self._round_trip_seconds = 0.0
+        self._queue: dict[Question, _Waiting[Answer]] = {}
+        self._running: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks only weakly
+
+    async def ask(self, question: Question) -> Answer:
+        """The answer.
+
+        Raises:
+            DatabaseBusy: too many questions are waiting, or this one waited too long to be sent.
+        """
+        waiting = self._queue.get(question)
+        if waiting is None:
+            if self._is_full():
+                raise DatabaseBusy
+            waiting = self._queue[question] = _Waiting(time.monotonic())
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiting.futures.append(answer)
+        if self._idle_lanes:
+            self._idle_lanes -= 1
+            lane = asyncio.create_task(self._run_lane())
+            self._running.add(lane)
+            lane.add_done_callback(self._running.discard)
+        return await answer
+
+    def _is_full(self) -> bool:
+        waiting = len(self._queue)
+        round_trips = waiting // (self._batch_most * self._limits.lanes)
+        too_late = round_trips * self._round_trip_seconds > self._limits.wait_seconds
+        return too_late or waiting >= self._limits.queue_most
+
+    async def _run_lane(self) -> None:
+        try:
+            while batch := self._take():
+                started = time.monotonic()
+                await self._serve(batch)
+                took = time.monotonic() - started
+                self._round_trip_seconds += _NEWEST_WEIGHT * (took - self._round_trip_seconds)
+        finally:
+            self._idle_lanes += 1
+
+    def _take(self) -> list[tuple[Question, _Waiting[Answer]]]:
+        """The next batch, without those whom nobody waits for any more, or who waited too long."""
+        batch: list[tuple[Question, _Waiting[Answer]]] = []
+        oldest = time.monotonic() - self._limits.wait_seconds
+        while self._queue and len(batch) < self._batch_most:
+            question = next(iter(self._queue))
+            waiting = self._queue.pop(question)
+            if waiting.since < oldest:
+                _fail(waiting, DatabaseBusy())
+            elif not all(future.done() for future in waiting.futures):
+                batch.append((question, waiting))
+        return batch
+
+    async def _serve(self, batch: list[tuple[Question, _Waiting[Answer]]]) -> None:
+        try:
+            answers = await self._send([question for question, _ in batch])
+        except ServiceError as error:
+            for _, waiting in batch:
+                _fail(waiting, type(error)())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the callers' to see
+            if len(batch) == 1:
+                _fail(batch[0][1], error)
+                return
+            half = len(batch) // 2
+            await self._serve(batch[:half])
+            await self._serve(batch[half:])
+        else:
+            for (_, waiting), answer in zip(batch, answers, strict=True):
+                for future in waiting.futures:
+                    if not future.done():
+                        future.set_result(answer)
+
+
+def _fail(waiting: _Waiting[Answer], error: Exception) -> None:
+    for future in waiting.futures:
+        if not future.done():
+            future.set_exception(error)
