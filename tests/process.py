@@ -32,8 +32,8 @@ class Service:
     @property
     def output(self) -> str:
         """What it has said so far."""
-        self._output.seek(0)
-        return self._output.read().decode(errors="replace")
+        # Not read(): the service writes where this file stands.
+        return os.pread(self._output.fileno(), 1_000_000, 0).decode(errors="replace")
 
     @property
     def port(self) -> int:
