@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
 _SCHEMES: Final = ("postgresql", "postgres")
 _SOCKET_FOLDERS: Final = ("/var/run/postgresql", "/tmp")  # noqa: S108 - where libpq looks
 
@@ -94,6 +96,9 @@ def from_parts(parts: Mapping[str, str]) -> Dsn:
     unknown = given.keys() - _UNDERSTOOD - _PASSED_OVER - {"dbname", "hostaddr", "channel_binding"}
     if unknown:
         raise InvalidDsn(f"{', '.join(sorted(unknown))} is no parameter of a PostgreSQL connection")
+    ssl_mode = given.get("sslmode") or os.environ.get("PGSSLMODE") or "prefer"
+    if ssl_mode not in SSL_MODES:
+        raise InvalidDsn(f"its sslmode has to be one of {', '.join(SSL_MODES)}")
     user = given.get("user") or os.environ.get("PGUSER") or _own_name()
     host = given.get("host") or os.environ.get("PGHOST") or _default_host()
     understood = {name: value for name, value in given.items() if name in _UNDERSTOOD}
@@ -104,7 +109,7 @@ def from_parts(parts: Mapping[str, str]) -> Dsn:
             "user": user,
             "host": host,
             "port": _ports(given.get("port") or os.environ.get("PGPORT") or "5432", host),
-            "sslmode": given.get("sslmode") or os.environ.get("PGSSLMODE") or "prefer",
+            "sslmode": ssl_mode,
         },
     )
 

@@ -110,13 +110,12 @@ _PARTS: Final = {
     "DB_SSLMODE": "sslmode",
     "DB_SSLROOTCERT": "sslrootcert",
 }
-_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def _database_dsn(variables: Mapping[str, str]) -> str:
     parts = {name: variables[name] for name in _PARTS if name in variables}
     if "DB_SSLMODE" in parts:
-        _one_of(*_SSL_MODES)("DB_SSLMODE", parts["DB_SSLMODE"])
+        _ssl_mode("DB_SSLMODE", parts["DB_SSLMODE"])
     if "DATABASE_URL" in variables:
         return _dsn_of_url(variables["DATABASE_URL"], parts)
     if not parts:
@@ -164,10 +163,6 @@ def _seconds(least: float, most: float) -> Callable[[str, str], float]:
     return parse
 
 
-def _one_of(*choices: str) -> Callable[[str, str], str]:
-    def parse(name: str, value: str) -> str:
-        if value not in choices:
-            raise InvalidSetting(name, repr(value), f"one of {', '.join(choices)}")
-        return value
-
-    return parse
+def _ssl_mode(name: str, value: str) -> None:
+    if value not in dsn.SSL_MODES:
+        raise InvalidSetting(name, repr(value), f"one of {', '.join(dsn.SSL_MODES)}")

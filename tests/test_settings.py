@@ -169,6 +169,7 @@ def test_what_a_url_leaves_out_is_the_environments(monkeypatch: pytest.MonkeyPat
     [
         ("h/d", "postgresql://"),
         ("postgresql://h/d?sslmod=require", "sslmod"),
+        ("postgresql://h/d?sslmode=on", "sslmode"),
         ("postgresql://h:x/d", "port"),
         ("postgresql://h:70000/d", "port"),
         ("postgresql://a:1,b:2,c:3/d?port=1,2", "port"),
