@@ -59,6 +59,8 @@ class Batcher(Generic[Question, Answer]):
 
     def __init__(self, send: Send[Question, Answer], batch_most: int, limits: Limits) -> None:
         self._send = send
+        # Kept, since to ask Python 3.11 for it costs a system call.
+        self._loop = asyncio.get_running_loop()
         self._batch_most = batch_most
         self._limits = limits
         self._idle_lanes = limits.lanes
@@ -77,11 +79,11 @@ class Batcher(Generic[Question, Answer]):
             if self._is_full():
                 raise DatabaseBusy
             waiting = self._queue[question] = _Waiting(time.monotonic())
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = self._loop.create_future()
         waiting.futures.append(answer)
         if self._idle_lanes:
             self._idle_lanes -= 1
-            lane = asyncio.create_task(self._run_lane())
+            lane = self._loop.create_task(self._run_lane())
             self._running.add(lane)
             lane.add_done_callback(self._running.discard)
         return await answer

@@ -6,12 +6,10 @@ import mimetypes
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-
 from svc import __version__, openapi
 from svc.endpoints import JSON
+from svc.messages import Answer, Request
 from svc.problems import NoSuchPath
-from svc.protocol import Request
 
 _PAGES: Final = Path(__file__).parent / "pages"
 _OWN_ASSETS: Final = ("docs.js", "style.css")
@@ -38,34 +36,33 @@ class Docs:
             **{name: (swagger / name).read_bytes() for name in _SWAGGER_ASSETS},
         }
 
-    async def home(self, _: Request) -> web.Response:
+    async def home(self, _: Request) -> Answer:
         """`GET /`: what this is, for a person."""
         return _html(self._home)
 
-    async def openapi(self, _: Request) -> web.Response:
+    async def openapi(self, _: Request) -> Answer:
         """`GET /openapi.json`: the OpenAPI description."""
-        return web.Response(body=self._openapi, content_type=JSON)
+        return Answer(self._openapi, JSON)
 
-    async def docs(self, _: Request) -> web.Response:
+    async def docs(self, _: Request) -> Answer:
         """`GET /docs`: Swagger UI."""
         return _html(self._docs)
 
-    async def asset(self, request: Request) -> web.Response:
+    async def asset(self, request: Request) -> Answer:
         """`GET /docs/{asset}`: a script or a style of the pages."""
         asset = self._assets.get(request.tail)
         if asset is None:
             raise NoSuchPath
-        content_type = mimetypes.guess_type(request.tail)[0]
-        headers = {**_HEADERS, "Cache-Control": "max-age=300"}
-        return web.Response(body=asset, content_type=content_type, charset="utf-8", headers=headers)
+        content_type = f"{mimetypes.guess_type(request.tail)[0]}; charset=utf-8"
+        return Answer(asset, content_type, headers={**_HEADERS, "Cache-Control": "max-age=300"})
 
 
 def _page(name: str) -> bytes:
     return (_PAGES / name).read_text(encoding="utf-8").replace("{{version}}", __version__).encode()
 
 
-def _html(page: bytes) -> web.Response:
-    return web.Response(body=page, content_type="text/html", charset="utf-8", headers=_HEADERS)
+def _html(page: bytes) -> Answer:
+    return Answer(page, "text/html; charset=utf-8", headers=_HEADERS)
 
 
 def _swagger_folder() -> Path:

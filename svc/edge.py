@@ -2,11 +2,9 @@
 
 import logging
 
-from aiohttp import web
-
 from svc import problems
 from svc.errors import ServiceError
-from svc.protocol import Request
+from svc.messages import Request, Response
 from svc.routes import Routes
 
 _logger = logging.getLogger(__name__)
@@ -18,18 +16,18 @@ class Edge:
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
 
-    async def __call__(self, request: Request) -> web.StreamResponse:
+    async def __call__(self, request: Request) -> Response:
         """The handler's answer, or the problem that kept it from answering."""
         try:
             return await self._routes.find(request)(request)
         except ServiceError as error:
             if request.answering:
                 raise
-            return problems.respond(error, request.id)
+            return problems.answer(error, request.id)
         except ConnectionError:
             raise  # the caller is gone
         except Exception:
             _logger.exception("request %s failed", request.id)
             if request.answering:
                 raise
-            return problems.respond(problems.InternalError(), request.id)
+            return problems.answer(problems.InternalError(), request.id)

@@ -1,6 +1,8 @@
 """The three endpoints of the API: parse, ask, answer."""
 
+from collections.abc import Mapping
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
 
@@ -9,7 +11,7 @@ from aiohttp import web
 from svc import fields
 from svc.clients import parse_after, parse_id, parse_key, parse_limit, parse_new
 from svc.errors import InvalidField
-from svc.protocol import Request
+from svc.messages import Answer, Request, Response
 from svc.store import PAGE_ROWS, Page, Store
 
 JSON: Final = "application/json"
@@ -22,34 +24,31 @@ class Endpoints:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def get(self, request: Request) -> web.Response:
+    async def get(self, request: Request) -> Answer:
         """`GET /get/{id}`: one client."""
         client = await self._store.get(parse_id(request.tail))
-        return web.Response(body=client, content_type=JSON)
+        return Answer(client, JSON)
 
-    async def add(self, request: Request) -> web.Response:
+    async def add(self, request: Request) -> Answer:
         """`POST /add`: adds a client, once per Idempotency-Key where one is given."""
         given = await fields.read(request, "name", "money", numbers=["money"])
         client = parse_new(given["name"], given["money"])
         added = await self._store.add(client, _idempotency_key(request))
-        return web.Response(
-            status=201, body=b'{"id": %d}' % added, content_type=JSON, headers={"Location": f"/get/{added}"}
-        )
+        return Answer(b'{"id": %d}' % added, JSON, HTTPStatus.CREATED, {"Location": f"/get/{added}"})
 
-    async def getall(self, request: Request) -> web.StreamResponse:
+    async def getall(self, request: Request) -> Response:
         """`GET /getall`: all clients, or one page of them."""
         query = fields.read_query(request, "limit", "after")
         if not query:
             return await self._all(request)
         limit = parse_limit(query["limit"], LIMIT_MAX) if "limit" in query else LIMIT_MAX
         page = await self._store.page(parse_after(query.get("after", "0")), limit)
-        response = _array(page)
-        if page.more:
-            following = urlencode({"limit": limit, "after": page.last_id})
-            response.headers["Link"] = f'</getall?{following}>; rel="next"'
-        return response
+        if not page.more:
+            return _array(page)
+        following = urlencode({"limit": limit, "after": page.last_id})
+        return _array(page, {"Link": f'</getall?{following}>; rel="next"'})
 
-    async def _all(self, request: Request) -> web.StreamResponse:
+    async def _all(self, request: Request) -> Response:
         page = await self._store.page(0)
         if not page.more:
             return _array(page)
@@ -67,8 +66,8 @@ class Endpoints:
         return response
 
 
-def _array(page: Page) -> web.Response:
-    return web.Response(body=b"[" + page.objects + b"]", content_type=JSON)
+def _array(page: Page, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(b"[" + page.objects + b"]", JSON, headers=headers)
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -10,8 +10,8 @@ from urllib.parse import unquote_plus
 from aiohttp import web
 
 from svc.errors import InvalidField
+from svc.messages import BODY_MAX_BYTES, Request
 from svc.problems import BadRequest, BodyTooLarge, BodyTooSlow, ExpectationFailed, UnsupportedBody
-from svc.protocol import BODY_MAX_BYTES, Request
 
 BODY_SECONDS: Final = 10.0
 

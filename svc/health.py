@@ -6,14 +6,13 @@ import logging
 from typing import Final
 
 import asyncpg
-from aiohttp import web
 
 from svc import __version__
 from svc.endpoints import JSON
 from svc.errors import ServiceError
 from svc.lifecycle import Lifecycle
+from svc.messages import Answer, Request
 from svc.problems import NotReady
-from svc.protocol import Request
 from svc.store import Store
 
 _logger = logging.getLogger(__name__)
@@ -29,11 +28,11 @@ class Health:
         self._lifecycle = lifecycle
         self._version = json.dumps({"version": __version__, "build": build}).encode()
 
-    async def healthz(self, _: Request) -> web.Response:
+    async def healthz(self, _: Request) -> Answer:
         """`GET /healthz`: the process lives. It never asks the database, whose loss no restart would mend."""
-        return web.Response(body=b'{"status": "alive"}', content_type=JSON)
+        return Answer(b'{"status": "alive"}', JSON)
 
-    async def readyz(self, _: Request) -> web.Response:
+    async def readyz(self, _: Request) -> Answer:
         """`GET /readyz`: requests are welcome."""
         if self._lifecycle.draining:
             raise NotReady("The service is shutting down.")
@@ -45,8 +44,8 @@ class Health:
         except asyncpg.PostgresError as error:
             _logger.warning("not ready: %s", error)
             raise NotReady("The database answers, but is not migrated, or closed to the service's role.") from None
-        return web.Response(body=b'{"status": "ready"}', content_type=JSON)
+        return Answer(b'{"status": "ready"}', JSON)
 
-    async def version(self, _: Request) -> web.Response:
+    async def version(self, _: Request) -> Answer:
         """`GET /version`: what is running."""
-        return web.Response(body=self._version, content_type=JSON)
+        return Answer(self._version, JSON)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ from svc.dsn import Dsn
 _START_SECONDS: Final = 60.0  # recovery after a crash takes a while
 _STOP_SECONDS: Final = 30.0
 _SOCKET_PATH_MAX: Final = 100  # the kernel's sun_path has 104 to 108 bytes
-_PORT: Final = 5432  # of the socket's name only: nothing listens on TCP
+_PORT: Final = "5432"  # of the socket's name only, where nothing listens on TCP
 _OWNER: Final = "postgres"
 
 
@@ -39,17 +39,25 @@ class LocalPostgres:
     Attributes:
         data: the data folder.
         log: the server's log.
+        process: the server, where this object started it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        """A server that is not started yet.
+
+        Args:
+            folder: where its data and its log are, or will be.
+            settings: of postgresql.conf, beyond its defaults and those that this class decides.
+        """
         folder = folder.resolve()
         self.data = folder / "postgres"
         self.log = folder / "postgres.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self._settings = {"listen_addresses": "", "port": _PORT, **(settings or {})}
 
     def dsn(self, user: str = _OWNER, database: str = "postgres") -> str:
         """Where to connect, as the server's owner or another user."""
-        return str(Dsn(database, {"host": str(self._socket_folder()), "port": str(_PORT), "user": user}))
+        return str(Dsn(database, {"host": str(self._socket_folder()), "port": self._settings["port"], "user": user}))
 
     def start(self) -> None:
         """Starts the server, or finds it running, and waits until it answers.
@@ -67,12 +75,12 @@ class LocalPostgres:
             self._make_data_folder()
         self._own(self._socket_folder())
         settings = {
-            "listen_addresses": "",
+            **self._settings,
             "unix_socket_directories": f'"{self._socket_folder()}"',
             "unix_socket_permissions": "0700",
         }
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [
                     *_as_plain_user(),
                     *(_binary("postgres"), "-D", self.data),
@@ -83,7 +91,7 @@ class LocalPostgres:
                 stderr=log,
                 start_new_session=True,  # a terminal's Ctrl-C is for us, who stop it when nobody needs it any more
             )
-        self._wait_until_it_answers(self._process)
+        self._wait_until_it_answers(self.process)
 
     def stop(self) -> None:
         """Stops the server if this object started it; its clients are sent away, and no data is lost."""
@@ -94,7 +102,7 @@ class LocalPostgres:
         self._end(signal.SIGQUIT)
 
     def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         if process is None:
             return
         process.send_signal(how)
@@ -138,14 +146,14 @@ class LocalPostgres:
         try:
             ready = (self.data / "postmaster.pid").read_text().split("\n")[7].strip() == "ready"
             with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(f"{self._socket_folder()}/.s.PGSQL.{_PORT}")
+                probe.connect(f"{self._socket_folder()}/.s.PGSQL.{self._settings['port']}")
         except (OSError, IndexError):
             return False
         return ready
 
     def _socket_folder(self) -> Path:
         """The data folder, which nobody else can enter, or a private one where that path is too long for a socket."""
-        if len(os.fsencode(f"{self.data}/.s.PGSQL.{_PORT}")) <= _SOCKET_PATH_MAX:
+        if len(os.fsencode(f"{self.data}/.s.PGSQL.{self._settings['port']}")) <= _SOCKET_PATH_MAX:
             return self.data
         name = f"clients-{os.getuid()}-{sha256(os.fsencode(self.data)).hexdigest()[:12]}"
         return Path(tempfile.gettempdir(), name)

@@ -3,9 +3,8 @@
 import json
 from typing import Final
 
-from aiohttp import web
-
 from svc import errors
+from svc.messages import Answer
 
 RETRY_AFTER_SECONDS: Final = 1
 CONTENT_TYPE: Final = "application/problem+json"
@@ -76,7 +75,7 @@ TYPES: Final = {
 }
 
 
-def respond(error: errors.ServiceError, request_id: str) -> web.Response:
+def answer(error: errors.ServiceError, request_id: str) -> Answer:
     """The answer that tells the caller what went wrong."""
     kind = type(error)
     status, title = _HTTP[kind]
@@ -94,4 +93,4 @@ def respond(error: errors.ServiceError, request_id: str) -> web.Response:
         headers["Allow"] = error.allowed
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return web.Response(status=status, body=json.dumps(problem).encode(), content_type=CONTENT_TYPE, headers=headers)
+    return Answer(json.dumps(problem).encode(), CONTENT_TYPE, status, headers)

@@ -1,9 +1,7 @@
-"""HTTP as this service speaks it: aiohttp's low-level server with our limits, our request and our words for errors."""
+"""HTTP as this service speaks it: aiohttp's low-level server with our limits, our messages and our words for errors."""
 
 import asyncio
 import logging
-import random
-import re
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -15,46 +13,14 @@ from aiohttp.streams import StreamReader
 
 from svc import problems
 from svc.lifecycle import Lifecycle
+from svc.messages import Answer, Request
 
 _logger = logging.getLogger(__name__)
 
 LINE_MAX_BYTES: Final = 8190  # the request line, and each header's line
 HEADERS_MAX: Final = 64
-BODY_MAX_BYTES: Final = 16 * 1024  # name and money at their longest, escaped, are under 4 KB
 # Longer than a balancer's idle time-out (60 s): who closes an idle connection first may lose a request on it.
 KEEPALIVE_SECONDS: Final = 75.0
-
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-
-class Request(web.BaseRequest):
-    """A request, with its id.
-
-    Attributes:
-        id: the caller's X-Request-Id where it is sane, else a new one.
-        tail: what the path has in the place of the route's parameter; empty where it has none.
-    """
-
-    tail: str = ""
-
-    def __init__(self, lifecycle: Lifecycle, *parts: Any) -> None:
-        super().__init__(*parts, client_max_size=BODY_MAX_BYTES)
-        self._lifecycle = lifecycle
-        given = self.headers.get("X-Request-Id")
-        self.id = given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
-
-    @property
-    def answering(self) -> bool:
-        """Whether part of the answer is already on its way."""
-        return self.writer.output_size > 0
-
-    async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        # aiohttp calls this just before the headers of any answer go out.
-        response.headers["X-Request-Id"] = self.id
-        del response.headers["Server"]  # versions are for /version to tell, not for every answer
-        if self._lifecycle.draining:
-            response.force_close()
-            response.headers["Connection"] = "close"
 
 
 class Connection(web.RequestHandler):
@@ -62,13 +28,13 @@ class Connection(web.RequestHandler):
 
     __slots__ = ()
 
-    def handle_error(
+    def handle_error(  # type: ignore[override]  # see Answer
         self,
         request: web.BaseRequest,
         status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - aiohttp's signature
-    ) -> web.StreamResponse:
+    ) -> Answer:
         """The answer to what is not HTTP, or none at all where another one has begun."""
         assert isinstance(request, Request)
         if request.answering:
@@ -77,12 +43,12 @@ class Connection(web.RequestHandler):
                 self.transport.abort()
             raise ConnectionAbortedError("the answer could not be finished")
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            response = problems.respond(_not_http(exc), request.id)
+            answer = problems.answer(_not_http(exc), request.id)
         else:
             _logger.error("an error passed the edge", exc_info=exc)
-            response = problems.respond(problems.InternalError(), request.id)
-        response.force_close()
-        return response
+            answer = problems.answer(problems.InternalError(), request.id)
+        answer.keep_alive = False
+        return answer
 
 
 def _not_http(error: BaseException | None) -> problems.BadRequest:
@@ -121,4 +87,4 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> Request:
-        return Request(self._lifecycle, message, payload, protocol, writer, task, asyncio.get_running_loop())
+        return Request(self._lifecycle, message, payload, protocol, writer, task, self._loop)

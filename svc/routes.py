@@ -4,12 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 from urllib.parse import unquote
 
-from aiohttp import web
-
+from svc.messages import Request, Response
 from svc.problems import MethodNotAllowed, NoSuchPath
-from svc.protocol import Request
 
-Handler: TypeAlias = Callable[[Request], Awaitable[web.StreamResponse]]
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class Routes:

@@ -17,7 +17,7 @@ from aiohttp.test_utils import BaseTestServer, TestClient
 from svc import app, maintenance
 from svc.lifecycle import Lifecycle
 from svc.local import LocalPostgres
-from svc.protocol import Request
+from svc.messages import Request
 from svc.settings import DatabaseSettings
 from tests.process import Service
 
