@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format image lock clean
+.PHONY: help run test lint bench format image lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ lint: $(VENV)/dev ## Check style, types and that the lock files fit pyproject.to
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python .ci/check_locks.py
+
+bench: $(VENV)/dev ## Measure the service beside its peers; needs wrk, and Node.js and Go for some (ARGS="--help" for more)
+	@$(BIN)/python -m ops.bench $(ARGS)
 
 format: $(VENV)/dev ## Format the code, and mend what can be mended
 	$(BIN)/ruff check --fix .

@@ -7,7 +7,7 @@ share a round trip.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from svc.errors import DatabaseBusy, ServiceError
@@ -20,12 +20,21 @@ Send = Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]]
 _NEWEST_WEIGHT: Final = 0.2  # of a round trip in the smoothed time of round trips
 
 
-@dataclass(slots=True)
 class _Waiting(Generic[Answer]):
-    """Those who wait for one question's answer."""
+    """Those who wait for one question's answer, and since when."""
 
-    since: float
-    futures: list[asyncio.Future[Answer]] = field(default_factory=list)
+    __slots__ = ("futures", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.futures: list[asyncio.Future[Answer]] = []
+
+    def is_left(self) -> bool:
+        """Whether all have gone away."""
+        for future in self.futures:  # noqa: SIM110 - it is run for each request, where all() costs 0.3 µs more
+            if not future.done():
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ class Batcher(Generic[Question, Answer]):
             waiting = self._queue.pop(question)
             if waiting.since < oldest:
                 _fail(waiting, DatabaseBusy())
-            elif not all(future.done() for future in waiting.futures):
+            elif not waiting.is_left():
                 batch.append((question, waiting))
         return batch
 

@@ -1,0 +1,1 @@
+"""What is done to and around the service: benchmarks, load, deployment, shipping of its signals."""

@@ -1,0 +1,204 @@
+"""Who is compared, and how each is started."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+_PEERS: Final = Path(__file__).with_name("peers")
+_READY_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 10.0
+
+
+class CannotRun(Exception):
+    """A contender lacks something on this machine, or does not start."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to build the service.
+
+    Attributes:
+        name: its short name.
+        title: what it is, in a few words.
+        prepare: gives its command, having built what has to be; CannotRun where that cannot be.
+        environment: variables of its own.
+        is_floor: it answers anything with one fixed answer, to show what is below every service.
+    """
+
+    name: str
+    title: str
+    prepare: Callable[[Path, int], Sequence[str | Path]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    is_floor: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """A contender that answers.
+
+    Attributes:
+        url: its address.
+        pid: the process that it and all its workers descend from.
+    """
+
+    url: str
+    pid: int
+
+
+def _module(name: str, *arguments: str) -> Callable[[Path, int], Sequence[str | Path]]:
+    return lambda _, port: [sys.executable, "-m", name, *(argument.format(port=port) for argument in arguments)]
+
+
+def _fastify(folder: Path, _: int) -> Sequence[str | Path]:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        raise CannotRun("Node.js or npm is missing")
+    built = folder / "fastify"
+    shutil.copytree(_PEERS / "fastify", built, dirs_exist_ok=True)
+    _build([npm, "ci", "--no-audit", "--no-fund"], built)
+    return [node, built / "server.js"]
+
+
+# Debian's golang-github-jackc-pgx-v4-dev puts the sources here.
+_GO_PATH: Final = Path("/usr/share/gocode")
+
+
+def _go(folder: Path, _: int) -> Sequence[str | Path]:
+    go = shutil.which("go")
+    if go is None:
+        raise CannotRun("Go is missing; on Debian: apt install golang-go")
+    if not (_GO_PATH / "src/github.com/jackc/pgx/v4").exists():
+        raise CannotRun("pgx is missing; on Debian: apt install golang-github-jackc-pgx-v4-dev")
+    built = folder / "go-pgx"
+    _build([go, "build", "-o", built, "."], _PEERS / "go", GO111MODULE="off", GOPATH=str(_GO_PATH), GOFLAGS="")
+    return [built]
+
+
+def _build(command: Sequence[str | Path], folder: Path, **environment: str) -> None:
+    try:
+        subprocess.run(
+            command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+        )
+    except subprocess.CalledProcessError as error:
+        raise CannotRun(f"it could not be built: {error.stderr.strip()[-500:]}") from None
+
+
+OURS: Final = Contender("clients-api", "this service", _module("svc", "serve"))
+
+PEERS: Final = [
+    Contender(
+        "flask",
+        "Flask, psycopg2, a connection per request, Flask's server",
+        _module("ops.bench.peers.flask_plain"),
+    ),
+    Contender(
+        "flask-gunicorn",
+        "Flask, psycopg2 pool, gunicorn with threads",
+        _module("gunicorn", "--threads=10", "--bind=127.0.0.1:{port}", "ops.bench.peers.flask_pool:app"),
+    ),
+    Contender(
+        "fastapi",
+        "FastAPI, asyncpg, uvicorn with uvloop and httptools",
+        _module(
+            *("uvicorn", "--loop=uvloop", "--http=httptools", "--no-access-log", "--log-level=warning"),
+            *("--port={port}", "ops.bench.peers.fastapi_app:app"),
+        ),
+    ),
+    Contender("aiohttp", "aiohttp, asyncpg pool, uvloop: the textbook", _module("ops.bench.peers.aiohttp_app")),
+    Contender(
+        "aiohttp-telemetry",
+        "the textbook with off-the-shelf telemetry",
+        _module("ops.bench.peers.aiohttp_telemetry"),
+        {"AWS_EMF_ENVIRONMENT": "local"},  # to stdout; by default each start looks for AWS's metadata service
+    ),
+    Contender("fastify", "Fastify, pg", _fastify),
+    Contender("go-pgx", "Go net/http, pgx", _go),
+]
+
+FLOORS: Final = [
+    Contender("floor-uvloop", "a fixed answer on bare uvloop", _module("ops.bench.peers.floor_uvloop"), is_floor=True),
+    Contender(
+        "floor-aiohttp",
+        "a fixed answer on aiohttp's low-level server",
+        _module("ops.bench.peers.floor_aiohttp"),
+        is_floor=True,
+    ),
+]
+
+
+@contextlib.contextmanager
+def started(contender: Contender, environment: Mapping[str, str], folder: Path) -> Iterator[Running]:
+    """Starts the contender on a free port and stops it at the end.
+
+    Args:
+        contender: who.
+        environment: what tells it where its clients are.
+        folder: where it may build, and where its log goes.
+
+    Raises:
+        CannotRun: something is missing, or it does not answer in time.
+    """
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    log = folder / f"{contender.name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            contender.prepare(folder, port),
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith(("PG", "DB_"))},
+                **contender.environment,
+                **environment,
+                "PORT": str(port),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            _wait_until_it_answers(process, url, log)
+            yield Running(url, process.pid)
+        finally:
+            _stop(process)
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    end = time.monotonic() + _READY_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"{url}/get/1", timeout=5):  # noqa: S310 - http, to ourselves
+                return
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise CannotRun(f"it does not answer; the end of {log} says:\n{log.read_text(errors='replace')[-1000:]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_SECONDS)
+    # Whoever it left behind is in its process group.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def free_port() -> int:
+    """A TCP port of loopback on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,54 @@
+"""The textbook aiohttp with off-the-shelf telemetry: OpenTelemetry's instrumentations, access log, EMF per request.
+
+Spans are made and batched, and dropped where they would leave the process: no collector is part of the comparison.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+
+import uvloop
+from aws_embedded_metrics import metric_scope  # type: ignore[attr-defined]
+from aws_embedded_metrics.logger.metrics_logger import MetricsLogger
+from opentelemetry import trace
+from opentelemetry.instrumentation.aiohttp_server import AioHttpServerInstrumentor
+from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+# The instrumentation replaces web.Application, so it has to come before whoever uses that.
+AioHttpServerInstrumentor().instrument()
+AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call]
+
+from aiohttp import web  # noqa: E402
+from aiohttp.typedefs import Handler  # noqa: E402
+
+from ops.bench.peers import aiohttp_app  # noqa: E402
+
+
+class Nowhere(SpanExporter):
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002
+        return SpanExportResult.SUCCESS
+
+
+@web.middleware
+async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+    @metric_scope
+    async def counted(metrics: MetricsLogger) -> web.StreamResponse:
+        metrics.set_namespace("clients")
+        metrics.put_dimensions({"Route": request.path.split("/")[1]})
+        response = await handler(request)
+        metrics.put_metric("Requests", 1, "Count")
+        return response
+
+    return await counted()  # type: ignore[call-arg]  # the decorator gives it
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    trace.set_tracer_provider(provider)
+    app = aiohttp_app.make_app()
+    app.middlewares.append(count)
+    web.run_app(app, host="127.0.0.1", port=int(os.environ["PORT"]), loop=uvloop.new_event_loop())

@@ -1,0 +1,111 @@
+// net/http with pgx's pool, as its documentation shows.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+
+
+	"github.com/jackc/pgx/v4"
+	"github.com/jackc/pgx/v4/pgxpool"
+)
+
+type client struct {
+	ID    int64  `json:"id"`
+	Name  string `json:"name"`
+	Money string `json:"money"`
+}
+
+type server struct {
+	pool *pgxpool.Pool
+}
+
+func (s *server) get(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseInt(strings.TrimPrefix(r.URL.Path, "/get/"), 10, 64)
+	if err != nil {
+		http.Error(w, "id has to be a number", http.StatusBadRequest)
+		return
+	}
+	var c client
+	row := s.pool.QueryRow(r.Context(), "SELECT id, name, money::text FROM clients WHERE id = $1", id)
+	if err := row.Scan(&c.ID, &c.Name, &c.Money); errors.Is(err, pgx.ErrNoRows) {
+		http.NotFound(w, r)
+		return
+	} else if err != nil {
+		fail(w, err)
+		return
+	}
+	answer(w, http.StatusOK, c)
+}
+
+func (s *server) add(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	var id int64
+	err := s.pool.QueryRow(r.Context(), "INSERT INTO clients (name, money) VALUES ($1, $2::text::numeric) RETURNING id",
+		query.Get("name"), query.Get("money")).Scan(&id)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	answer(w, http.StatusCreated, map[string]int64{"id": id})
+}
+
+func (s *server) getall(w http.ResponseWriter, r *http.Request) {
+	rows, err := s.pool.Query(r.Context(), "SELECT id, name, money::text FROM clients ORDER BY id")
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer rows.Close()
+	clients := []client{}
+	for rows.Next() {
+		var c client
+		if err := rows.Scan(&c.ID, &c.Name, &c.Money); err != nil {
+			fail(w, err)
+			return
+		}
+		clients = append(clients, c)
+	}
+	if err := rows.Err(); err != nil {
+		fail(w, err)
+		return
+	}
+	answer(w, http.StatusOK, clients)
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if err := json.NewEncoder(w).Encode(body); err != nil {
+		log.Print(err)
+	}
+}
+
+func fail(w http.ResponseWriter, err error) {
+	log.Print(err)
+	http.Error(w, "internal error", http.StatusInternalServerError)
+}
+
+func main() {
+	config, err := pgxpool.ParseConfig("") // PGHOST and its like say where
+	if err != nil {
+		log.Fatal(err)
+	}
+	config.MaxConns = 10 // as all others here
+	pool, err := pgxpool.ConnectConfig(context.Background(), config)
+	if err != nil {
+		log.Fatal(err)
+	}
+	s := &server{pool}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/get/", s.get)
+	mux.HandleFunc("/add", s.add)
+	mux.HandleFunc("/getall", s.getall)
+	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), mux))
+}
