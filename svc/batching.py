@@ -1,7 +1,7 @@
 """Natural batching: whatever was asked during the last round trip goes out together in the next.
 
-There is no timer. Where nobody waits, a question goes out at once and alone; the busier it gets, the more questions
-share a round trip.
+There is no timer. Where nothing is under way, a question goes out at once and alone; the busier it gets, the more
+questions share a round trip.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ Answer = TypeVar("Answer")
 Send = Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]]
 
 _NEWEST_WEIGHT: Final = 0.2  # of a round trip in the smoothed time of round trips
+_SLOW: Final = 4  # times the smoothed time: who takes that long is not waited for
 
 
 class _Waiting(Generic[Answer]):
@@ -72,8 +73,8 @@ class Batcher(Generic[Question, Answer]):
         self._loop = asyncio.get_running_loop()
         self._batch_most = batch_most
         self._limits = limits
-        self._idle_lanes = limits.lanes
         self._round_trip_seconds = 0.0
+        self._under_way: list[float] = []  # when each busy lane sent its batch, the newest last
         self._queue: dict[Question, _Waiting[Answer]] = {}
         self._running: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks only weakly
 
@@ -83,19 +84,33 @@ class Batcher(Generic[Question, Answer]):
         Raises:
             DatabaseBusy: too many questions are waiting, or this one waited too long to be sent.
         """
+        now = time.monotonic()
         waiting = self._queue.get(question)
         if waiting is None:
             if self._is_full():
                 raise DatabaseBusy
-            waiting = self._queue[question] = _Waiting(time.monotonic())
+            waiting = self._queue[question] = _Waiting(now)
         answer: asyncio.Future[Answer] = self._loop.create_future()
         waiting.futures.append(answer)
-        if self._idle_lanes:
-            self._idle_lanes -= 1
-            lane = self._loop.create_task(self._run_lane())
+        if self._is_lane_wanted(now):
+            self._under_way.append(now)
+            lane = self._loop.create_task(self._run_lane(now))
             self._running.add(lane)
             lane.add_done_callback(self._running.discard)
         return await answer
+
+    def _is_lane_wanted(self, now: float) -> bool:
+        """Whether one more lane should take what waits.
+
+        Fewer, larger batches cost less, so one lane does while it can. More join it where a batch is full, or where
+        those under way take so long that something may be holding them up.
+        """
+        if not self._under_way:
+            return True
+        if len(self._under_way) == self._limits.lanes:
+            return False
+        is_slow = now - self._under_way[-1] > _SLOW * self._round_trip_seconds
+        return is_slow or len(self._queue) >= self._batch_most
 
     def _is_full(self) -> bool:
         waiting = len(self._queue)
@@ -103,15 +118,17 @@ class Batcher(Generic[Question, Answer]):
         too_late = round_trips * self._round_trip_seconds > self._limits.wait_seconds
         return too_late or waiting >= self._limits.queue_most
 
-    async def _run_lane(self) -> None:
-        try:
-            while batch := self._take():
-                started = time.monotonic()
-                await self._serve(batch)
-                took = time.monotonic() - started
-                self._round_trip_seconds += _NEWEST_WEIGHT * (took - self._round_trip_seconds)
-        finally:
-            self._idle_lanes += 1
+    async def _run_lane(self, started: float) -> None:
+        while batch := self._take():
+            await self._serve(batch)
+            now = time.monotonic()
+            self._round_trip_seconds += _NEWEST_WEIGHT * (now - started - self._round_trip_seconds)
+            self._under_way.remove(started)
+            if not self._is_lane_wanted(now):
+                return
+            started = now
+            self._under_way.append(started)
+        self._under_way.remove(started)
 
     def _take(self) -> list[tuple[Question, _Waiting[Answer]]]:
         """The next batch, without those whom nobody waits for any more, or who waited too long."""

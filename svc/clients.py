@@ -17,6 +17,7 @@ KEY_MAX_CHARACTERS: Final = 255
 MONEY_PATTERN: Final = rf"[+-]?0*[0-9]{{1,{MONEY_MAX_DIGITS}}}(\.[0-9]{{1,2}})?"
 KEY_PATTERN: Final = rf"[!-~]{{1,{KEY_MAX_CHARACTERS}}}"
 
+_ID_DIGITS: Final = len(str(ID_MAX))  # looked at before int(), which refuses, and wastes time on, very long runs
 _DIGITS = re.compile(r"[0-9]+")
 _DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _MONEY = re.compile(MONEY_PATTERN)
@@ -56,15 +57,15 @@ def parse_id(text: str) -> int:
     digits = _natural("id", text, "a positive whole number in the digits 0 to 9, such as 5")
     if not digits:
         raise InvalidField("id", "id has to be 1 or more, and is 0.")
-    if _beyond_64_bits(digits):
+    if len(digits) > _ID_DIGITS or (found := int(digits)) > ID_MAX:
         raise NoSuchClient
-    return int(digits)
+    return found
 
 
 def parse_after(text: str) -> int:
     """The id after which a page starts: 0 or more, and the largest id there can be where it is larger still."""
     digits = _natural("after", text, "an id in the digits 0 to 9, such as 5")
-    return ID_MAX if _beyond_64_bits(digits) else int(digits or "0")
+    return ID_MAX if len(digits) > _ID_DIGITS else min(int(digits or "0"), ID_MAX)
 
 
 def parse_limit(text: str, most: int) -> int:
@@ -123,11 +124,6 @@ def _natural(field: str, text: str, expected: str) -> str:
     if not _DIGITS.fullmatch(text):
         raise InvalidField(field, f"{field} has to be {expected}, and is {_quoted(text)}.")
     return text.lstrip("0")
-
-
-def _beyond_64_bits(digits: str) -> bool:
-    # The length comes first: int() refuses, and wastes time on, very long runs of digits.
-    return len(digits) > len(str(ID_MAX)) or int(digits or "0") > ID_MAX
 
 
 def _what_is_wrong_with_money(text: str) -> str:

@@ -10,11 +10,13 @@ from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
 from aiohttp import HttpVersion10, hdrs, web
+from multidict import istr
 
 from svc.lifecycle import Lifecycle
 
 BODY_MAX_BYTES: Final = 16 * 1024  # name and money at their longest, escaped, are under 4 KB
 
+_X_REQUEST_ID: Final = istr("X-Request-Id")  # in the form that headers are looked up by
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -32,7 +34,7 @@ class Request(web.BaseRequest):
     def __init__(self, lifecycle: Lifecycle, *parts: Any) -> None:
         super().__init__(*parts, client_max_size=BODY_MAX_BYTES)
         self._lifecycle = lifecycle
-        given = self.headers.get("X-Request-Id")
+        given = self.headers.get(_X_REQUEST_ID)
         self.id = given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
     @property

@@ -89,7 +89,7 @@ async def test_a_question_joins_nothing_that_was_sent(oracle: Oracle) -> None:
 
 
 async def test_each_lane_has_one_batch_on_its_way(oracle: Oracle) -> None:
-    """As many batches are out as there are lanes, none too large, and at the end all lanes are idle again."""
+    """As many full batches are out as there are lanes, none too large, and at the end all lanes are idle again."""
     batcher = Batcher(oracle, 2, replace(LIMITS, lanes=3))
     asked = [asyncio.create_task(batcher.ask(number)) for number in range(7)]
     await settle()
@@ -98,7 +98,45 @@ async def test_each_lane_has_one_batch_on_its_way(oracle: Oracle) -> None:
     oracle.go.set()
     await asyncio.gather(*asked)
     assert oracle.batches[3:] == [[6]]
-    assert batcher._idle_lanes == 3
+    assert not batcher._under_way
+
+
+async def test_one_lane_does_while_it_can(oracle: Oracle) -> None:
+    """While a batch is under way, and not for longer than usual, the others wait for the next, which is larger."""
+    batcher = Batcher(oracle, 128, replace(LIMITS, lanes=3))
+    batcher._round_trip_seconds = 10
+    asked = [asyncio.create_task(batcher.ask(1))]
+    await settle()
+    asked += [asyncio.create_task(batcher.ask(number)) for number in (2, 3)]
+    await settle()
+    oracle.go.set()
+    await asyncio.gather(*asked)
+
+    assert oracle.batches == [[1], [2, 3]]
+
+
+async def test_a_batch_that_hangs_holds_up_nobody() -> None:
+    """Where a batch takes much longer than usual, another lane takes what is asked meanwhile, again and again."""
+    answer_the_first = asyncio.Event()
+
+    async def send(questions: Sequence[int]) -> list[int]:
+        if 1 in questions:
+            await answer_the_first.wait()
+        await asyncio.sleep(0)
+        return [2 * question for question in questions]
+
+    batcher = Batcher(send, 128, replace(LIMITS, lanes=2))
+    batcher._round_trip_seconds = 0.001
+    first = asyncio.create_task(batcher.ask(1))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*(batcher.ask(number) for number in (2, 3, 4))) == [4, 6, 8]
+        assert await batcher.ask(5) == 10
+    assert not first.done()
+
+    answer_the_first.set()
+    assert await first == 2
+    assert not batcher._under_way
 
 
 async def test_one_bad_question_fails_alone(oracle: Oracle) -> None:

@@ -1,6 +1,5 @@
 """The pages, in a real browser."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from selenium.webdriver.support.expected_conditions import presence_of_element_l
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.conftest import Client
+from tests.lacking import lacking
 from tests.process import Service
 
 # Headless, and quiet: a browser that calls home finds no network here and waits for it.
@@ -29,10 +29,7 @@ def browser(tmp_path: Path) -> Iterator[Chrome]:
     names = ("chromium", "chromium-browser", "google-chrome")
     chromium, driver = next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
     if not (chromium and driver):
-        reason = "chromium and chromedriver are missing (on Debian: apt install chromium chromium-driver)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking("chromium and chromedriver are missing (on Debian: apt install chromium chromium-driver)")
     options = ChromeOptions()
     options.binary_location = chromium
     for option in (*OPTIONS, f"--user-data-dir={tmp_path}"):

@@ -127,7 +127,7 @@ def run(plan: Plan, folder: Path, say: Say) -> Iterator[Turn]:
             else:
                 say(f"Started {entry.contender.name}: {entry.contender.title}")
                 if not entry.contender.is_floor:
-                    _check(running[-1][1].url, entry)
+                    check(running[-1][1].url, entry)
                     databases[entry.rows].restore()
         for workload, connections in itertools.product(plan.workloads, plan.connections):
             for number in range(plan.rounds + 1):
@@ -171,8 +171,12 @@ def _measured(load: Callable[[], wrk.Load], service: int, postgres: int) -> dict
     }
 
 
-def _check(url: str, entry: Entry) -> None:
-    """That the three endpoints do what they are compared for; the one client added is removed with the others."""
+def check(url: str, entry: Entry) -> None:
+    """Makes sure that the three endpoints do what they are compared for; it adds one client.
+
+    Raises:
+        WrongAnswer: they do not.
+    """
     name = entry.contender.name
 
     def answer(method: str, path: str) -> Any:

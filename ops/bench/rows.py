@@ -19,7 +19,7 @@ _CONNECTIONS: Final = "600"
 _FILL: Final = """
 INSERT INTO clients (name, money)
 SELECT 'Client number ' || number, (number * 7919 % 2000000 - 1000000) / 100.0
-FROM generate_series(1, {rows}) AS number
+FROM generate_series(1::bigint, {rows}) AS number
 """
 
 
