@@ -91,6 +91,7 @@ async def test_a_question_joins_nothing_that_was_sent(oracle: Oracle) -> None:
 async def test_each_lane_has_one_batch_on_its_way(oracle: Oracle) -> None:
     """As many full batches are out as there are lanes, none too large, and at the end all lanes are idle again."""
     batcher = Batcher(oracle, 2, replace(LIMITS, lanes=3))
+    batcher._round_trip_seconds = 10
     asked = [asyncio.create_task(batcher.ask(number)) for number in range(7)]
     await settle()
     assert oracle.batches == [[0, 1], [2, 3], [4, 5]]
@@ -109,10 +110,36 @@ async def test_one_lane_does_while_it_can(oracle: Oracle) -> None:
     await settle()
     asked += [asyncio.create_task(batcher.ask(number)) for number in (2, 3)]
     await settle()
+    assert oracle.batches == [[1]]
+
     oracle.go.set()
     await asyncio.gather(*asked)
-
     assert oracle.batches == [[1], [2, 3]]
+
+
+async def test_a_lane_that_is_no_longer_wanted_ends() -> None:
+    """Two lanes start for two full batches; the one that is back first leaves the little that waits to the other."""
+    gates = {1: asyncio.Event(), 3: asyncio.Event(), 5: asyncio.Event()}
+    batches: list[list[int]] = []
+
+    async def send(questions: Sequence[int]) -> list[int]:
+        batches.append(list(questions))
+        await gates[questions[0]].wait()
+        return list(questions)
+
+    batcher = Batcher(send, 2, replace(LIMITS, lanes=2))
+    batcher._round_trip_seconds = 10
+    asked = [asyncio.create_task(batcher.ask(number)) for number in (1, 2, 3, 4, 5)]
+    await settle()
+    gates[1].set()
+    await settle()
+    assert batches == [[1, 2], [3, 4]]
+
+    gates[3].set()
+    await settle()
+    assert batches == [[1, 2], [3, 4], [5]]
+    gates[5].set()
+    assert await asyncio.gather(*asked) == [1, 2, 3, 4, 5]
 
 
 async def test_a_batch_that_hangs_holds_up_nobody() -> None:
