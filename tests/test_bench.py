@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ops.bench import contenders, cpu, measure, report, results, rows, wrk
+from ops.bench import contenders, cpu, measure, postgres, report, results, wrk
 from ops.bench.contenders import CannotRun, Contender
 from ops.bench.measure import Entry, Turn
 from tests.lacking import lacking
@@ -25,9 +25,9 @@ def make_bench_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def database(bench_folder: Path) -> Iterator[rows.Database]:
-    with rows.postgres(bench_folder) as postgres:
-        yield postgres.database(ROWS)
+def database(bench_folder: Path) -> Iterator[postgres.Database]:
+    with postgres.started(bench_folder) as server:
+        yield server.database(ROWS)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def needs_wrk() -> None:
 
 @pytest.mark.parametrize("contender", [contenders.OURS, *contenders.PEERS], ids=lambda contender: contender.name)
 def test_each_contender_does_what_it_is_compared_for(
-    contender: Contender, database: rows.Database, bench_folder: Path
+    contender: Contender, database: postgres.Database, bench_folder: Path
 ) -> None:
     """Each lists, adds and finds clients, and is gone afterwards."""
     try:
@@ -53,7 +53,7 @@ def test_each_contender_does_what_it_is_compared_for(
     assert not process.is_running()
 
 
-def test_who_answers_something_else_is_no_contender(database: rows.Database, bench_folder: Path) -> None:
+def test_who_answers_something_else_is_no_contender(database: postgres.Database, bench_folder: Path) -> None:
     """A fixed answer is fast, and refused."""
     floor = contenders.FLOORS[0]
     with (

@@ -54,6 +54,36 @@ async def test_what_is_not_http_is_a_problem(api: Client, raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "asked", "told"),
+    [
+        (b"1.1", b"", b""),
+        (b"1.1", b"Connection: close\r\n", b"close"),
+        (b"1.0", b"", b"close"),
+        (b"1.0", b"Connection: keep-alive\r\n", b"keep-alive"),
+    ],
+)
+async def test_the_connection_stays_as_the_caller_asks(api: Client, version: bytes, asked: bytes, told: bytes) -> None:
+    """HTTP/1.1 keeps it unless told, HTTP/1.0 closes it unless asked."""
+    for path, end in ((b"/get/1", b"}"), (b"/getall?limit=2", b"]"), (b"/healthz", b"}")):
+        raw = b"GET " + path + b" HTTP/" + version + b"\r\nHost: x\r\n" + asked + b"\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        try:
+            async with asyncio.timeout(5):
+                writer.write(raw)
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readuntil(end)
+                if told == b"close":
+                    assert await reader.read() == b""
+                else:
+                    writer.write(raw)
+                    assert b" 200 OK" in await reader.readuntil(b"\r\n\r\n")
+        finally:
+            writer.close()
+
+        assert (b"\r\nConnection: " + told in head) == bool(told)
+
+
+@pytest.mark.parametrize(
     ("target", "status"),
     [
         (b"http://elsewhere.example/get/1", b"200"),

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from ops.bench import contenders, cpu, rows, wrk
+from ops.bench import contenders, cpu, postgres, wrk
 
 _WARM_UP_SECONDS: Final = 1
 _LONGER: Final = {"getall": 3}  # times a turn's length, for requests that can take a second each
@@ -112,37 +112,52 @@ def run(plan: Plan, folder: Path, say: Say) -> Iterator[Turn]:
         WrongAnswer: a contender's answers are not what they should be.
     """
     with ExitStack() as stack:
-        postgres = stack.enter_context(rows.postgres(folder))
+        server = stack.enter_context(postgres.started(folder))
         databases = {}
         for count in sorted({entry.rows for entry in plan.entries}):
             say(f"Making a database of {count:,} clients")
-            databases[count] = postgres.database(count)
-        running: list[tuple[Entry, contenders.Running]] = []
+            databases[count] = server.database(count)
+        running = []
         for entry in plan.entries:
+            started = contenders.started(entry.contender, databases[entry.rows].environment, folder)
             try:
-                started = contenders.started(entry.contender, databases[entry.rows].environment, folder)
-                running.append((entry, stack.enter_context(started)))
+                service = stack.enter_context(started)
             except contenders.CannotRun as error:
                 say(f"Left out: {entry.contender.name}, since {error}")
-            else:
-                say(f"Started {entry.contender.name}: {entry.contender.title}")
-                if not entry.contender.is_floor:
-                    check(running[-1][1].url, entry)
-                    databases[entry.rows].restore()
-        for workload, connections in itertools.product(plan.workloads, plan.connections):
-            for number in range(plan.rounds + 1):
-                for entry, service in running:
-                    load = partial(wrk.run, service.url, workload, entry.rows, connections)
-                    if number == 0:
-                        load(_WARM_UP_SECONDS)
-                    else:
-                        seconds = plan.seconds * _LONGER.get(workload, 1)
-                        seen = _measured(partial(load, seconds), service.pid, postgres.pid)
-                        yield Turn(entry.contender.name, entry.rows, workload, connections, number, **seen)
-                    # What the load left under way is not the next one's to pay.
-                    _wait_until_idle(service.pid, postgres.pid)
-                    if workload == "add":
-                        databases[entry.rows].restore()
+                continue
+            say(f"Started {entry.contender.name}: {entry.contender.title}")
+            running.append(_Rival(entry, service, databases[entry.rows]))
+            if not entry.contender.is_floor:
+                check(service.url, entry)
+                databases[entry.rows].restore()
+        yield from _turns(plan, running, server.pid)
+
+
+@dataclass(frozen=True)
+class _Rival:
+    """An entry that runs."""
+
+    entry: Entry
+    service: contenders.Running
+    database: postgres.Database
+
+
+def _turns(plan: Plan, rivals: Sequence[_Rival], server: int) -> Iterator[Turn]:
+    for workload, connections in itertools.product(plan.workloads, plan.connections):
+        for number in range(plan.rounds + 1):
+            for rival in rivals:
+                name, rows = rival.entry.contender.name, rival.entry.rows
+                load = partial(wrk.run, rival.service.url, workload, rows, connections)
+                if number == 0:
+                    load(_WARM_UP_SECONDS)
+                else:
+                    seconds = plan.seconds * _LONGER.get(workload, 1)
+                    seen = _measured(partial(load, seconds), rival.service.pid, server)
+                    yield Turn(name, rows, workload, connections, number, **seen)
+                # What the load left under way is not the next one's to pay.
+                _wait_until_idle(rival.service.pid, server)
+                if workload == "add":
+                    rival.database.restore()
 
 
 def _wait_until_idle(*pids: int) -> None:
@@ -154,10 +169,10 @@ def _wait_until_idle(*pids: int) -> None:
         busy = sum(map(cpu.seconds, pids)) - before > _IDLE_SHARE * _IDLE_LOOK_SECONDS
 
 
-def _measured(load: Callable[[], wrk.Load], service: int, postgres: int) -> dict[str, Any]:
-    before = cpu.seconds(service), cpu.seconds(postgres)
+def _measured(load: Callable[[], wrk.Load], service: int, server: int) -> dict[str, Any]:
+    before = cpu.seconds(service), cpu.seconds(server)
     seen = load()
-    after = cpu.seconds(service), cpu.seconds(postgres)
+    after = cpu.seconds(service), cpu.seconds(server)
     requests = max(seen.requests, 1)
     service_us, postgres_us = ((end - start) * 1e6 / requests for start, end in zip(before, after, strict=True))
     return {

@@ -57,7 +57,7 @@ class Database:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator["Postgres"]:
+def started(folder: Path) -> Iterator["Postgres"]:
     """A new PostgreSQL with its defaults, durable ones, on TCP, as the contenders would find it elsewhere."""
     port = free_port()
     server = LocalPostgres(
