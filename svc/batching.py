@@ -7,8 +7,9 @@ questions share a round trip.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from svc.errors import DatabaseBusy, ServiceError
 
@@ -21,6 +22,32 @@ _NEWEST_WEIGHT: Final = 0.2  # of a round trip in the smoothed time of round tri
 _SLOW: Final = 4  # times the smoothed time: who takes that long is not waited for
 
 
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """One batch's way to its answers and back.
+
+    Attributes:
+        questions: in the batch.
+        sent: when, by time.monotonic().
+        seconds: how long it took.
+    """
+
+    questions: int
+    sent: float
+    seconds: float
+
+
+class Account(Protocol):
+    """Whoever wants to know what their questions cost."""
+
+    def charge(self, trip: Trip, queue_seconds: float) -> None:
+        """Notes a trip that one of their questions was part of, and how long that question waited to be sent."""
+
+
+# Where the asker of a question is charged; nobody where it is unset.
+account: ContextVar[Account] = ContextVar("account")
+
+
 class _Waiting(Generic[Answer]):
     """Those who wait for one question's answer, and since when."""
 
@@ -28,7 +55,7 @@ class _Waiting(Generic[Answer]):
 
     def __init__(self, since: float) -> None:
         self.since = since
-        self.futures: list[asyncio.Future[Answer]] = []
+        self.futures: list[asyncio.Future[tuple[Answer, Trip]]] = []
 
     def is_left(self) -> bool:
         """Whether all have gone away."""
@@ -90,14 +117,18 @@ class Batcher(Generic[Question, Answer]):
             if self._is_full():
                 raise DatabaseBusy
             waiting = self._queue[question] = _Waiting(now)
-        answer: asyncio.Future[Answer] = self._loop.create_future()
-        waiting.futures.append(answer)
+        answered: asyncio.Future[tuple[Answer, Trip]] = self._loop.create_future()
+        waiting.futures.append(answered)
         if self._is_lane_wanted(now):
             self._under_way.append(now)
             lane = self._loop.create_task(self._run_lane(now))
             self._running.add(lane)
             lane.add_done_callback(self._running.discard)
-        return await answer
+        answer, trip = await answered
+        charged = account.get(None)
+        if charged is not None:
+            charged.charge(trip, max(0.0, trip.sent - now))
+        return answer
 
     def _is_lane_wanted(self, now: float) -> bool:
         """Whether one more lane should take what waits.
@@ -144,6 +175,7 @@ class Batcher(Generic[Question, Answer]):
         return batch
 
     async def _serve(self, batch: list[tuple[Question, _Waiting[Answer]]]) -> None:
+        sent = time.monotonic()
         try:
             answers = await self._send([question for question, _ in batch])
         except ServiceError as error:
@@ -157,10 +189,11 @@ class Batcher(Generic[Question, Answer]):
             await self._serve(batch[:half])
             await self._serve(batch[half:])
         else:
+            trip = Trip(len(batch), sent, time.monotonic() - sent)
             for (_, waiting), answer in zip(batch, answers, strict=True):
                 for future in waiting.futures:
                     if not future.done():
-                        future.set_result(answer)
+                        future.set_result((answer, trip))
 
 
 def _fail(waiting: _Waiting[Answer], error: Exception) -> None:
