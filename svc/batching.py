@@ -1,7 +1,7 @@
 """Natural batching: whatever was asked during the last round trip goes out together in the next.
 
-There is no timer. Where nothing is under way, a question goes out at once and alone; the busier it gets, the more
-questions share a round trip.
+Nothing is held back for company. Where nothing is under way, a question goes out at once and alone; the busier it
+gets, the more questions share a round trip.
 """
 
 import asyncio
@@ -103,6 +103,7 @@ class Batcher(Generic[Question, Answer]):
         self._round_trip_seconds = 0.0
         self._under_way: list[float] = []  # when each busy lane sent its batch, the newest last
         self._queue: dict[Question, _Waiting[Answer]] = {}
+        self._watch: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks only weakly
 
     async def ask(self, question: Question) -> Answer:
@@ -120,10 +121,9 @@ class Batcher(Generic[Question, Answer]):
         answered: asyncio.Future[tuple[Answer, Trip]] = self._loop.create_future()
         waiting.futures.append(answered)
         if self._is_lane_wanted(now):
-            self._under_way.append(now)
-            lane = self._loop.create_task(self._run_lane(now))
-            self._running.add(lane)
-            lane.add_done_callback(self._running.discard)
+            self._start_lane(now)
+        elif self._watch is None:
+            self._watch = self._loop.call_later(_SLOW * self._round_trip_seconds, self._look)
         answer, trip = await answered
         charged = account.get(None)
         if charged is not None:
@@ -142,6 +142,21 @@ class Batcher(Generic[Question, Answer]):
             return False
         is_slow = now - self._under_way[-1] > _SLOW * self._round_trip_seconds
         return is_slow or len(self._queue) >= self._batch_most
+
+    def _look(self) -> None:
+        """Sees to it that what waits does not wait for a batch that hangs, even where nobody else comes."""
+        self._watch = None
+        if self._queue:
+            now = time.monotonic()
+            if self._is_lane_wanted(now):
+                self._start_lane(now)
+            self._watch = self._loop.call_later(_SLOW * self._round_trip_seconds, self._look)
+
+    def _start_lane(self, now: float) -> None:
+        self._under_way.append(now)
+        lane = self._loop.create_task(self._run_lane(now))
+        self._running.add(lane)
+        lane.add_done_callback(self._running.discard)
 
     def _is_full(self) -> bool:
         waiting = len(self._queue)

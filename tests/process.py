@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -37,7 +38,7 @@ class Service:
         # Not read(): the service writes where this file stands.
         return os.pread(self._output.fileno(), os.fstat(self._output.fileno()).st_size, 0).decode(errors="replace")
 
-    @property
+    @cached_property  # the output grows by a line for each request
     def port(self) -> int:
         found = re.search(r"^API   http://\S+:(\d+)/$", self.output, re.MULTILINE)
         assert found, self.output
