@@ -20,6 +20,7 @@ Send = Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]]
 
 _NEWEST_WEIGHT: Final = 0.2  # of a round trip in the smoothed time of round trips
 _SLOW: Final = 4  # times the smoothed time: who takes that long is not waited for
+_LOOK_LEAST_SECONDS: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class Batcher(Generic[Question, Answer]):
         if self._is_lane_wanted(now):
             self._start_lane(now)
         elif self._watch is None:
-            self._watch = self._loop.call_later(_SLOW * self._round_trip_seconds, self._look)
+            self._look_later()
         answer, trip = await answered
         charged = account.get(None)
         if charged is not None:
@@ -150,7 +151,11 @@ class Batcher(Generic[Question, Answer]):
             now = time.monotonic()
             if self._is_lane_wanted(now):
                 self._start_lane(now)
-            self._watch = self._loop.call_later(_SLOW * self._round_trip_seconds, self._look)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        seconds = max(_SLOW * self._round_trip_seconds, _LOOK_LEAST_SECONDS)
+        self._watch = self._loop.call_later(seconds, self._look)
 
     def _start_lane(self, now: float) -> None:
         self._under_way.append(now)

@@ -113,7 +113,7 @@ REQUEST_FIELDS = {
 
 async def test_names_and_money_are_in_no_line(serve: Start) -> None:
     """An add's line says how it went, and nothing of who was added."""
-    service = serve(LOG_FORMAT="json")
+    service = serve(LOG_FORMAT="json", DRAIN_SECONDS="0")
     service.wait_until_listening()
     async with (
         ClientSession() as session,
@@ -132,7 +132,7 @@ async def test_names_and_money_are_in_no_line(serve: Start) -> None:
 
 async def test_what_is_not_http_has_a_line(serve: Start) -> None:
     """A request that no parser takes, with bytes that are no UTF-8, has a line of its own."""
-    service = serve(LOG_FORMAT="json")
+    service = serve(LOG_FORMAT="json", DRAIN_SECONDS="0")
     service.wait_until_listening()
     headers = b"Host: x\r\nUser-Agent: \xff\xfe\r\nX-Request-Id: \xff\r\n"
     for raw in (b"\xff\xfe nonsense\r\n\r\n", b"GET /get/1 HTTP/1.1\r\n" + headers + b"\r\n"):
@@ -196,7 +196,9 @@ def test_a_reader_who_never_reads_does_not_keep_the_process() -> None:
 async def test_a_stalled_reader_fails_no_request(database_settings: DatabaseSettings) -> None:
     """Nobody reads stdout, whose pipe is full after some hundred lines: every request is answered all the same."""
     pipe = Pipe()
-    service = Service({"DATABASE_URL": database_settings.dsn, "LOG_FORMAT": "json"}, stdout=pipe.write_end)
+    service = Service(
+        {"DATABASE_URL": database_settings.dsn, "LOG_FORMAT": "json", "DRAIN_SECONDS": "0"}, stdout=pipe.write_end
+    )
     try:
         service.wait_until_listening()
         async with ClientSession() as session:
