@@ -1,14 +1,15 @@
 """Natural batching: whatever was asked during the last round trip goes out together in the next.
 
-There is no timer. Where nothing is under way, a question goes out at once and alone; the busier it gets, the more
-questions share a round trip.
+Nothing is held back for company. Where nothing is under way, a question goes out at once and alone; the busier it
+gets, the more questions share a round trip.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from svc.errors import DatabaseBusy, ServiceError
 
@@ -19,6 +20,33 @@ Send = Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]]
 
 _NEWEST_WEIGHT: Final = 0.2  # of a round trip in the smoothed time of round trips
 _SLOW: Final = 4  # times the smoothed time: who takes that long is not waited for
+_LOOK_LEAST_SECONDS: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """One batch's way to its answers and back.
+
+    Attributes:
+        questions: in the batch.
+        sent: when, by time.monotonic().
+        seconds: how long it took.
+    """
+
+    questions: int
+    sent: float
+    seconds: float
+
+
+class Account(Protocol):
+    """Whoever wants to know what their questions cost."""
+
+    def charge(self, trip: Trip, queue_seconds: float) -> None:
+        """Notes a trip that one of their questions was part of, and how long that question waited to be sent."""
+
+
+# Where the asker of a question is charged; nobody where it is unset.
+account: ContextVar[Account] = ContextVar("account")
 
 
 class _Waiting(Generic[Answer]):
@@ -28,7 +56,7 @@ class _Waiting(Generic[Answer]):
 
     def __init__(self, since: float) -> None:
         self.since = since
-        self.futures: list[asyncio.Future[Answer]] = []
+        self.futures: list[asyncio.Future[tuple[Answer, Trip]]] = []
 
     def is_left(self) -> bool:
         """Whether all have gone away."""
@@ -76,6 +104,7 @@ class Batcher(Generic[Question, Answer]):
         self._round_trip_seconds = 0.0
         self._under_way: list[float] = []  # when each busy lane sent its batch, the newest last
         self._queue: dict[Question, _Waiting[Answer]] = {}
+        self._watch: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks only weakly
 
     async def ask(self, question: Question) -> Answer:
@@ -90,14 +119,17 @@ class Batcher(Generic[Question, Answer]):
             if self._is_full():
                 raise DatabaseBusy
             waiting = self._queue[question] = _Waiting(now)
-        answer: asyncio.Future[Answer] = self._loop.create_future()
-        waiting.futures.append(answer)
+        answered: asyncio.Future[tuple[Answer, Trip]] = self._loop.create_future()
+        waiting.futures.append(answered)
         if self._is_lane_wanted(now):
-            self._under_way.append(now)
-            lane = self._loop.create_task(self._run_lane(now))
-            self._running.add(lane)
-            lane.add_done_callback(self._running.discard)
-        return await answer
+            self._start_lane(now)
+        elif self._watch is None:
+            self._look_later()
+        answer, trip = await answered
+        charged = account.get(None)
+        if charged is not None:
+            charged.charge(trip, max(0.0, trip.sent - now))
+        return answer
 
     def _is_lane_wanted(self, now: float) -> bool:
         """Whether one more lane should take what waits.
@@ -111,6 +143,25 @@ class Batcher(Generic[Question, Answer]):
             return False
         is_slow = now - self._under_way[-1] > _SLOW * self._round_trip_seconds
         return is_slow or len(self._queue) >= self._batch_most
+
+    def _look(self) -> None:
+        """Sees to it that what waits does not wait for a batch that hangs, even where nobody else comes."""
+        self._watch = None
+        if self._queue:
+            now = time.monotonic()
+            if self._is_lane_wanted(now):
+                self._start_lane(now)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        seconds = max(_SLOW * self._round_trip_seconds, _LOOK_LEAST_SECONDS)
+        self._watch = self._loop.call_later(seconds, self._look)
+
+    def _start_lane(self, now: float) -> None:
+        self._under_way.append(now)
+        lane = self._loop.create_task(self._run_lane(now))
+        self._running.add(lane)
+        lane.add_done_callback(self._running.discard)
 
     def _is_full(self) -> bool:
         waiting = len(self._queue)
@@ -144,6 +195,7 @@ class Batcher(Generic[Question, Answer]):
         return batch
 
     async def _serve(self, batch: list[tuple[Question, _Waiting[Answer]]]) -> None:
+        sent = time.monotonic()
         try:
             answers = await self._send([question for question, _ in batch])
         except ServiceError as error:
@@ -157,10 +209,11 @@ class Batcher(Generic[Question, Answer]):
             await self._serve(batch[:half])
             await self._serve(batch[half:])
         else:
+            trip = Trip(len(batch), sent, time.monotonic() - sent)
             for (_, waiting), answer in zip(batch, answers, strict=True):
                 for future in waiting.futures:
                     if not future.done():
-                        future.set_result(answer)
+                        future.set_result((answer, trip))
 
 
 def _fail(waiting: _Waiting[Answer], error: Exception) -> None:

@@ -1,17 +1,19 @@
 """The life of the asyncpg pool, and driver errors turned into ours."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
+import structlog
 
 from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
 from svc.settings import DatabaseSettings
+from svc.telemetry import names
+from svc.telemetry.logs import words
 
-_logger = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 # Beyond the statement's own time, which the server keeps: an answer on its way still arrives.
 _COMMAND_GRACE_SECONDS: Final = 1.0
@@ -72,7 +74,7 @@ class Database:
             self._turns.release()
         if self._away:
             self._away = False
-            _logger.warning("the database is back")
+            _log.warning(names.DATABASE_BACK)
         return rows
 
     async def value(self, query: str, *arguments: object) -> Any:
@@ -96,7 +98,7 @@ class Database:
             await self._pool.expire_connections()
         if not self._away:
             self._away = True
-            _logger.warning("the database is away: %s: %s", type(error).__name__, error)
+            _log.warning(names.DATABASE_AWAY, error=type(error).__name__, detail=words(error))
 
 
 @asynccontextmanager

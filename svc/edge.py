@@ -1,23 +1,29 @@
 """The first and last to touch a request: finds its handler, and turns whatever is raised into an answer."""
 
-import logging
+import structlog
 
 from svc import problems
 from svc.errors import ServiceError
 from svc.messages import Request, Response
 from svc.routes import Routes
+from svc.telemetry import names
 
-_logger = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 
 class Edge:
-    """Answers every request that is valid HTTP."""
+    """Answers every request."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
 
     async def __call__(self, request: Request) -> Response:
         """The handler's answer, or the problem that kept it from answering."""
+        if request.refusal is not None:
+            request.route = "not_http"
+            refused = problems.answer(request.refusal, request.id)
+            refused.keep_alive = False  # where the next request would start, nobody knows
+            return refused
         try:
             return await self._routes.find(request)(request)
         except ServiceError as error:
@@ -27,7 +33,7 @@ class Edge:
         except ConnectionError:
             raise  # the caller is gone
         except Exception:
-            _logger.exception("request %s failed", request.id)
+            _log.exception(names.REQUEST_FAILED, route=request.route, request_id=request.id)
             if request.answering:
                 raise
             return problems.answer(problems.InternalError(), request.id)

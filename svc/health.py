@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import logging
 from typing import Final
 
 import asyncpg
+import structlog
 
 from svc import __version__
 from svc.endpoints import JSON
@@ -14,8 +14,10 @@ from svc.lifecycle import Lifecycle
 from svc.messages import Answer, Request
 from svc.problems import NotReady
 from svc.store import Store
+from svc.telemetry import names
+from svc.telemetry.logs import words
 
-_logger = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 READY_SECONDS: Final = 2.0  # a probe that waits longer has its answer
 
@@ -42,7 +44,7 @@ class Health:
         except (ServiceError, TimeoutError):
             raise NotReady("The database does not answer.") from None
         except asyncpg.PostgresError as error:
-            _logger.warning("not ready: %s", error)
+            _log.warning(names.NOT_READY, error=type(error).__name__, detail=words(error))
             raise NotReady("The database answers, but is not migrated, or closed to the service's role.") from None
         return Answer(b'{"status": "ready"}', JSON)
 

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from aiohttp import HttpVersion10, hdrs, web
 from multidict import istr
 
+from svc.errors import ServiceError
 from svc.lifecycle import Lifecycle
 
 BODY_MAX_BYTES: Final = 16 * 1024  # name and money at their longest, escaped, are under 4 KB
@@ -26,10 +27,14 @@ class Request(web.BaseRequest):
 
     Attributes:
         id: the caller's X-Request-Id where it is sane, else a new one.
+        route: the template of its path, such as `/get/{id}`, once it is found.
         tail: what the path has in the place of the route's parameter; empty where it has none.
+        refusal: why it is not valid HTTP, where it is not.
     """
 
+    route: str = "unknown"
     tail: str = ""
+    refusal: ServiceError | None = None
 
     def __init__(self, lifecycle: Lifecycle, *parts: Any) -> None:
         super().__init__(*parts, client_max_size=BODY_MAX_BYTES)
@@ -81,6 +86,11 @@ class Answer:
         self.status = status
         self.headers = headers
         self.keep_alive = True
+
+    @property
+    def body_length(self) -> int:
+        """Bytes of the body."""
+        return len(self.body)
 
     async def prepare(self, request: Request) -> None:
         """Hands the status and the headers to the connection, where they wait for the body."""

@@ -1,10 +1,11 @@
 """HTTP as this service speaks it: aiohttp's low-level server with our limits, our messages and our words for errors."""
 
 import asyncio
-import logging
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
+import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
@@ -13,9 +14,10 @@ from aiohttp.streams import StreamReader
 
 from svc import problems
 from svc.lifecycle import Lifecycle
-from svc.messages import Answer, Request
+from svc.messages import Answer, Request, Response
+from svc.telemetry import names
 
-_logger = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 LINE_MAX_BYTES: Final = 8190  # the request line, and each header's line
 HEADERS_MAX: Final = 64
@@ -28,25 +30,33 @@ class Connection(web.RequestHandler):
 
     __slots__ = ()
 
+    def _make_error_handler(self, err_info: Any) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        # What is not HTTP goes the way of all requests, so that it is answered and told of as they are.
+        edge: Any = self._request_handler
+
+        async def refuse(request: Request) -> Response:
+            request.refusal = _not_http(err_info.exc)
+            response: Response = await edge(request)
+            return response
+
+        return refuse
+
     def handle_error(  # type: ignore[override]  # see Answer
         self,
         request: web.BaseRequest,
-        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,  # noqa: ARG002 - aiohttp's signature
         exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
+        message: str | None = None,  # noqa: ARG002 - likewise
     ) -> Answer:
-        """The answer to what is not HTTP, or none at all where another one has begun."""
+        """The answer where an error passed the edge, or none at all where another one has begun."""
         assert isinstance(request, Request)
         if request.answering:
             # Its status is out, so the only way to say that it failed is to cut it: no part is taken for the whole.
             if self.transport is not None:
                 self.transport.abort()
             raise ConnectionAbortedError("the answer could not be finished")
-        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            answer = problems.answer(_not_http(exc), request.id)
-        else:
-            _logger.error("an error passed the edge", exc_info=exc)
-            answer = problems.answer(problems.InternalError(), request.id)
+        _log.error(names.REQUEST_FAILED, request_id=request.id, exc_info=exc)
+        answer = problems.answer(problems.InternalError(), request.id)
         answer.keep_alive = False
         return answer
 

@@ -10,6 +10,9 @@ from svc.problems import MethodNotAllowed, NoSuchPath
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
+_Route: TypeAlias = tuple[str, dict[str, Handler]]
+
+
 class Routes:
     """A table of path templates, such as `/getall` or `/get/{id}`, each with its methods' handlers.
 
@@ -18,15 +21,15 @@ class Routes:
     """
 
     def __init__(self, table: Mapping[str, Mapping[str, Handler]]) -> None:
-        self._exact: dict[str, dict[str, Handler]] = {}
-        self._below: dict[str, dict[str, Handler]] = {}
+        self._exact: dict[str, _Route] = {}
+        self._below: dict[str, _Route] = {}
         for template, methods in table.items():
             folder, parameter, _ = template.partition("/{")
             head = {"HEAD": methods["GET"]} if "GET" in methods else {}
-            (self._below if parameter else self._exact)[folder] = {**methods, **head}
+            (self._below if parameter else self._exact)[folder] = template, {**methods, **head}
 
     def find(self, request: Request) -> Handler:
-        """The request's handler.
+        """The request's handler; the request learns its route.
 
         Raises:
             NoSuchPath: no template has this path.
@@ -35,12 +38,13 @@ class Routes:
         path = request.rel_url.raw_path
         if "%" in path:
             path = unquote(path, errors="surrogateescape")
-        methods = self._exact.get(path)
-        if methods is None:
+        route = self._exact.get(path)
+        if route is None:
             folder, _, request.tail = path.rpartition("/")
-            methods = self._below.get(folder) if request.tail else None
-        if methods is None:
+            route = self._below.get(folder) if request.tail else None
+        if route is None:
             raise NoSuchPath
+        request.route, methods = route
         handler = methods.get(request.method)
         if handler is None:
             raise MethodNotAllowed(request.method, ", ".join(sorted(methods)))

@@ -2,17 +2,20 @@
 
 import asyncio
 import gc
-import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 from aiohttp import web
 
 from svc import app, workers
 from svc.lifecycle import Lifecycle
 from svc.settings import Settings
+from svc.telemetry import logs, names
+from svc.telemetry.writer import LineWriter
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
@@ -20,7 +23,7 @@ try:
 except ImportError:  # not made for every platform
     new_event_loop = asyncio.new_event_loop
 
-_logger = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 _BACKLOG: Final = 1024
 
@@ -41,14 +44,19 @@ def run(settings: Settings, greet: Greet) -> None:
     Raises:
         CannotListen: with the reason.
     """
+    output = LineWriter(sys.stdout.fileno())
+    is_terminal = sys.stdout.isatty()
+    logs.configure(output, readable=settings.log_format == "text" or (settings.log_format == "auto" and is_terminal))
     if settings.workers == 1:
-        _work(settings, settings.port, greet)
+        _work(settings, settings.port, greet, output)
         return
     with _reserve(settings.host, settings.port) as reserved:
         port: int = reserved.getsockname()[1]
         workers.supervise(
             settings.workers,
-            lambda parent_lives, is_first: _work(settings, port, greet if is_first else _say_nothing, parent_lives),
+            lambda parent_lives, is_first: _work(
+                settings, port, greet if is_first else _say_nothing, output, parent_lives
+            ),
         )
 
 
@@ -56,15 +64,16 @@ def _say_nothing(_: int) -> None:
     """How the other workers greet."""
 
 
-def _work(settings: Settings, port: int, greet: Greet, parent_lives: int | None = None) -> None:
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+def _work(settings: Settings, port: int, greet: Greet, output: LineWriter, parent_lives: int | None = None) -> None:
+    with output.threaded(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(settings, port, greet, parent_lives))
+        _log.info(names.STOPPED, lines_dropped=output.dropped)
 
 
 async def _serve(settings: Settings, port: int, greet: Greet, parent_lives: int | None) -> None:
     stop = _stop_signal(parent_lives)
     lifecycle = Lifecycle()
-    async with app.build(settings.database, lifecycle, settings.build) as server:
+    async with app.build(settings, lifecycle) as server:
         runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_seconds)
         await runner.setup()
         try:
@@ -78,8 +87,9 @@ async def _serve(settings: Settings, port: int, greet: Greet, parent_lives: int 
             gc.collect()
             gc.freeze()
             greet(runner.addresses[0][1])
+            _log.info(names.STARTED, port=runner.addresses[0][1], build=settings.build)
             received = await stop
-            _logger.info("stopping on %s", received.name)
+            _log.info(names.STOPPING, signal=received.name)
             # From here on, /readyz says no and every answer closes its connection, so that callers go elsewhere.
             lifecycle.draining = True
             if received is signal.SIGTERM:

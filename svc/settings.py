@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from svc import dsn
 
 _T = TypeVar("_T")
+
+Network: TypeAlias = IPv4Network | IPv6Network
 
 _HIDDEN: Final = "(not shown)"
 
@@ -57,6 +60,9 @@ class Settings:
         drain_seconds: how long the service goes on serving after SIGTERM, so that balancers see it is not ready.
         shutdown_seconds: the longest that requests in flight may take after that.
         build: what `/version` says of the build, such as a commit.
+        telemetry: whether the service tells of its requests; off for measurements only.
+        log_format: json, text for people, or auto: text on a terminal, else json.
+        trusted_proxies: networks whose X-Forwarded-For is believed.
         local_folder: where the embedded PostgreSQL keeps its data.
         database: how PostgreSQL is reached; where none is named, the embedded one is to be used.
     """
@@ -67,6 +73,9 @@ class Settings:
     drain_seconds: float = 5.0
     shutdown_seconds: float = 20.0
     build: str = "development"
+    telemetry: bool = True
+    log_format: str = "auto"
+    trusted_proxies: tuple[Network, ...] = ()
     local_folder: Path = Path(".local")
     database: DatabaseSettings = DatabaseSettings()
 
@@ -89,6 +98,9 @@ def read(environment: Mapping[str, str]) -> Settings:
         drain_seconds=get("DRAIN_SECONDS", _seconds(0, 600), Settings.drain_seconds),
         shutdown_seconds=get("SHUTDOWN_SECONDS", _seconds(0, 600), Settings.shutdown_seconds),
         build=variables.get("BUILD", Settings.build),
+        telemetry=get("TELEMETRY", _one_of({"on": True, "off": False}), Settings.telemetry),
+        log_format=get("LOG_FORMAT", _one_of({name: name for name in ("auto", "json", "text")}), Settings.log_format),
+        trusted_proxies=get("TRUSTED_PROXIES", _networks, Settings.trusted_proxies),
         local_folder=Path(variables.get("LOCAL_FOLDER", Settings.local_folder)),
         database=DatabaseSettings(
             dsn=_database_dsn(variables),
@@ -161,6 +173,23 @@ def _seconds(least: float, most: float) -> Callable[[str, str], float]:
         return seconds
 
     return parse
+
+
+def _one_of(choices: Mapping[str, _T]) -> Callable[[str, str], _T]:
+    def parse(name: str, value: str) -> _T:
+        if value not in choices:
+            raise InvalidSetting(name, repr(value), f"one of {', '.join(choices)}")
+        return choices[value]
+
+    return parse
+
+
+def _networks(name: str, value: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(part.strip()) for part in value.split(","))
+    except ValueError:
+        expected = "addresses or networks with commas between them, such as 10.0.0.0/16,192.168.1.7"
+        raise InvalidSetting(name, repr(value), expected) from None
 
 
 def _ssl_mode(name: str, value: str) -> None:

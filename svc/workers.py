@@ -1,6 +1,5 @@
 """A parent and its worker processes: one that dies is replaced, and a signal to the parent reaches all."""
 
-import logging
 import os
 import signal
 import sys
@@ -8,7 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-_logger = logging.getLogger(__name__)
+import structlog
+
+from svc.telemetry import names
+
+_log = structlog.get_logger()
 
 _SIGNALS: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 _SHORT_LIFE_SECONDS: Final = 10.0
@@ -53,7 +56,7 @@ def supervise(count: int, work: Work) -> None:
         for pid, status in _dead(births):
             lived = time.monotonic() - births.pop(pid)
             if not stopping:
-                _logger.error("worker %d ended with status %d; starting another", pid, status)
+                _log.error(names.WORKER_ENDED, pid=pid, exit_status=status)
                 start(pause=_PAUSE_SECONDS if lived < _SHORT_LIFE_SECONDS else 0)
     os.close(parent_keeps)
     os.close(parent_lives)
@@ -76,8 +79,8 @@ def _work_and_exit(work: Callable[[], None], pause: float) -> NoReturn:
         time.sleep(pause)
         work()
         status = 0
-    except BaseException:
-        _logger.exception("a worker failed")
+    except BaseException:  # noqa: BLE001 - logged, with its traceback
+        _log.exception(names.WORKER_FAILED, pid=os.getpid())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -18,7 +18,7 @@ from svc import app, maintenance
 from svc.lifecycle import Lifecycle
 from svc.local import LocalPostgres
 from svc.messages import Request
-from svc.settings import DatabaseSettings
+from svc.settings import DatabaseSettings, Settings
 from tests.process import Service
 
 Client: TypeAlias = TestClient[Request, None]
@@ -26,7 +26,8 @@ Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SERVICE_ROLE = "clients_service"
 
 # A developer's own settings are not the tests'.
-for name in [n for n in os.environ if n.startswith(("DB_", "PG")) or n in ("DATABASE_URL", "HOST", "PORT", "WORKERS")]:
+OWN = ("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "TRUSTED_PROXIES")
+for name in [n for n in os.environ if n.startswith(("DB_", "PG")) or n in OWN]:
     del os.environ[name]
 
 
@@ -131,7 +132,7 @@ async def api(
     aiohttp_client: Callable[[BaseTestServer], Awaitable[Client]],
 ) -> AsyncIterator[Client]:
     """A client of the whole service, which runs in this process on a real socket."""
-    async with app.build(database_settings, lifecycle, "tests") as server:
+    async with app.build(Settings(build="tests", database=database_settings), lifecycle) as server:
         client = await aiohttp_client(ServedApp(server))
         yield client
         await client.close()

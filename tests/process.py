@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -18,24 +19,26 @@ ROOT = Path(__file__).resolve().parent.parent
 class Service:
     """`python -m svc serve` on a free port of 127.0.0.1."""
 
-    def __init__(self, environment: Mapping[str, str], *, before: Sequence[str] = ()) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], *, before: Sequence[str] = (), stdout: int | None = None
+    ) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.process = subprocess.Popen(
             [*before, sys.executable, "-m", "svc", "serve"],
             cwd=ROOT,
             env={**inherited, "PORT": "0", "PYTHONWARNINGS": "error", **environment},
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
+            stdout=self._output if stdout is None else stdout,
+            stderr=self._output,
         )
 
     @property
     def output(self) -> str:
         """What it has said so far."""
         # Not read(): the service writes where this file stands.
-        return os.pread(self._output.fileno(), 1_000_000, 0).decode(errors="replace")
+        return os.pread(self._output.fileno(), os.fstat(self._output.fileno()).st_size, 0).decode(errors="replace")
 
-    @property
+    @cached_property  # the output grows by a line for each request
     def port(self) -> int:
         found = re.search(r"^API   http://\S+:(\d+)/$", self.output, re.MULTILINE)
         assert found, self.output

@@ -166,6 +166,24 @@ async def test_a_batch_that_hangs_holds_up_nobody() -> None:
     assert not batcher._under_way
 
 
+async def test_nobody_has_to_come_for_the_one_behind_a_batch_that_hangs() -> None:
+    """A question that came just after one that hangs is sent by another lane once that has taken too long."""
+    never = asyncio.Event()
+
+    async def send(questions: Sequence[int]) -> list[int]:
+        if 1 in questions:
+            await never.wait()
+        return [2 * question for question in questions]
+
+    batcher = Batcher(send, 128, replace(LIMITS, lanes=2))
+    batcher._round_trip_seconds = 0.01
+    first = asyncio.create_task(batcher.ask(1))
+    await settle()
+    async with asyncio.timeout(5):
+        assert await batcher.ask(2) == 4
+    first.cancel()
+
+
 async def test_one_bad_question_fails_alone(oracle: Oracle) -> None:
     """A batch that fails is split until the one at fault stands alone; its neighbours get their answers."""
     batcher = Batcher(oracle, 128, LIMITS)

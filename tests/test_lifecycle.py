@@ -1,6 +1,7 @@
 """Starting, draining, stopping; workers; a real process each time."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import pytest
 from aiohttp import ClientConnectionError, ClientSession, TCPConnector
 
 from svc.settings import DatabaseSettings
+from svc.telemetry import names
 from tests.conftest import Owner
 from tests.process import Service
 
@@ -167,12 +169,12 @@ def test_an_idle_connection_does_not_hold_up_the_stop(serve: Start) -> None:
 
 
 def test_no_output_is_lost_or_odd(serve: Start) -> None:
-    """A whole life prints the greeting and the stop, and no warning or traceback."""
+    """A whole life prints the greeting and its four lines, and no warning or traceback."""
     service = serve(DRAIN_SECONDS="0")
     assert status_of(f"{service.url}/get/1") == 200
     service.stop()
     lines = service.output.splitlines()
 
     assert [line.split()[0] for line in lines[:3]] == ["API", "Docs", "Data"]
-    assert lines[3].endswith("stopping on SIGTERM")
-    assert len(lines) == 4, os.linesep.join(lines)
+    events = [json.loads(line)["event"] for line in lines[3:]]
+    assert events == [names.STARTED, names.REQUEST, names.STOPPING, names.STOPPED], os.linesep.join(lines)

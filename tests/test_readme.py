@@ -35,6 +35,14 @@ def test_every_setting_is_in_the_table() -> None:
     defaults |= {f"DB_{f.name.upper()}": f.default for f in database}
     defaults["MAX_QUEUE"] = DatabaseSettings.max_queue
     for name, default in defaults.items():
-        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        match default:
+            case True:
+                shown = "`on` "
+            case ():
+                shown = ""
+            case float():
+                shown = f"`{default:g}` "
+            case _:
+                shown = f"`{default}` "
 
-        assert f"| `{name}` | `{shown}` |" in README
+        assert f"| `{name}` | {shown}|" in README

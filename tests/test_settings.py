@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from ipaddress import ip_network
 
 import asyncpg
 import pytest
@@ -30,6 +31,9 @@ def test_every_variable_is_read() -> None:
             "DRAIN_SECONDS": "0.5",
             "SHUTDOWN_SECONDS": "3",
             "BUILD": "abc",
+            "TELEMETRY": "off",
+            "LOG_FORMAT": "text",
+            "TRUSTED_PROXIES": "10.0.0.0/8, ::1",
             "LOCAL_FOLDER": "elsewhere",
             "DATABASE_URL": "postgresql://u@h/d",
             "DB_POOL_SIZE": "7",
@@ -42,6 +46,7 @@ def test_every_variable_is_read() -> None:
     changed = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(Settings, f.name)}
 
     assert changed == {f.name for f in dataclasses.fields(settings)}
+    assert settings.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))
     assert dataclasses.astuple(settings.database)[1:] == (7, 1, 0.1, 9, 11)
 
 
@@ -60,6 +65,15 @@ def test_settings_are_frozen() -> None:
         ({"WORKERS": "0"}, "WORKERS is '0', and has to be a whole number from 1 to 64."),
         ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS is '-1', and has to be a number of seconds from 0 to 600."),
         ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS is 'nan', and has to be a number of seconds from 0 to 600."),
+        ({"TELEMETRY": "no"}, "TELEMETRY is 'no', and has to be one of on, off."),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is 'xml', and has to be one of auto, json, text."),
+        (
+            {"TRUSTED_PROXIES": "10.0.0.1/8"},
+            (
+                "TRUSTED_PROXIES is '10.0.0.1/8', and has to be addresses or networks with commas between them, "
+                "such as 10.0.0.0/16,192.168.1.7."
+            ),
+        ),
         ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE is 'many', and has to be a whole number from 1 to 100."),
         ({"DB_PORT": "5432"}, "DB_HOST is not set, and has to be the database's host, since DB_PORT is set."),
         ({"DB_HOST": "h", "DB_PORT": "0"}, "DB_PORT is '0', and has to be a whole number from 1 to 65535."),

@@ -96,7 +96,7 @@ def _measure(arguments: argparse.Namespace, path: Path) -> results.Results:
 
 def _with_workers(count: int) -> contenders.Contender:
     name = f"{count} worker{'s' if count > 1 else ''}"
-    return replace(contenders.OURS, name=name, environment={"WORKERS": str(count)})
+    return replace(contenders.OURS, name=name, environment={**contenders.OURS.environment, "WORKERS": str(count)})
 
 
 def _tell(turn: Turn, done: int, all_turns: int, seconds: float) -> None:

@@ -94,9 +94,10 @@ def _build(command: Sequence[str | Path], folder: Path, **environment: str) -> N
         raise CannotRun(f"it could not be built: {error.stderr.strip()[-500:]}") from None
 
 
-OURS: Final = Contender("clients-api", "this service", _module("svc", "serve"))
+OURS: Final = Contender("clients-api", "this service", _module("svc", "serve"), {"TELEMETRY": "off"})
 
 PEERS: Final = [
+    Contender("clients-api-telemetry", "this service, telemetry on", _module("svc", "serve")),
     Contender(
         "flask",
         "Flask, psycopg2, a connection per request, Flask's server",

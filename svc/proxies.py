@@ -1,0 +1,38 @@
+"""Whose word about a request's origin is taken."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import ip_address
+
+from svc.messages import Request
+from svc.settings import Network
+
+
+class Proxies:
+    """The proxies and balancers that are ours; only what they say of a caller is believed."""
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._trusted = tuple(trusted)
+        self._is_trusted = lru_cache(maxsize=1024)(self._look_up)
+
+    def client(self, request: Request) -> str:
+        """The caller's address: the nearest one that is not a trusted proxy's; empty where the socket has none."""
+        address = request.remote or ""
+        if not self._trusted or not self._is_trusted(address):
+            return address
+        told = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
+        for hop in reversed([hop.strip() for hop in told]):
+            try:
+                address = str(ip_address(hop))
+            except ValueError:  # whoever wrote it, no proxy of ours: what lies behind it is not to be believed
+                return address
+            if not self._is_trusted(address):
+                return address
+        return address
+
+    def _look_up(self, address: str) -> bool:
+        try:
+            found = ip_address(address)
+        except ValueError:  # a Unix socket
+            return False
+        return any(found in network for network in self._trusted)

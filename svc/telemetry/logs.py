@@ -1,0 +1,130 @@
+"""Structured logs: a JSON object a line, or a readable form for a terminal; the service's own and its libraries'."""
+
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import orjson
+import structlog
+
+from svc.telemetry import names
+from svc.telemetry.writer import LineWriter
+
+_TRACEBACK_END_CHARACTERS: Final = 1500  # kept at either end; a line has to fit into what a pipe takes whole
+_WORDS_MOST_CHARACTERS: Final = 800  # of anything else that others wrote
+
+_Record: TypeAlias = MutableMapping[str, Any]
+_Render: TypeAlias = Callable[[_Record], bytes]
+
+
+def configure(writer: LineWriter, *, readable: bool) -> None:
+    """From here on, what is logged goes to the writer: structlog's records and the standard library's alike."""
+    render = _readable() if readable else _json
+
+    def finish(_: Any, level: str, record: _Record) -> bytes:
+        if (error := record.pop("exc_info", None)) is not None:
+            record[names.EXCEPTION] = _traceback(error if isinstance(error, BaseException) else sys.exc_info()[1])
+        # The first fields first: people read these lines too.
+        first = {names.TIMESTAMP: _now(), names.LEVEL: _LEVELS.get(level, level), names.EVENT: record.pop(names.EVENT)}
+        return render({**first, **record})
+
+    structlog.configure(
+        processors=[finish],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=lambda *_: _Output(writer),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_Bridge(writer, render)]
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
+
+
+_LEVELS: Final = {"exception": "error", "warn": "warning"}
+
+
+class _Output:
+    """What structlog calls with a finished line, by the name of its level."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = self.exception = writer.write
+
+
+class _Bridge(logging.Handler):
+    """The standard library's records in the shape of our own."""
+
+    def __init__(self, writer: LineWriter, render: _Render) -> None:
+        super().__init__()
+        self._writer = writer
+        self._render = render
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            fields = {
+                names.TIMESTAMP: _timestamp(record.created),
+                names.LEVEL: record.levelname.lower(),
+                names.EVENT: names.LIBRARY,
+                names.LOGGER: record.name,
+                names.MESSAGE: record.getMessage()[:_WORDS_MOST_CHARACTERS],
+            }
+            if record.exc_info:
+                fields[names.EXCEPTION] = _traceback(record.exc_info[1])
+            self._writer.write(self._render(fields))
+        except Exception:  # noqa: BLE001 - as all handlers do: a record that cannot be written ends nothing
+            self.handleError(record)
+
+
+def words(text: object) -> str:
+    """What others wrote, short enough for a line."""
+    return str(text)[:_WORDS_MOST_CHARACTERS]
+
+
+def _json(record: _Record) -> bytes:
+    try:
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a lone surrogate, from bytes that are no UTF-8, or an object of another kind
+        return orjson.dumps({name: _plain(value) for name, value in record.items()}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def _readable() -> _Render:
+    renderer = structlog.dev.ConsoleRenderer(colors=True, timestamp_key=names.TIMESTAMP)
+
+    def render(record: _Record) -> bytes:
+        exception = record.pop(names.EXCEPTION, None)
+        line = renderer(None, "", record)
+        text = f"{line}\n{exception.rstrip()}\n" if exception else f"{line}\n"
+        return text.encode(errors="backslashreplace")
+
+    return render
+
+
+def _traceback(error: BaseException | None) -> str:
+    text = "".join(traceback.format_exception(error)) if error else ""
+    if len(text) <= 2 * _TRACEBACK_END_CHARACTERS:
+        return text
+    return f"{text[:_TRACEBACK_END_CHARACTERS]}\n[…]\n{text[-_TRACEBACK_END_CHARACTERS:]}"
+
+
+def _now() -> str:
+    return _timestamp(time.time())
+
+
+def _timestamp(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
