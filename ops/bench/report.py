@@ -63,7 +63,7 @@ def anatomy(measured: Results) -> dict[str, dict[str, float]]:
     (connections,) = {turn.connections for turn in measured.anatomy}
     floors = [
         ("sockets", "floor-uvloop", "healthz"),
-        ("+ aiohttp", "floor-aiohttp", "healthz"),
+        ("aiohttp's own", "floor-aiohttp", "healthz"),
         ("/healthz", OURS.name, "healthz"),
         ("/get/<id>", OURS.name, "get"),
         ("/add", OURS.name, "add"),
