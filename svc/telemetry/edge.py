@@ -72,7 +72,7 @@ class Edge:
             names.REQUEST,
             method=request.method if request.method in _METHODS else "OTHER",
             route=request.route,
-            status=status,
+            status=int(status),
             duration_ms=round(duration * 1e3, 3),
             database_ms=round(account.database_seconds * 1e3, 3),
             queue_ms=round(account.queue_seconds * 1e3, 3),

@@ -98,7 +98,7 @@ def _plain(value: object) -> object:
 
 
 def _readable() -> _Render:
-    renderer = structlog.dev.ConsoleRenderer(colors=True, timestamp_key=names.TIMESTAMP)
+    renderer = structlog.dev.ConsoleRenderer(colors=True, sort_keys=False, timestamp_key=names.TIMESTAMP)
 
     def render(record: _Record) -> bytes:
         exception = record.pop(names.EXCEPTION, None)
