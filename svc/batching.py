@@ -84,6 +84,9 @@ class Limits:
 class Batcher(Generic[Question, Answer]):
     """Answers questions in batches, over a few lanes that each have one batch on its way at a time.
 
+    One lane does while it can, since larger batches cost less; another joins it where a batch is full, or where those
+    under way take much longer than usual.
+
     A question joins only what has not been sent, so its answer is never older than the question. Equal questions in
     one unsent batch are asked once. A caller who goes away drops its own wait and nothing else. Where a batch fails
     for a reason that is not the service's (a ServiceError), it is split and sent again until the question at fault
