@@ -8,8 +8,6 @@ from svc.messages import Request, Response
 from svc.problems import MethodNotAllowed, NoSuchPath
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
-
-
 _Route: TypeAlias = tuple[str, dict[str, Handler]]
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from ops.bench import contenders, machine, measure, report, results, wrk
 from ops.bench.measure import Entry, Plan, Turn
+from svc.local import LocalPostgresError
 
 _ROWS: Final = 10_000
 _SCALING_ROWS: Final = (1_000, 100_000, 10_000_000)
@@ -30,7 +31,7 @@ def main() -> int:
     else:
         try:
             measured = _measure(arguments, output / "results.json")
-        except (measure.WrongAnswer, contenders.CannotRun, wrk.WrkError) as error:
+        except (measure.WrongAnswer, wrk.WrkError, LocalPostgresError) as error:
             _say(f"error: {error}")
             return 1
     report.write(measured, output / "report.html")

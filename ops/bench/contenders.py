@@ -96,8 +96,10 @@ def _build(command: Sequence[str | Path], folder: Path, **environment: str) -> N
 
 OURS: Final = Contender("clients-api", "this service", _module("svc", "serve"), {"TELEMETRY": "off"})
 
+OURS_WITH_TELEMETRY: Final = Contender("clients-api-telemetry", "this service, telemetry on", _module("svc", "serve"))
+
 PEERS: Final = [
-    Contender("clients-api-telemetry", "this service, telemetry on", _module("svc", "serve")),
+    OURS_WITH_TELEMETRY,
     Contender(
         "flask",
         "Flask, psycopg2, a connection per request, Flask's server",

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ops.bench.contenders import OURS
+from ops.bench.contenders import OURS, OURS_WITH_TELEMETRY
 from ops.bench.measure import Turn
 
 Figure = Callable[[Turn], float]
@@ -93,7 +93,7 @@ class Goal:
 
     Attributes:
         words: what is compared.
-        peer: with whom; `*` is every peer.
+        peer: with whom; `*` is every one, but not this service itself.
         workload: of the load.
         connections: of the load.
         figure: which.
@@ -141,7 +141,7 @@ class Verdict:
 
 def verdicts(turns: Sequence[Turn]) -> list[Verdict]:
     """Each goal with each peer that took part."""
-    peers = sorted({turn.contender for turn in turns} - {OURS.name})
+    peers = sorted({turn.contender for turn in turns} - {OURS.name, OURS_WITH_TELEMETRY.name})
     found = []
     for goal in GOALS:
         ours = of(turns, OURS.name, goal.workload, goal.connections)
