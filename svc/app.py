@@ -10,22 +10,20 @@ from svc.endpoints import Endpoints
 from svc.health import Health
 from svc.lifecycle import Lifecycle
 from svc.protocol import Server
-from svc.proxies import Proxies
-from svc.routes import Handler, Routes
+from svc.routes import Routes
 from svc.settings import Settings
 from svc.store import Store
-from svc.telemetry import edge as telemetry
+from svc.telemetry.signals import Signals, Silence
 
 
 @asynccontextmanager
-async def build(settings: Settings, lifecycle: Lifecycle) -> AsyncIterator[Server]:
+async def build(settings: Settings, lifecycle: Lifecycle, signals: Signals | Silence) -> AsyncIterator[Server]:
     """The service, ready to be given sockets."""
     async with database.connect(settings.database) as connected:
-        store = Store(connected, settings.database)
-        edge: Handler = Edge(_routes(Endpoints(store), Health(store, lifecycle, settings.build), Docs()))
-        if settings.telemetry:
-            edge = telemetry.Edge(edge, Proxies(settings.trusted_proxies).client)
-        yield Server(edge, lifecycle)
+        signals.watch_connections(lambda: connected.in_use)
+        store = Store(connected, settings.database, signals.watch)
+        edge = Edge(_routes(Endpoints(store), Health(store, lifecycle, settings.build), Docs()))
+        yield Server(signals.edge(edge), lifecycle)
 
 
 def _routes(clients: Endpoints, health: Health, docs: Docs) -> Routes:

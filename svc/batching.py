@@ -8,8 +8,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from svc.errors import DatabaseBusy, ServiceError
 
@@ -23,19 +23,28 @@ _SLOW: Final = 4  # times the smoothed time: who takes that long is not waited f
 _LOOK_LEAST_SECONDS: Final = 0.001
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trip:
-    """One batch's way to its answers and back.
+    """One batch's way to its answers and back, or to an error.
 
     Attributes:
         questions: in the batch.
         sent: when, by time.monotonic().
         seconds: how long it took.
+        queue_seconds: how long the oldest of its questions had waited to be sent.
+        error: why there are no answers, where there are none.
+        riders: what those who were charged for it left to be told of by name.
     """
 
     questions: int
     sent: float
     seconds: float
+    queue_seconds: float
+    error: Exception | None
+    riders: list[Any] = field(default_factory=list)
+
+
+Watch = Callable[[Trip], None]
 
 
 class Account(Protocol):
@@ -49,6 +58,9 @@ class Account(Protocol):
 account: ContextVar[Account] = ContextVar("account")
 
 
+_Outcome: TypeAlias = tuple[Answer | None, Exception | None, Trip]
+
+
 class _Waiting(Generic[Answer]):
     """Those who wait for one question's answer, and since when."""
 
@@ -56,7 +68,7 @@ class _Waiting(Generic[Answer]):
 
     def __init__(self, since: float) -> None:
         self.since = since
-        self.futures: list[asyncio.Future[tuple[Answer, Trip]]] = []
+        self.futures: list[asyncio.Future[_Outcome[Answer]]] = []
 
     def is_left(self) -> bool:
         """Whether all have gone away."""
@@ -96,10 +108,14 @@ class Batcher(Generic[Question, Answer]):
         send: answers a batch, in its order; all or nothing.
         batch_most: questions in a batch.
         limits: see there.
+        watch: is told of each trip, once all its askers are charged.
     """
 
-    def __init__(self, send: Send[Question, Answer], batch_most: int, limits: Limits) -> None:
+    def __init__(
+        self, send: Send[Question, Answer], batch_most: int, limits: Limits, watch: Watch | None = None
+    ) -> None:
         self._send = send
+        self._watch = watch
         # Kept, since to ask Python 3.11 for it costs a system call.
         self._loop = asyncio.get_running_loop()
         self._batch_most = batch_most
@@ -107,7 +123,7 @@ class Batcher(Generic[Question, Answer]):
         self._round_trip_seconds = 0.0
         self._under_way: list[float] = []  # when each busy lane sent its batch, the newest last
         self._queue: dict[Question, _Waiting[Answer]] = {}
-        self._watch: asyncio.TimerHandle | None = None
+        self._look_out: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks only weakly
 
     async def ask(self, question: Question) -> Answer:
@@ -122,17 +138,19 @@ class Batcher(Generic[Question, Answer]):
             if self._is_full():
                 raise DatabaseBusy
             waiting = self._queue[question] = _Waiting(now)
-        answered: asyncio.Future[tuple[Answer, Trip]] = self._loop.create_future()
+        answered: asyncio.Future[_Outcome[Answer]] = self._loop.create_future()
         waiting.futures.append(answered)
         if self._is_lane_wanted(now):
             self._start_lane(now)
-        elif self._watch is None:
+        elif self._look_out is None:
             self._look_later()
-        answer, trip = await answered
+        answer, error, trip = await answered
         charged = account.get(None)
         if charged is not None:
             charged.charge(trip, max(0.0, trip.sent - now))
-        return answer
+        if error is not None:
+            raise error
+        return answer  # type: ignore[return-value]  # where there is no error, it is an Answer
 
     def _is_lane_wanted(self, now: float) -> bool:
         """Whether one more lane should take what waits.
@@ -149,7 +167,7 @@ class Batcher(Generic[Question, Answer]):
 
     def _look(self) -> None:
         """Sees to it that what waits does not wait for a batch that hangs, even where nobody else comes."""
-        self._watch = None
+        self._look_out = None
         if self._queue:
             now = time.monotonic()
             if self._is_lane_wanted(now):
@@ -158,7 +176,7 @@ class Batcher(Generic[Question, Answer]):
 
     def _look_later(self) -> None:
         seconds = max(_SLOW * self._round_trip_seconds, _LOOK_LEAST_SECONDS)
-        self._watch = self._loop.call_later(seconds, self._look)
+        self._look_out = self._loop.call_later(seconds, self._look)
 
     def _start_lane(self, now: float) -> None:
         self._under_way.append(now)
@@ -199,24 +217,35 @@ class Batcher(Generic[Question, Answer]):
 
     async def _serve(self, batch: list[tuple[Question, _Waiting[Answer]]]) -> None:
         sent = time.monotonic()
+        error: Exception | None = None
+        answers: Sequence[Answer] = ()
         try:
             answers = await self._send([question for question, _ in batch])
-        except ServiceError as error:
+        except Exception as raised:  # noqa: BLE001 - whatever it is, it is the callers' to see
+            error = raised
+        trip = Trip(len(batch), sent, time.monotonic() - sent, max(0.0, sent - batch[0][1].since), error)
+        is_theirs = error is not None and not isinstance(error, ServiceError)
+        if error is None:
+            for (_, waiting), answer in zip(batch, answers, strict=True):
+                _settle(waiting, (answer, None, trip))
+        elif len(batch) == 1 and is_theirs:
+            _settle(batch[0][1], (None, error, trip))
+        elif not is_theirs:
             for _, waiting in batch:
-                _fail(waiting, type(error)())
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the callers' to see
-            if len(batch) == 1:
-                _fail(batch[0][1], error)
-                return
+                _settle(waiting, (None, type(error)(), trip))
+        if self._watch is not None:
+            # Those who wait run first: their turns were asked for just above.
+            self._loop.call_soon(self._watch, trip)
+        if is_theirs and len(batch) > 1:
             half = len(batch) // 2
             await self._serve(batch[:half])
             await self._serve(batch[half:])
-        else:
-            trip = Trip(len(batch), sent, time.monotonic() - sent)
-            for (_, waiting), answer in zip(batch, answers, strict=True):
-                for future in waiting.futures:
-                    if not future.done():
-                        future.set_result((answer, trip))
+
+
+def _settle(waiting: _Waiting[Answer], outcome: _Outcome[Answer]) -> None:
+    for future in waiting.futures:
+        if not future.done():
+            future.set_result(outcome)
 
 
 def _fail(waiting: _Waiting[Answer], error: Exception) -> None:

@@ -49,6 +49,11 @@ class Database:
         self._turns = asyncio.Semaphore(settings.pool_size)
         self._away = False
 
+    @property
+    def in_use(self) -> int:
+        """Connections that are at work now."""
+        return self._pool.get_size() - self._pool.get_idle_size()
+
     async def rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """The rows that the query gives.
 

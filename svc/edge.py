@@ -21,18 +21,21 @@ class Edge:
         """The handler's answer, or the problem that kept it from answering."""
         if request.refusal is not None:
             request.route = "not_http"
+            request.error = request.refusal
             refused = problems.answer(request.refusal, request.id)
             refused.keep_alive = False  # where the next request would start, nobody knows
             return refused
         try:
             return await self._routes.find(request)(request)
         except ServiceError as error:
+            request.error = error
             if request.answering:
                 raise
             return problems.answer(error, request.id)
         except ConnectionError:
             raise  # the caller is gone
-        except Exception:
+        except Exception as error:
+            request.error = error
             _log.exception(names.REQUEST_FAILED, route=request.route, request_id=request.id)
             if request.answering:
                 raise

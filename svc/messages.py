@@ -26,21 +26,38 @@ class Request(web.BaseRequest):
     """A request, with its id.
 
     Attributes:
-        id: the caller's X-Request-Id where it is sane, else a new one.
+        trace_id: of the trace that it is part of, 32 hexadecimal digits.
+        id: the caller's X-Request-Id where it is sane, else its trace's.
         route: the template of its path, such as `/get/{id}`, once it is found.
         tail: what the path has in the place of the route's parameter; empty where it has none.
         refusal: why it is not valid HTTP, where it is not.
+        error: why it was not served, where it was not.
+        traceresponse: what the answer's header of that name says of its trace; empty for no header.
     """
 
     route: str = "unknown"
     tail: str = ""
     refusal: ServiceError | None = None
+    error: Exception | None = None
+    traceresponse: str = ""
 
     def __init__(self, lifecycle: Lifecycle, *parts: Any) -> None:
         super().__init__(*parts, client_max_size=BODY_MAX_BYTES)
         self._lifecycle = lifecycle
         given = self.headers.get(_X_REQUEST_ID)
-        self.id = given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        self.trace_id = f"{random.getrandbits(128):032x}"
+        self.id = given if given and _REQUEST_ID.fullmatch(given) else self.trace_id
+
+    def join(self, trace_id: str) -> None:
+        """Makes it part of a trace that began before it."""
+        if self.id == self.trace_id:
+            self.id = trace_id
+        self.trace_id = trace_id
+
+    @property
+    def has_route(self) -> bool:
+        """Whether its path is one of the service's."""
+        return self.route.startswith("/")
 
     @property
     def answering(self) -> bool:
@@ -55,6 +72,8 @@ class Request(web.BaseRequest):
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # aiohttp calls this just before the headers of an answer of its own kind go out.
         response.headers["X-Request-Id"] = self.id
+        if self.traceresponse:
+            response.headers["traceresponse"] = self.traceresponse
         del response.headers["Server"]  # versions are for /version to tell, not for every answer
 
 
@@ -100,6 +119,8 @@ class Answer:
             "Date": _http_date(int(time.time())),
             "X-Request-Id": request.id,
         }
+        if request.traceresponse:
+            headers["traceresponse"] = request.traceresponse
         if self.headers:
             headers.update(self.headers)
         self.keep_alive = self.keep_alive and request.keep_alive

@@ -15,6 +15,10 @@ class Proxies:
         self._trusted = tuple(trusted)
         self._is_trusted = lru_cache(maxsize=1024)(self._look_up)
 
+    def trusts(self, address: str) -> bool:
+        """Whether the address is one of ours."""
+        return bool(self._trusted) and self._is_trusted(address)
+
     def client(self, request: Request) -> str:
         """The caller's address: the nearest one that is not a trusted proxy's; empty where the socket has none."""
         address = request.remote or ""

@@ -14,7 +14,7 @@ from aiohttp import web
 from svc import app, workers
 from svc.lifecycle import Lifecycle
 from svc.settings import Settings
-from svc.telemetry import logs, names
+from svc.telemetry import logs, names, signals
 from svc.telemetry.writer import LineWriter
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -44,7 +44,7 @@ def run(settings: Settings, greet: Greet) -> None:
     Raises:
         CannotListen: with the reason.
     """
-    output = LineWriter(sys.stdout.fileno())
+    output = LineWriter(sys.stdout.fileno(), is_shared=settings.workers > 1)
     is_terminal = sys.stdout.isatty()
     logs.configure(output, readable=settings.log_format == "text" or (settings.log_format == "auto" and is_terminal))
     if settings.workers == 1:
@@ -66,14 +66,14 @@ def _say_nothing(_: int) -> None:
 
 def _work(settings: Settings, port: int, greet: Greet, output: LineWriter, parent_lives: int | None = None) -> None:
     with output.threaded(), asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(settings, port, greet, parent_lives))
+        runner.run(_serve(settings, port, greet, output, parent_lives))
         _log.info(names.STOPPED, lines_dropped=output.dropped)
 
 
-async def _serve(settings: Settings, port: int, greet: Greet, parent_lives: int | None) -> None:
+async def _serve(settings: Settings, port: int, greet: Greet, output: LineWriter, parent_lives: int | None) -> None:
     stop = _stop_signal(parent_lives)
     lifecycle = Lifecycle()
-    async with app.build(settings, lifecycle) as server:
+    async with signals.running(settings, output) as told, app.build(settings, lifecycle, told) as server:
         runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_seconds)
         await runner.setup()
         try:

@@ -1,6 +1,6 @@
 """The service's settings: read once from the environment, frozen, and refused in a sentence."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -50,6 +50,21 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True)
+class TraceSettings:
+    """Which requests are traced and how the spans leave; OTEL_* variables decide the rest where they are used.
+
+    Attributes:
+        protocol: grpc or http/protobuf; empty where no collector is named, and so nothing is traced.
+        ratio: of the traces that begin here, how many are recorded.
+        is_parent_based: whether the others are recorded just where they were recorded before.
+    """
+
+    protocol: str = ""
+    ratio: float = 0.05
+    is_parent_based: bool = True
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that the environment decides.
 
@@ -63,6 +78,8 @@ class Settings:
         telemetry: whether the service tells of its requests; off for measurements only.
         log_format: json, text for people, or auto: text on a terminal, else json.
         trusted_proxies: networks whose X-Forwarded-For is believed.
+        metrics_seconds: how often metrics are told of.
+        traces: which there are, and where they go.
         local_folder: where the embedded PostgreSQL keeps its data.
         database: how PostgreSQL is reached; where none is named, the embedded one is to be used.
     """
@@ -76,6 +93,8 @@ class Settings:
     telemetry: bool = True
     log_format: str = "auto"
     trusted_proxies: tuple[Network, ...] = ()
+    metrics_seconds: float = 10.0
+    traces: TraceSettings = TraceSettings()
     local_folder: Path = Path(".local")
     database: DatabaseSettings = DatabaseSettings()
 
@@ -101,6 +120,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         telemetry=get("TELEMETRY", _one_of({"on": True, "off": False}), Settings.telemetry),
         log_format=get("LOG_FORMAT", _one_of({name: name for name in ("auto", "json", "text")}), Settings.log_format),
         trusted_proxies=get("TRUSTED_PROXIES", _networks, Settings.trusted_proxies),
+        metrics_seconds=get("METRICS_INTERVAL", _seconds(1, 60), Settings.metrics_seconds),
+        traces=_traces(variables),
         local_folder=Path(variables.get("LOCAL_FOLDER", Settings.local_folder)),
         database=DatabaseSettings(
             dsn=_database_dsn(variables),
@@ -111,6 +132,29 @@ def read(environment: Mapping[str, str]) -> Settings:
             max_queue=get("MAX_QUEUE", _whole(1, 1_000_000), DatabaseSettings.max_queue),
         ),
     )
+
+
+# https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+_SAMPLERS: Final = ("always_on", "always_off", "traceidratio")
+_PROTOCOLS: Final = ("http/protobuf", "grpc")
+
+
+def _traces(variables: Mapping[str, str]) -> TraceSettings:
+    def choose(name: str, choices: Sequence[str], default: str) -> str:
+        return _one_of({choice: choice for choice in choices})(name, variables[name]) if name in variables else default
+
+    samplers = [*_SAMPLERS, *(f"parentbased_{sampler}" for sampler in _SAMPLERS)]
+    sampler = choose("OTEL_TRACES_SAMPLER", samplers, "parentbased_traceidratio")
+    ratio = TraceSettings.ratio
+    if "OTEL_TRACES_SAMPLER_ARG" in variables:
+        ratio = _number(0, 1, "a number from 0 to 1")("OTEL_TRACES_SAMPLER_ARG", variables["OTEL_TRACES_SAMPLER_ARG"])
+    ratio = {"always_on": 1.0, "always_off": 0.0}.get(sampler.removeprefix("parentbased_"), ratio)
+    is_named = "OTEL_EXPORTER_OTLP_ENDPOINT" in variables or "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in variables
+    exporter = choose("OTEL_TRACES_EXPORTER", ("otlp", "none"), "otlp" if is_named else "none")
+    protocol = choose("OTEL_EXPORTER_OTLP_PROTOCOL", _PROTOCOLS, _PROTOCOLS[0])
+    protocol = choose("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", _PROTOCOLS, protocol)
+    is_off = exporter == "none" or variables.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return TraceSettings("" if is_off else protocol, ratio, sampler.startswith("parentbased_"))
 
 
 _PARTS: Final = {
@@ -163,14 +207,18 @@ def _whole(least: int, most: int) -> Callable[[str, str], int]:
 
 
 def _seconds(least: float, most: float) -> Callable[[str, str], float]:
+    return _number(least, most, f"a number of seconds from {least:g} to {most:g}")
+
+
+def _number(least: float, most: float, expected: str) -> Callable[[str, str], float]:
     def parse(name: str, value: str) -> float:
         try:
-            seconds = float(value)
+            number = float(value)
         except ValueError:
-            seconds = float("nan")
-        if not least <= seconds <= most:
-            raise InvalidSetting(name, repr(value), f"a number of seconds from {least:g} to {most:g}")
-        return seconds
+            number = float("nan")
+        if not least <= number <= most:
+            raise InvalidSetting(name, repr(value), expected)
+        return number
 
     return parse
 

@@ -1,11 +1,11 @@
 """The questions asked of the database: get one, add one, pages of all."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from svc import queries
-from svc.batching import Batcher, Limits
+from svc.batching import Batcher, Limits, Watch
 from svc.clients import NewClient
 from svc.database import Database
 from svc.errors import KeyReused, NoSuchClient
@@ -49,16 +49,29 @@ class _Added:
     same_fields: bool
 
 
-class Store:
-    """The clients in PostgreSQL. What is asked at the same time goes there together."""
+Watcher = Callable[[str, str, str], Watch | None]
 
-    def __init__(self, database: Database, settings: DatabaseSettings) -> None:
+
+def nobody(_operation: str, _summary: str, _sql: str) -> None:
+    """Watches no trips."""
+
+
+class Store:
+    """The clients in PostgreSQL. What is asked at the same time goes there together.
+
+    Args:
+        database: where they are.
+        settings: its bounds.
+        watch: given an operation's name, its SQL in short, and its SQL, who is told of its trips.
+    """
+
+    def __init__(self, database: Database, settings: DatabaseSettings, watch: Watcher = nobody) -> None:
         self._database = database
         # Half of the connections each for reads and adds, so that neither waits for the other.
         limits = Limits(max(1, settings.pool_size // 2), settings.max_queue, settings.acquire_seconds)
-        self._gets = Batcher(self._get, _BATCH_MOST, limits)
-        self._adds = Batcher(self._add, _BATCH_MOST, limits)
-        self._pages = Batcher(self._page, 1, limits)
+        self._gets = Batcher(self._get, _BATCH_MOST, limits, watch("get", "SELECT clients", _GET))
+        self._adds = Batcher(self._add, _BATCH_MOST, limits, watch("add", "INSERT clients", _ADD))
+        self._pages = Batcher(self._page, 1, limits, watch("page", "SELECT clients", _PAGE))
 
     async def get(self, client_id: int) -> bytes:
         """The client as a JSON object in UTF-8; NoSuchClient where there is none."""

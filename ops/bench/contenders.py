@@ -34,6 +34,7 @@ class Contender:
         prepare: gives its command, having built what has to be; CannotRun where that cannot be.
         environment: variables of its own.
         is_floor: it answers anything with one fixed answer, to show what is below every service.
+        exports_traces: it is given a collector to send them to.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Contender:
     prepare: Callable[[Path, int], Sequence[str | Path]]
     environment: Mapping[str, str] = field(default_factory=dict)
     is_floor: bool = False
+    exports_traces: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,12 @@ def _build(command: Sequence[str | Path], folder: Path, **environment: str) -> N
 
 OURS: Final = Contender("clients-api", "this service", _module("svc", "serve"), {"TELEMETRY": "off"})
 
-OURS_WITH_TELEMETRY: Final = Contender("clients-api-telemetry", "this service, telemetry on", _module("svc", "serve"))
+OURS_WITH_TELEMETRY: Final = Contender(
+    "clients-api-telemetry",
+    "this service: every request logged, all metrics, 5 % of traces",
+    _module("svc", "serve"),
+    exports_traces=True,
+)
 
 PEERS: Final = [
     OURS_WITH_TELEMETRY,
@@ -155,17 +162,18 @@ def started(contender: Contender, environment: Mapping[str, str], folder: Path) 
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     log = folder / f"{contender.name}.log"
-    with log.open("wb") as output:
+    with log.open("wb") as output, _reader() as reader, _collector(contender) as collected:
         process = subprocess.Popen(
             contender.prepare(folder, port),
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith(("PG", "DB_"))},
                 **contender.environment,
+                **collected,
                 **environment,
                 "PORT": str(port),
             },
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=reader,
             stderr=output,
             start_new_session=True,
         )
@@ -174,6 +182,28 @@ def started(contender: Contender, environment: Mapping[str, str], folder: Path) 
             yield Running(url, process.pid)
         finally:
             _stop(process)
+
+
+@contextlib.contextmanager
+def _reader() -> Iterator[int]:
+    """A pipe that somebody reads, as a container's runtime does: to write to it costs what it costs there."""
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        yield process.stdin.fileno()
+
+
+@contextlib.contextmanager
+def _collector(contender: Contender) -> Iterator[Mapping[str, str]]:
+    """What tells a contender who exports traces where to; nobody's cost but its own."""
+    if not contender.exports_traces:
+        yield {}
+        return
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-m", "ops.bench.collector", str(port)]) as process:
+        try:
+            yield {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+        finally:
+            process.terminate()
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -10,7 +10,8 @@ _GATHER_SECONDS: Final = 0.02  # lines gather so long and go out together: one w
 _STOP_SECONDS: Final = 2.0  # for what is queued at the end
 _ATOMIC_BYTES: Final = 4096  # Linux's PIPE_BUF: so much reaches a pipe whole, whichever process else writes to it
 
-WAITING_MOST_BYTES: Final = 8 * 2**20  # for a reader; at 400 bytes a line, some 20,000 lines
+WAITING_MOST_BYTES: Final = 8 * 2**20  # for a reader; at 450 bytes a line, some 18,000 lines
+RESERVE_BYTES: Final = 2**20  # beyond that, for lines that tell what was lost
 
 
 class LineWriter:
@@ -18,34 +19,52 @@ class LineWriter:
 
     Until its thread runs, each line is written on the spot: a process that is going to fork must have no thread.
 
+    Args:
+        descriptor: where to.
+        waiting_most_bytes: the bound on what waits.
+        is_shared: whether other processes write there too. Then lines go out in pieces that no other's can break.
+
     Attributes:
         dropped: lines that found no reader.
     """
 
-    def __init__(self, descriptor: int, waiting_most_bytes: int = WAITING_MOST_BYTES) -> None:
+    def __init__(
+        self, descriptor: int, waiting_most_bytes: int = WAITING_MOST_BYTES, *, is_shared: bool = False
+    ) -> None:
         self.dropped = 0
         self._descriptor = descriptor
         self._most_bytes = waiting_most_bytes
+        self._is_shared = is_shared
         self._lock = threading.Lock()
-        self._lines: list[bytes] = []
-        self._bytes = 0  # of lines that are queued or being written
+        # One buffer, not a list of lines: a line's memory is free at once, and the next one finds it in the cache.
+        self._waiting = bytearray()
+        self._writing_bytes = 0
         self._has_work = threading.Event()
         self._is_stopping = threading.Event()
         self._is_threaded = False
 
     def write(self, line: bytes) -> None:
         """Queues a line, which has to end in a line break; it may be called from any thread."""
-        if not self._is_threaded:
-            self._write([line])
-            return
-        with self._lock:
-            if self._bytes + len(line) > self._most_bytes:
+        if not self._take(line, self._most_bytes):
+            with self._lock:
                 self.dropped += 1
-                return
-            self._lines.append(line)
-            self._bytes += len(line)
-        if not self._has_work.is_set():
+
+    def offer(self, line: bytes) -> bool:
+        """Queues a line for which the reserve is kept, and says whether there was room; if not, none counts as lost."""
+        return self._take(line, self._most_bytes + RESERVE_BYTES)
+
+    def _take(self, line: bytes, most_bytes: int) -> bool:
+        if not self._is_threaded:
+            self._write(line)
+            return True
+        with self._lock:
+            waiting_bytes = len(self._waiting)
+            if waiting_bytes + self._writing_bytes + len(line) > most_bytes:
+                return False
+            self._waiting += line
+        if not waiting_bytes:
             self._has_work.set()
+        return True
 
     @contextmanager
     def threaded(self) -> Iterator[None]:
@@ -62,44 +81,30 @@ class LineWriter:
             thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
-        while True:
+        is_last = False
+        while not is_last:
             self._has_work.wait()
-            self._is_stopping.wait(_GATHER_SECONDS)
-            is_last = self._is_stopping.is_set()
+            is_last = self._is_stopping.wait(_GATHER_SECONDS)
             self._has_work.clear()
             with self._lock:
-                lines, self._lines = self._lines, []
+                lines, self._waiting = self._waiting, bytearray()
+                self._writing_bytes = len(lines)
             self._write(lines)
             with self._lock:
-                self._bytes -= sum(map(len, lines))
-            if is_last and not self._lines:
-                return
+                self._writing_bytes = 0
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _write(self, lines: bytes | bytearray) -> None:
         written = 0
         try:
-            for chunk, count in _chunks(lines):
-                _write_all(self._descriptor, chunk)
-                written += count
+            with memoryview(lines) as view:
+                while written < len(lines):
+                    written += os.write(self._descriptor, view[written : self._end_of_piece(lines, written)])
         except OSError:  # the reader is gone
             with self._lock:
-                self.dropped += len(lines) - written
+                self.dropped += lines.count(b"\n", written)
 
-
-def _chunks(lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Whole lines together, as many as a pipe takes in one piece, and how many those are."""
-    gathered: list[bytes] = []
-    size = 0
-    for line in lines:
-        if gathered and size + len(line) > _ATOMIC_BYTES:
-            yield b"".join(gathered), len(gathered)
-            gathered, size = [], 0
-        gathered.append(line)
-        size += len(line)
-    if gathered:
-        yield b"".join(gathered), len(gathered)
-
-
-def _write_all(descriptor: int, chunk: bytes) -> None:
-    while chunk:
-        chunk = chunk[os.write(descriptor, chunk) :]
+    def _end_of_piece(self, lines: bytes | bytearray, start: int) -> int:
+        """Where to end the next write: behind the last line break that fits, or amid a line that is longer."""
+        if not self._is_shared:
+            return len(lines)
+        return lines.rfind(b"\n", start, start + _ATOMIC_BYTES) + 1 or start + _ATOMIC_BYTES

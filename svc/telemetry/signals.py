@@ -1,0 +1,113 @@
+"""The signals together, from the first request to the last: logs, metrics and traces."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from opentelemetry.sdk.resources import Resource
+
+from svc import dsn
+from svc.batching import Trip, Watch
+from svc.proxies import Proxies
+from svc.routes import Handler
+from svc.settings import Settings
+from svc.telemetry import names, traces
+from svc.telemetry.edge import Edge
+from svc.telemetry.metrics import Metrics
+from svc.telemetry.traces import Sampler, Traces
+from svc.telemetry.writer import LineWriter
+
+
+class Signals:
+    """What the service is built with, so that it tells of itself.
+
+    Args:
+        settings: which of them, and how.
+        metrics: where to count.
+        traces: where spans go; None where they go nowhere.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, traces: Traces | None) -> None:
+        self._proxies = Proxies(settings.trusted_proxies)
+        self._sampler = Sampler(settings.traces.ratio, is_parent_based=settings.traces.is_parent_based)
+        self._metrics = metrics
+        self._traces = traces
+
+    def edge(self, inner: Handler) -> Handler:
+        """The edge around the service's own."""
+        return Edge(inner, self._proxies, self._metrics, self._sampler, self._traces)
+
+    def watch(self, operation: str, summary: str, sql: str) -> Watch:
+        """Who is told of the trips of an operation of the database: its name, its SQL in short, and its SQL."""
+        count = self._metrics.watch(operation)
+        if self._traces is None:
+            return count
+        record = self._traces.watch(summary, sql)
+
+        def watch(trip: Trip) -> None:
+            count(trip)
+            record(trip)
+
+        return watch
+
+    def watch_connections(self, in_use: Callable[[], int]) -> None:
+        """Looks at the number of connections that are at work."""
+        self._metrics.gauge(names.CONNECTIONS_IN_USE, in_use)
+
+
+class Silence:
+    """What the service is built with where it is to tell nothing."""
+
+    def edge(self, inner: Handler) -> Handler:
+        """The service's own edge."""
+        return inner
+
+    def watch(self, _operation: str, _summary: str, _sql: str) -> None:
+        """Nobody."""
+
+    def watch_connections(self, in_use: Callable[[], int]) -> None:
+        """Does not look."""
+
+
+@asynccontextmanager
+async def running(settings: Settings, output: LineWriter) -> AsyncIterator[Signals | Silence]:
+    """Tells meanwhile; what is left to be told at the end goes out first."""
+    if not settings.telemetry:
+        yield Silence()
+        return
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES add to this, and overrule it.
+    resource = Resource.create(
+        {"service.name": "clients-api", "service.version": settings.build, "host.name": socket.gethostname()}
+    )
+    async with AsyncExitStack() as stack:
+        sent = None
+        if settings.traces.protocol:
+            sent = await stack.enter_async_context(traces.running(settings.traces, resource, _database(settings)))
+        metrics = Metrics(output, _properties(resource))
+        await stack.enter_async_context(metrics.running(settings.metrics_seconds))
+        yield Signals(settings, metrics, sent)
+
+
+def _properties(resource: Resource) -> dict[str, str]:
+    """Who tells, for a document that reaches its log group without the rest of the log's."""
+    said = resource.attributes
+    found = {
+        names.BUILD: said["service.version"],
+        names.POD: said.get("k8s.pod.name", said["host.name"]),
+        names.NODE: said.get("k8s.node.name"),
+        names.CLUSTER: said.get("k8s.cluster.name"),
+    }
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _database(settings: Settings) -> dict[str, str]:
+    """Attributes of all spans of the database."""
+    named = dsn.parse(settings.database.dsn)
+    return {
+        names.DB_SYSTEM: "postgresql",
+        names.OLD_DB_SYSTEM: "postgresql",
+        names.DB_NAMESPACE: named.database,
+        names.OLD_DB_NAME: named.database,
+        names.SERVER_ADDRESS: named.parameters["host"],
+        names.SERVER_PORT: named.parameters["port"],
+    }
