@@ -60,7 +60,9 @@ class Metrics:
         self._dropped_told = 0
         self._process = _Process()
 
-    def count(self, route: str, method: str, status: int, latency_ms: float, *, is_probe: bool = False) -> None:
+    def count(  # noqa: PLR0917 - in the order of a log line
+        self, route: str, method: str, status: int, latency_ms: float, *, is_probe: bool, is_shed: bool
+    ) -> None:
         """Counts a request that has ended.
 
         Args:
@@ -69,6 +71,7 @@ class Metrics:
             status: of its answer.
             latency_ms: milliseconds.
             is_probe: a machine asked, so that it is no part of what is true of all requests.
+            is_shed: it was refused since too many wait.
         """
         key = route, method, status // 100
         ended = self._routes.get(key)
@@ -80,10 +83,8 @@ class Metrics:
             self._tell_route(ended)
         if status >= HTTPStatus.BAD_REQUEST and not is_probe:
             self._counts[names.FAULTS if status >= HTTPStatus.INTERNAL_SERVER_ERROR else names.ERRORS] += 1
-
-    def count_shed(self) -> None:
-        """Counts a request that was refused since too many wait."""
-        self._counts[names.SHED] += 1
+        if is_shed:
+            self._counts[names.SHED] += 1
 
     def watch(self, operation: str) -> Watch:
         """Who is to be told of this operation's trips to the database."""

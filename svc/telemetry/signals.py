@@ -13,6 +13,7 @@ from svc.routes import Handler
 from svc.settings import Settings
 from svc.telemetry import names, traces
 from svc.telemetry.edge import Edge
+from svc.telemetry.journal import Journal
 from svc.telemetry.metrics import Metrics
 from svc.telemetry.traces import Sampler, Traces
 from svc.telemetry.writer import LineWriter
@@ -24,18 +25,20 @@ class Signals:
     Args:
         settings: which of them, and how.
         metrics: where to count.
+        journal: where requests go that have ended.
         traces: where spans go; None where they go nowhere.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, traces: Traces | None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, journal: Journal, traces: Traces | None) -> None:
         self._proxies = Proxies(settings.trusted_proxies)
         self._sampler = Sampler(settings.traces.ratio, is_parent_based=settings.traces.is_parent_based)
         self._metrics = metrics
+        self._journal = journal
         self._traces = traces
 
     def edge(self, inner: Handler) -> Handler:
         """The edge around the service's own."""
-        return Edge(inner, self._proxies, self._metrics, self._sampler, self._traces)
+        return Edge(inner, self._proxies, self._metrics, self._journal, self._sampler, self._traces)
 
     def watch(self, operation: str, summary: str, sql: str) -> Watch:
         """Who is told of the trips of an operation of the database: its name, its SQL in short, and its SQL."""
@@ -85,7 +88,9 @@ async def running(settings: Settings, output: LineWriter) -> AsyncIterator[Signa
             sent = await stack.enter_async_context(traces.running(settings.traces, resource, _database(settings)))
         metrics = Metrics(output, _properties(resource))
         await stack.enter_async_context(metrics.running(settings.metrics_seconds))
-        yield Signals(settings, metrics, sent)
+        journal = Journal(metrics)
+        stack.callback(journal.tell)
+        yield Signals(settings, metrics, journal, sent)
 
 
 def _properties(resource: Resource) -> dict[str, str]:

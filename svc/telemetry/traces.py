@@ -27,6 +27,7 @@ from svc.batching import Trip, Watch
 from svc.messages import Request
 from svc.settings import TraceSettings
 from svc.telemetry import names
+from svc.telemetry.journal import METHODS, Entry
 
 _STOP_SECONDS: Final = 2.0  # for the last spans, whatever the collector does
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
@@ -110,44 +111,37 @@ class Traces:
         self._resource = resource
         self._database = database
 
-    def served(  # noqa: PLR0917 - as many as a request has
-        self,
-        request: Request,
-        context: SpanContext,
-        parent: SpanContext | None,
-        method: str,
-        status: int,
-        seconds: float,
-        more: Mapping[str, str | float],
-    ) -> None:
-        """Writes the span of a request that has just ended.
-
-        Args:
-            request: it.
-            context: its span's.
-            parent: the span that asked.
-            method: as the log has it.
-            status: of its answer.
-            seconds: how long it took.
-            more: attributes that others know.
-        """
+    def served(self, request: Request, entry: Entry, origin: Origin | None) -> None:
+        """Writes the span of a request that has just ended."""
+        assert entry.context is not None
+        is_known = entry.method in METHODS
         attributes: dict[str, Any] = {
-            names.HTTP_METHOD: method if method != "OTHER" else "_OTHER",
-            names.HTTP_STATUS: int(status),
+            names.HTTP_METHOD: entry.method if is_known else "_OTHER",
+            names.HTTP_STATUS: entry.status,
             names.URL_SCHEME: "http",
-            **more,
+            names.CLIENT_ADDRESS: entry.client,
+            names.QUEUE_SECONDS: entry.queue_seconds,
+            names.DATABASE_SECONDS: entry.database_seconds,
         }
-        name = method if method != "OTHER" else "HTTP"
+        name = entry.method if is_known else "HTTP"
         if request.has_route:
             name = f"{name} {request.route}"
             attributes[names.HTTP_ROUTE] = request.route
             attributes[names.URL_PATH] = request.rel_url.raw_path
         if (agent := request.headers.get("User-Agent")) is not None:
             attributes[names.USER_AGENT] = agent.encode(errors="backslashreplace").decode()
-        is_fault = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        is_fault = entry.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         if is_fault:
-            attributes[names.ERROR_TYPE] = type(request.error).__name__ if request.error else str(int(status))
-        self._write(name, SpanKind.SERVER, context, parent, seconds, attributes, _ERROR if is_fault else _FINE)
+            attributes[names.ERROR_TYPE] = type(entry.error).__name__ if entry.error else str(entry.status)
+        self._write(
+            name,
+            SpanKind.SERVER,
+            entry.context,
+            origin.parent if origin else None,
+            entry.seconds,
+            attributes,
+            _ERROR if is_fault else _FINE,
+        )
 
     def watch(self, summary: str, sql: str) -> Watch:
         """Who is to be told of trips with this statement.

@@ -43,25 +43,25 @@ class LineWriter:
         self._is_stopping = threading.Event()
         self._is_threaded = False
 
-    def write(self, line: bytes) -> None:
-        """Queues a line, which has to end in a line break; it may be called from any thread."""
-        if not self._take(line, self._most_bytes):
+    def write(self, lines: bytes, count: int = 1) -> None:
+        """Queues so many lines, each of which has to end in a line break; it may be called from any thread."""
+        if not self._take(lines, self._most_bytes):
             with self._lock:
-                self.dropped += 1
+                self.dropped += count
 
     def offer(self, line: bytes) -> bool:
         """Queues a line for which the reserve is kept, and says whether there was room; if not, none counts as lost."""
         return self._take(line, self._most_bytes + RESERVE_BYTES)
 
-    def _take(self, line: bytes, most_bytes: int) -> bool:
+    def _take(self, lines: bytes, most_bytes: int) -> bool:
         if not self._is_threaded:
-            self._write(line)
+            self._write(lines)
             return True
         with self._lock:
             waiting_bytes = len(self._waiting)
-            if waiting_bytes + self._writing_bytes + len(line) > most_bytes:
+            if waiting_bytes + self._writing_bytes + len(lines) > most_bytes:
                 return False
-            self._waiting += line
+            self._waiting += lines
         if not waiting_bytes:
             self._has_work.set()
         return True
