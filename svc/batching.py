@@ -147,7 +147,7 @@ class Batcher(Generic[Question, Answer]):
         answer, error, trip = await answered
         charged = account.get(None)
         if charged is not None:
-            charged.charge(trip, max(0.0, trip.sent - now))
+            charged.charge(trip, trip.sent - now)
         if error is not None:
             raise error
         return answer  # type: ignore[return-value]  # where there is no error, it is an Answer
@@ -223,7 +223,7 @@ class Batcher(Generic[Question, Answer]):
             answers = await self._send([question for question, _ in batch])
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is the callers' to see
             error = raised
-        trip = Trip(len(batch), sent, time.monotonic() - sent, max(0.0, sent - batch[0][1].since), error)
+        trip = Trip(len(batch), sent, time.monotonic() - sent, sent - batch[0][1].since, error)
         is_theirs = error is not None and not isinstance(error, ServiceError)
         if error is None:
             for (_, waiting), answer in zip(batch, answers, strict=True):

@@ -1,78 +1,40 @@
-"""Requests that have ended, each with a line in the log and a count in the metrics."""
+"""Requests that have ended: each gets a line in the log, a count in the metrics and, where it is sampled, a span."""
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
-from opentelemetry.trace import SpanContext
 
-from svc.batching import Trip
 from svc.errors import DatabaseBusy
 from svc.telemetry import logs, names
-from svc.telemetry.metrics import Metrics, milliseconds
+from svc.telemetry.entry import METHODS, PROBES, Entry
+from svc.telemetry.metrics import Metrics
+from svc.telemetry.traces import Traces
 
 # What is told of many requests in one go costs half of what it costs amid each: its code and data stay in the caches.
 _GATHER_MOST: Final = 64
 _GATHER_SECONDS: Final = 0.02
 
-# Asked every few seconds by machines: only what goes wrong with them is worth a line.
-_PROBES: Final = frozenset(("/healthz", "/readyz"))
-METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"))
 _COUNTED_METHODS: Final = frozenset(("GET", "HEAD", "POST"))
 
 
-class Entry:
-    """One request: what it spent on the database, and, once it has ended, all else that is told of it.
+class Journal:
+    """Gathers requests that have ended, a few milliseconds' worth, and tells of them together.
+
+    Args:
+        metrics: count them.
+        traces: take the spans of those that are sampled; None where there are none.
 
     Attributes:
-        context: of its span, where it is recorded.
-        seconds: from its head to its answer.
-        ended_at: the time of its end.
-        body_bytes: of its answer.
+        in_flight: requests that have not ended.
     """
 
-    __slots__ = (
-        *("method", "route", "status", "error", "body_bytes", "client", "request_id", "trace_id", "span_id", "context"),
-        *("seconds", "ended_at", "database_seconds", "queue_seconds", "batch_size"),
-    )
-
-    method: str
-    route: str
-    status: int
-    error: Exception | None
-    body_bytes: int
-    client: str
-    request_id: str
-    trace_id: str
-    span_id: str
-    context: SpanContext | None
-    seconds: float
-    ended_at: float
-    database_seconds: float
-    queue_seconds: float
-    batch_size: int
-
-    def __init__(self) -> None:
-        self.context = None
-        self.database_seconds = 0.0
-        self.queue_seconds = 0.0
-        self.batch_size = 0
-
-    def charge(self, trip: Trip, queue_seconds: float) -> None:
-        """See batching.Account."""
-        self.database_seconds += trip.seconds
-        self.queue_seconds += queue_seconds
-        self.batch_size = max(self.batch_size, trip.questions)
-        if self.context is not None:
-            trip.riders.append(self.context)
-
-
-class Journal:
-    """Gathers requests that have ended, a few milliseconds' worth, and tells of them together."""
-
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, traces: Traces | None) -> None:
+        self.in_flight = 0
         self._metrics = metrics
+        self._traces = traces
         self._entries: list[Entry] = []
         self._is_due = False
         self._loop = asyncio.get_running_loop()
@@ -94,42 +56,45 @@ class Journal:
     def tell(self) -> None:
         """Tells of all that were taken."""
         entries, self._entries = self._entries, []
-        records = []
+        self._logger.complete(self._records(entries))
+
+    def _records(self, entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+        """The lines' records, one at a time: their memory is free at once, and the next finds it in the cache."""
         for entry in entries:
-            method = entry.method if entry.method in METHODS else "OTHER"
-            duration_ms = milliseconds(entry.seconds)
-            is_probe = entry.route in _PROBES
-            self._metrics.count(
-                entry.route,
-                method if method in _COUNTED_METHODS else "OTHER",
-                entry.status,
-                duration_ms,
-                is_probe=is_probe,
-                is_shed=isinstance(entry.error, DatabaseBusy),
-            )
-            if is_probe and entry.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            request = entry.request
+            method, route, status, error = request.method, request.route, entry.status, request.error
+            if method not in METHODS:
+                method = "OTHER"
+            duration_ms = int(entry.seconds * 1e6) / 1e3
+            self._metrics.count(route, method if method in _COUNTED_METHODS else "OTHER", status, duration_ms)
+            if entry.is_sampled and self._traces is not None:
+                self._traces.served(entry)
+            # Of probes only what goes wrong is worth a line.
+            if route in PROBES and status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 continue
+            trace_id = request.trace_id
             # Written out, not by the catalogue's constants, for speed; a test compares the two.
             record: dict[str, Any] = {
                 "timestamp": logs.timestamp(entry.ended_at),
                 "level": "info",
-                "event": names.REQUEST,
+                "event": "request",
                 "method": method,
-                "route": entry.route,
-                "status": entry.status,
+                "route": route,
+                "status": status,
                 "duration_ms": duration_ms,
-                "database_ms": milliseconds(entry.database_seconds),
-                "queue_ms": milliseconds(entry.queue_seconds),
+                "database_ms": int(entry.database_seconds * 1e6) / 1e3,
+                "queue_ms": int(entry.queue_seconds * 1e6) / 1e3,
                 "batch_size": entry.batch_size,
                 "bytes": entry.body_bytes,
-                "request_id": entry.request_id,
-                "trace_id": entry.trace_id,
-                "xray_trace_id": f"1-{entry.trace_id[:8]}-{entry.trace_id[8:]}",
+                "request_id": request.id,
+                "trace_id": trace_id,
+                "xray_trace_id": f"1-{trace_id[:8]}-{trace_id[8:]}",
                 "span_id": entry.span_id,
-                "sampled": entry.context is not None,
+                "sampled": entry.is_sampled,
                 "client": entry.client,
             }
-            if entry.error is not None:
-                record["error"] = type(entry.error).__name__
-            records.append(record)
-        self._logger.complete(records)
+            if error is not None:
+                record[names.ERROR] = type(error).__name__
+                if isinstance(error, DatabaseBusy):
+                    self._metrics.shed += 1
+            yield record

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from typing import Final, TypeAlias
 
 import psutil
@@ -19,22 +18,34 @@ from aws_embedded_metrics.serializers.log_serializer import LogSerializer
 
 from svc.batching import Trip, Watch
 from svc.telemetry import names
+from svc.telemetry.entry import PROBES
 from svc.telemetry.writer import LineWriter
 
 SAMPLES_MOST: Final = 100  # values in an array
+
+_OUTCOMES_OF_CLASSES: Final = {4: names.ERRORS, 5: names.FAULTS}
+_OUTCOMES: Final = tuple(_OUTCOMES_OF_CLASSES.values())
 
 Values: TypeAlias = dict[str, list[float]]
 _Dimensions: TypeAlias = Sequence[dict[str, str]]
 
 
 class _Route:
-    """Requests of one route, method and status class, since they were last told of."""
+    """Requests of one route, method and status class.
 
-    __slots__ = ("dimensions", "latencies_ms", "requests")
+    Attributes:
+        dimensions: of their metrics.
+        outcome: the metric that counts them too; empty for none.
+        untold: how many of them could not be told of.
+        latencies_ms: of the others, since they were last told of.
+    """
 
-    def __init__(self, dimensions: _Dimensions) -> None:
+    __slots__ = ("dimensions", "latencies_ms", "outcome", "untold")
+
+    def __init__(self, dimensions: _Dimensions, outcome: str) -> None:
         self.dimensions = dimensions
-        self.requests = 0
+        self.outcome = outcome
+        self.untold = 0
         self.latencies_ms: list[float] = []
 
 
@@ -46,23 +57,25 @@ class Metrics:
     Args:
         output: takes the lines.
         properties: what each document says besides, for those who search the log.
+
+    Attributes:
+        shed: requests that were refused since too many wait, not yet told of.
     """
 
     def __init__(self, output: LineWriter, properties: Mapping[str, str]) -> None:
-        self.in_flight = 0
+        self.shed = 0
         self._output = output
         self._properties = properties
-        self._routes: dict[tuple[str, str, int], _Route] = {}
+        self._classes: dict[tuple[str, str, int], _Route] = {}
+        self._routes: dict[tuple[str, str, int], _Route] = {}  # the same, by status
         self._operations: dict[str, Values] = {}
-        self._gauges: dict[str, Callable[[], float]] = {names.IN_FLIGHT: lambda: self.in_flight}
+        self._gauges: dict[str, Callable[[], float]] = {}
         self._gauged: Values = {}
-        self._counts = Counter(dict.fromkeys((names.ERRORS, names.FAULTS, names.SHED), 0))
+        self._outcomes = Counter(dict.fromkeys(_OUTCOMES, 0))
         self._dropped_told = 0
         self._process = _Process()
 
-    def count(  # noqa: PLR0917 - in the order of a log line
-        self, route: str, method: str, status: int, latency_ms: float, *, is_probe: bool, is_shed: bool
-    ) -> None:
+    def count(self, route: str, method: str, status: int, latency_ms: float) -> None:
         """Counts a request that has ended.
 
         Args:
@@ -70,21 +83,27 @@ class Metrics:
             method: GET, HEAD, POST or OTHER.
             status: of its answer.
             latency_ms: milliseconds.
-            is_probe: a machine asked, so that it is no part of what is true of all requests.
-            is_shed: it was refused since too many wait.
         """
-        key = route, method, status // 100
-        ended = self._routes.get(key)
+        ended = self._routes.get((route, method, status))
         if ended is None:
-            ended = self._routes[key] = _Route(_route_dimensions(*key, is_probe=is_probe))
-        ended.requests += 1
+            ended = self._routes[route, method, status] = self._of_class(route, method, status // 100)
         ended.latencies_ms.append(latency_ms)
         if len(ended.latencies_ms) >= SAMPLES_MOST:
             self._tell_route(ended)
-        if status >= HTTPStatus.BAD_REQUEST and not is_probe:
-            self._counts[names.FAULTS if status >= HTTPStatus.INTERNAL_SERVER_ERROR else names.ERRORS] += 1
-        if is_shed:
-            self._counts[names.SHED] += 1
+
+    def _of_class(self, route: str, method: str, status_class: int) -> _Route:
+        key = route, method, status_class
+        if key not in self._classes:
+            values = {
+                names.ROUTE_DIMENSION: route,
+                names.METHOD_DIMENSION: method,
+                names.STATUS_DIMENSION: f"{status_class}xx",
+            }
+            # Probes are no part of what is true of all requests.
+            is_probe = route in PROBES
+            outcome = "" if is_probe else _OUTCOMES_OF_CLASSES.get(status_class, "")
+            self._classes[key] = _Route([values] if is_probe else [{}, values], outcome)
+        return self._classes[key]
 
     def watch(self, operation: str) -> Watch:
         """Who is to be told of this operation's trips to the database."""
@@ -131,8 +150,8 @@ class Metrics:
 
     def tell(self) -> None:
         """Writes all that is not yet told."""
-        for route in self._routes.values():
-            if route.requests:
+        for route in self._classes.values():
+            if route.latencies_ms or route.untold:
                 self._tell_route(route)
         for operation, values in self._operations.items():
             if values[names.BATCH_SIZES]:
@@ -140,10 +159,12 @@ class Metrics:
         self._tell_process()
 
     def _tell_route(self, route: _Route) -> None:
-        values: Values = {names.REQUESTS: [route.requests], names.LATENCY: route.latencies_ms}
-        if self._write(route.dimensions, values):
-            route.requests = 0
-        route.latencies_ms = []
+        latencies_ms, route.latencies_ms = route.latencies_ms, []
+        if route.outcome:
+            self._outcomes[route.outcome] += len(latencies_ms)
+        requests = route.untold + len(latencies_ms)
+        is_told = self._write(route.dimensions, {names.REQUESTS: [requests], names.LATENCY: latencies_ms})
+        route.untold = 0 if is_told else requests
 
     def _tell_operation(self, operation: str, values: Values) -> None:
         self._write([{names.OPERATION_DIMENSION: operation}], values)
@@ -151,10 +172,11 @@ class Metrics:
 
     def _tell_process(self) -> None:
         dropped = self._output.dropped
-        counts = {name: [float(count)] for name, count in self._counts.items()}
-        lost = {names.LOG_LINES_DROPPED: [float(dropped - self._dropped_told)]}
-        if self._write([{}], {**counts, **lost, **self._gauged, **self._process.look()}):
-            self._counts = Counter(dict.fromkeys(self._counts, 0))
+        counts = {**self._outcomes, names.SHED: self.shed, names.LOG_LINES_DROPPED: dropped - self._dropped_told}
+        values: Values = {name: [count] for name, count in counts.items()}
+        if self._write([{}], {**values, **self._gauged, **self._process.look()}):
+            self._outcomes = Counter(dict.fromkeys(_OUTCOMES, 0))
+            self.shed = 0
             self._dropped_told = dropped
         self._gauged = {}
 
@@ -184,15 +206,6 @@ def document(dimensions: _Dimensions, values: Mapping[str, list[float]], propert
 def milliseconds(seconds: float) -> float:
     """Seconds in milliseconds, to the microsecond."""
     return int(seconds * 1e6) / 1e3
-
-
-def _route_dimensions(route: str, method: str, status_class: int, *, is_probe: bool) -> _Dimensions:
-    values = {
-        names.ROUTE_DIMENSION: route,
-        names.METHOD_DIMENSION: method,
-        names.STATUS_DIMENSION: f"{status_class}xx",
-    }
-    return [values] if is_probe else [{}, values]
 
 
 def _no_values(*metrics: str) -> Values:

@@ -15,7 +15,8 @@ from svc.telemetry import names, traces
 from svc.telemetry.edge import Edge
 from svc.telemetry.journal import Journal
 from svc.telemetry.metrics import Metrics
-from svc.telemetry.traces import Sampler, Traces
+from svc.telemetry.origin import Sampler
+from svc.telemetry.traces import Traces
 from svc.telemetry.writer import LineWriter
 
 
@@ -23,22 +24,22 @@ class Signals:
     """What the service is built with, so that it tells of itself.
 
     Args:
-        settings: which of them, and how.
+        settings: whose word is taken, and which traces are recorded.
         metrics: where to count.
-        journal: where requests go that have ended.
         traces: where spans go; None where they go nowhere.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, journal: Journal, traces: Traces | None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, traces: Traces | None) -> None:
         self._proxies = Proxies(settings.trusted_proxies)
         self._sampler = Sampler(settings.traces.ratio, is_parent_based=settings.traces.is_parent_based)
         self._metrics = metrics
-        self._journal = journal
         self._traces = traces
+        self.journal = Journal(metrics, traces)
+        metrics.gauge(names.IN_FLIGHT, lambda: self.journal.in_flight)
 
     def edge(self, inner: Handler) -> Handler:
         """The edge around the service's own."""
-        return Edge(inner, self._proxies, self._metrics, self._journal, self._sampler, self._traces)
+        return Edge(inner, self._proxies, self._sampler if self._traces else None, self.journal)
 
     def watch(self, operation: str, summary: str, sql: str) -> Watch:
         """Who is told of the trips of an operation of the database: its name, its SQL in short, and its SQL."""
@@ -88,9 +89,9 @@ async def running(settings: Settings, output: LineWriter) -> AsyncIterator[Signa
             sent = await stack.enter_async_context(traces.running(settings.traces, resource, _database(settings)))
         metrics = Metrics(output, _properties(resource))
         await stack.enter_async_context(metrics.running(settings.metrics_seconds))
-        journal = Journal(metrics)
-        stack.callback(journal.tell)
-        yield Signals(settings, metrics, journal, sent)
+        signals = Signals(settings, metrics, sent)
+        stack.callback(signals.journal.tell)
+        yield signals
 
 
 def _properties(resource: Resource) -> dict[str, str]:

@@ -1,100 +1,53 @@
-"""Traces: whose trace a request is part of, which are recorded, and their spans' way to a collector.
+"""Traces: a span for each request that is sampled, and for each batch that served one, on their way to a collector.
 
-A span is written when it has ended, as the SDK's ReadableSpan, straight to its batch processor: a tracer's span costs
-ten times as much to make, and nobody adds to ours while they last. A request that is not recorded has no span at all.
+A request that is not sampled has no span at all. A span is written once it has ended, as the protocol's own message,
+straight to the SDK's batch processor: to make it by a tracer, and to have the SDK encode it, costs six times as much,
+and nobody adds to ours while they last.
 """
 
 import asyncio
 import random
-import re
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
-from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from svc import __version__
 from svc.batching import Trip, Watch
-from svc.messages import Request
 from svc.settings import TraceSettings
 from svc.telemetry import names
-from svc.telemetry.journal import METHODS, Entry
+from svc.telemetry.entry import METHODS, Entry
 
 _STOP_SECONDS: Final = 2.0  # for the last spans, whatever the collector does
-_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
-_SCOPE: Final = InstrumentationScope("clients-api", __version__)
-_ERROR: Final = Status(StatusCode.ERROR)
-_FINE: Final = Status(StatusCode.UNSET)
+_TEXT_MOST_CHARACTERS: Final = 256  # of an attribute that a caller wrote
 
-_W3C: Final = TraceContextTextMapPropagator()
-# https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
-_XRAY_ROOT: Final = re.compile(r"\bRoot=1-([0-9a-f]{8})-([0-9a-f]{24})\b")
-_XRAY_PARENT: Final = re.compile(r"\bParent=([0-9a-f]{16})\b")
-_XRAY_SAMPLED: Final = re.compile(r"\bSampled=([01])\b")
+_FLAGS: Final = TraceFlags.SAMPLED | SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
+_FLAGS_REMOTE: Final = _FLAGS | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK  # where the parent is another's
+
+_Encode = Callable[[Sequence["_Ended"]], ExportTraceServiceRequest]
 
 
-class Origin:
-    """Where a request says that its trace began.
+class _Ended:
+    """A span as the SDK's batch processor queues it: all that it looks at is whether the span is sampled."""
 
-    Attributes:
-        trace_id: 32 hexadecimal digits.
-        parent: the span that asked, where it is known.
-        is_sampled: whether that one is recorded, where it says so.
-    """
+    __slots__ = ("message",)
 
-    __slots__ = ("is_sampled", "parent", "trace_id")
+    context: Final = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
-    def __init__(self, trace_id: str, parent: SpanContext | None, is_sampled: bool | None) -> None:
-        self.trace_id = trace_id
-        self.parent = parent
-        self.is_sampled = is_sampled
-
-
-def origin(headers: Mapping[str, str]) -> Origin | None:
-    """What the headers say, in W3C's words or X-Ray's; None where they say nothing that can be understood."""
-    parent = trace.get_current_span(_W3C.extract(headers)).get_span_context()
-    if parent.is_valid:
-        return Origin(f"{parent.trace_id:032x}", parent, parent.trace_flags.sampled)
-    said = headers.get("X-Amzn-Trace-Id", "")
-    root, asked_by, sampled = _XRAY_ROOT.search(said), _XRAY_PARENT.search(said), _XRAY_SAMPLED.search(said)
-    if root is None or (trace_id := root[1] + root[2]) == "0" * 32:
-        return None
-    is_sampled = None if sampled is None else sampled[1] == "1"
-    if asked_by is None:
-        return Origin(trace_id, None, is_sampled)
-    context = SpanContext(int(trace_id, 16), int(asked_by[1], 16), True, TraceFlags(bool(is_sampled)))
-    return Origin(trace_id, context, is_sampled)
-
-
-class Sampler:
-    """Decides which traces are recorded, as OTEL_TRACES_SAMPLER says.
-
-    Args:
-        ratio: of the traces that begin here.
-        is_parent_based: whether those that began elsewhere are recorded just where they were recorded there.
-    """
-
-    def __init__(self, ratio: float, *, is_parent_based: bool) -> None:
-        # As the SDK's TraceIdRatioBased: the id's last 64 bits are below a share of all. Digits of one length sort as
-        # their numbers do, and all of them come before g.
-        bound = round(ratio * 2**64)
-        self._bound = f"{bound:016x}" if bound < 2**64 else "g"
-        self._is_parent_based = is_parent_based
-
-    def wants(self, trace_id: str, origin: Origin | None = None) -> bool:
-        """Whether to record this trace, of 32 hexadecimal digits."""
-        if origin is not None and self._is_parent_based and origin.is_sampled is not None:
-            return origin.is_sampled
-        return trace_id[16:] < self._bound
+    def __init__(self, message: Span) -> None:
+        self.message = message
 
 
 class Traces:
@@ -102,46 +55,49 @@ class Traces:
 
     Args:
         processor: takes them.
-        resource: says who they are from.
         database: attributes of all spans of the database.
     """
 
-    def __init__(self, processor: SpanProcessor, resource: Resource, database: Mapping[str, str]) -> None:
+    def __init__(self, processor: BatchSpanProcessor, database: Mapping[str, str]) -> None:
         self._processor = processor
-        self._resource = resource
         self._database = database
 
-    def served(self, request: Request, entry: Entry, origin: Origin | None) -> None:
-        """Writes the span of a request that has just ended."""
-        assert entry.context is not None
-        is_known = entry.method in METHODS
-        attributes: dict[str, Any] = {
-            names.HTTP_METHOD: entry.method if is_known else "_OTHER",
-            names.HTTP_STATUS: entry.status,
-            names.URL_SCHEME: "http",
-            names.CLIENT_ADDRESS: entry.client,
-            names.QUEUE_SECONDS: entry.queue_seconds,
-            names.DATABASE_SECONDS: entry.database_seconds,
-        }
-        name = entry.method if is_known else "HTTP"
+    def served(self, entry: Entry) -> None:
+        """Writes the span of a request that has ended."""
+        request, origin = entry.request, entry.origin
+        is_known = request.method in METHODS
+        name = request.method if is_known else "HTTP"
+        attributes = [
+            _attribute(names.HTTP_METHOD, request.method if is_known else "_OTHER"),
+            _attribute(names.HTTP_STATUS, entry.status),
+            _attribute(names.URL_SCHEME, "http"),
+            _attribute(names.CLIENT_ADDRESS, entry.client),
+        ]
+        if (agent := request.headers.get("User-Agent")) is not None:
+            attributes.append(_attribute(names.USER_AGENT, _text(agent)))
         if request.has_route:
             name = f"{name} {request.route}"
-            attributes[names.HTTP_ROUTE] = request.route
-            attributes[names.URL_PATH] = request.rel_url.raw_path
-        if (agent := request.headers.get("User-Agent")) is not None:
-            attributes[names.USER_AGENT] = agent.encode(errors="backslashreplace").decode()
-        is_fault = entry.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        if is_fault:
-            attributes[names.ERROR_TYPE] = type(entry.error).__name__ if entry.error else str(entry.status)
-        self._write(
+            attributes.append(_attribute(names.HTTP_ROUTE, request.route))
+        span = _span(
             name,
-            SpanKind.SERVER,
-            entry.context,
-            origin.parent if origin else None,
+            Span.SPAN_KIND_SERVER,
+            request.trace_id,
+            entry.span_id,
+            origin.parent_id if origin else "",
+            entry.ended_at,
             entry.seconds,
             attributes,
-            _ERROR if is_fault else _FINE,
         )
+        if request.has_route:
+            span.attributes.add(key=names.URL_PATH).value.string_value = _text(request.rel_url.raw_path)
+        span.attributes.add(key=names.QUEUE_SECONDS).value.double_value = entry.queue_seconds
+        span.attributes.add(key=names.DATABASE_SECONDS).value.double_value = entry.database_seconds
+        span.flags = _FLAGS_REMOTE if origin else _FLAGS
+        if origin is not None:
+            span.trace_state = origin.state
+        if entry.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            _mark(span, type(request.error).__name__ if request.error else str(entry.status))
+        self._processor.on_end(_Ended(span))  # type: ignore[arg-type]  # see _Ended
 
     def watch(self, summary: str, sql: str) -> Watch:
         """Who is to be told of trips with this statement.
@@ -159,76 +115,96 @@ class Traces:
             names.DB_QUERY: sql,
             names.OLD_DB_STATEMENT: sql,
         }
+        attributes = b"".join(_attribute(name, value) for name, value in known.items())
 
         def watch(trip: Trip) -> None:
             if trip.riders:
-                self._rode(trip, summary, known)
+                self._rode(trip, summary, attributes)
 
         return watch
 
-    def _rode(self, trip: Trip, summary: str, known: Mapping[str, str]) -> None:
-        """Writes the span of a batch: a child of the first request that is recorded, and linked to all that are."""
-        first: SpanContext = trip.riders[0]
-        attributes: dict[str, Any] = dict(known)
-        if trip.questions > 1:
-            attributes[names.DB_BATCH_SIZE] = trip.questions
-        if trip.error is not None:
-            attributes[names.ERROR_TYPE] = type(trip.error).__name__
-            refusal = getattr(trip.error.__cause__ or trip.error, "sqlstate", None)
-            if refusal is not None:
-                attributes[names.DB_STATUS] = refusal
-        self._write(
+    def _rode(self, trip: Trip, summary: str, attributes: bytes) -> None:
+        """Writes the span of a batch: a child of the first request that is sampled, and linked to all that are."""
+        riders: Sequence[Entry] = trip.riders
+        first = riders[0]
+        ended_at = time.time() - (time.monotonic() - trip.sent - trip.seconds)
+        span = _span(
             summary,
-            SpanKind.CLIENT,
-            SpanContext(first.trace_id, random.getrandbits(64) or 1, False, _SAMPLED, first.trace_state),
-            first,
+            Span.SPAN_KIND_CLIENT,
+            first.request.trace_id,
+            f"{random.getrandbits(64) or 1:016x}",
+            first.span_id,
+            ended_at,
             trip.seconds,
-            attributes,
-            _FINE if trip.error is None else _ERROR,
-            [Link(rider) for rider in trip.riders],
+            [attributes],
         )
-
-    def _write(  # noqa: PLR0917 - as many as a span has
-        self,
-        name: str,
-        kind: SpanKind,
-        context: SpanContext,
-        parent: SpanContext | None,
-        seconds: float,
-        attributes: Mapping[str, Any],
-        status: Status,
-        links: Sequence[Link] = (),
-    ) -> None:
-        ended = time.time_ns()
-        self._processor.on_end(
-            ReadableSpan(
-                name=name,
-                context=context,
-                parent=parent,
-                resource=self._resource,
-                attributes=attributes,
-                links=links,
-                kind=kind,
-                status=status,
-                start_time=ended - int(seconds * 1e9),
-                end_time=ended,
-                instrumentation_scope=_SCOPE,
+        span.flags = _FLAGS
+        for rider in riders:
+            span.links.add(
+                trace_id=bytes.fromhex(rider.request.trace_id), span_id=bytes.fromhex(rider.span_id), flags=_FLAGS
             )
-        )
+        if trip.questions > 1:
+            span.attributes.add(key=names.DB_BATCH_SIZE).value.int_value = trip.questions
+        if trip.error is not None:
+            _mark(span, type(trip.error).__name__)
+            sqlstate = getattr(trip.error.__cause__ or trip.error, "sqlstate", None)
+            if sqlstate is not None:
+                span.attributes.add(key=names.DB_STATUS).value.string_value = sqlstate
+        self._processor.on_end(_Ended(span))  # type: ignore[arg-type]  # see _Ended
 
 
-def begin(trace_id: str, span_id: str, origin: Origin | None) -> SpanContext:
-    """The context of a span that is recorded."""
-    state = origin.parent.trace_state if origin is not None and origin.parent is not None else None
-    return SpanContext(int(trace_id, 16), int(span_id, 16), False, _SAMPLED, state)
+def _span(  # noqa: PLR0917 - as many as a span has
+    name: str,
+    kind: Span.SpanKind.ValueType,
+    trace_id: str,
+    span_id: str,
+    parent_id: str,
+    ended_at: float,
+    seconds: float,
+    attributes: Sequence[bytes],
+) -> Span:
+    ended_ns = int(ended_at * 1e9)
+    span = Span(
+        name=name,
+        kind=kind,
+        trace_id=bytes.fromhex(trace_id),
+        span_id=bytes.fromhex(span_id),
+        parent_span_id=bytes.fromhex(parent_id),
+        start_time_unix_nano=ended_ns - int(seconds * 1e9),
+        end_time_unix_nano=ended_ns,
+    )
+    span.MergeFromString(b"".join(attributes))
+    return span
+
+
+@lru_cache(maxsize=1024)  # most spans say what others said
+def _attribute(name: str, value: str | int) -> bytes:
+    """A span that has this attribute and nothing else, to be merged into others."""
+    span = Span()
+    found = span.attributes.add(key=name).value
+    if isinstance(value, str):
+        found.string_value = value
+    else:
+        found.int_value = value
+    attribute: bytes = span.SerializeToString()
+    return attribute
+
+
+def _mark(span: Span, error: str) -> None:
+    span.status.code = Status.STATUS_CODE_ERROR
+    span.attributes.add(key=names.ERROR_TYPE).value.string_value = error
+
+
+def _text(said: str) -> str:
+    return said[:_TEXT_MOST_CHARACTERS].encode(errors="backslashreplace").decode()
 
 
 @asynccontextmanager
 async def running(settings: TraceSettings, resource: Resource, database: Mapping[str, str]) -> AsyncIterator[Traces]:
     """Sends spans to the collector meanwhile; at the end, within a bound, those that are left."""
-    processor = BatchSpanProcessor(_exporter(settings.protocol))
+    processor = BatchSpanProcessor(_exporter(settings.protocol, _encoder(resource)))
     try:
-        yield Traces(processor, resource, database)
+        yield Traces(processor, database)
     finally:
         # Its own shutdown waits as long as the collector lets it.
         stopping = threading.Thread(target=processor.shutdown, name="traces-stop", daemon=True)
@@ -236,12 +212,29 @@ async def running(settings: TraceSettings, resource: Resource, database: Mapping
         await asyncio.to_thread(stopping.join, _STOP_SECONDS)
 
 
-def _exporter(protocol: str) -> SpanExporter:
+def _encoder(resource: Resource) -> _Encode:
+    """Puts spans into the envelope that the SDK would put them in."""
+    scope = InstrumentationScope("clients-api", __version__)
+    envelope = encode_spans([ReadableSpan("", _Ended.context, resource=resource, instrumentation_scope=scope)])
+    del envelope.resource_spans[0].scope_spans[0].spans[:]
+
+    def encode(spans: Sequence[_Ended]) -> ExportTraceServiceRequest:
+        request = ExportTraceServiceRequest()
+        request.CopyFrom(envelope)
+        request.resource_spans[0].scope_spans[0].spans.extend([span.message for span in spans])
+        return request
+
+    return encode
+
+
+def _exporter(protocol: str, encode: _Encode) -> SpanExporter:
     # Only the one that is used is loaded: gRPC's takes 30 MB.
+    module: Any
     if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415
-
-        return grpc.OTLPSpanExporter()
-    from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415
-
-    return http.OTLPSpanExporter()
+        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as module  # noqa: PLC0415
+    else:
+        from opentelemetry.exporter.otlp.proto.http import trace_exporter as module  # noqa: PLC0415
+    # Neither exporter has a place for it. This is the name by which both encode, and there are no other spans here.
+    module.encode_spans = encode
+    exporter: SpanExporter = module.OTLPSpanExporter()
+    return exporter
