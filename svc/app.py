@@ -23,7 +23,7 @@ async def build(settings: Settings, lifecycle: Lifecycle, signals: Signals | Sil
         signals.watch_connections(lambda: connected.in_use)
         store = Store(connected, settings.database, signals.watch)
         edge = Edge(_routes(Endpoints(store), Health(store, lifecycle, settings.build), Docs()))
-        yield Server(signals.edge(edge), lifecycle)
+        yield Server(signals.edge(edge), signals.request, lifecycle)
 
 
 def _routes(clients: Endpoints, health: Health, docs: Docs) -> Routes:

@@ -69,12 +69,19 @@ def _not_http(error: BaseException | None) -> problems.BadRequest:
 
 
 class Server(web.Server):
-    """Makes a Connection for each TCP connection, and a Request for each request."""
+    """Makes a Connection for each TCP connection.
 
-    def __init__(self, handler: Any, lifecycle: Lifecycle) -> None:
+    Args:
+        handler: answers requests.
+        request: what they are made as.
+        lifecycle: says whether connections may be kept.
+    """
+
+    def __init__(self, handler: Any, request: type[Request], lifecycle: Lifecycle) -> None:
         if HttpRequestParser.__module__ != "aiohttp._http_parser":
             raise RuntimeError("aiohttp's C parser is missing; its Python one is slower and has had more holes")
         super().__init__(handler, request_factory=self._request)
+        self._made_as = request
         self._lifecycle = lifecycle
 
     def __call__(self) -> Connection:
@@ -97,4 +104,4 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> Request:
-        return Request(self._lifecycle, message, payload, protocol, writer, task, self._loop)
+        return self._made_as(self._lifecycle, message, payload, protocol, writer, task, self._loop)

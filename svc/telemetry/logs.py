@@ -31,7 +31,7 @@ def configure(writer: LineWriter, *, readable: bool) -> None:
             record[names.EXCEPTION] = _traceback(error if isinstance(error, BaseException) else sys.exc_info()[1])
         # The first fields first: people read these lines too.
         first = {
-            names.TIMESTAMP: timestamp(time.time()),
+            names.TIMESTAMP: timestamp(time.time_ns() // 1_000_000),
             names.LEVEL: _LEVELS.get(level, level),
             names.EVENT: record.pop(names.EVENT),
         }
@@ -88,7 +88,7 @@ class _Bridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             fields = {
-                names.TIMESTAMP: timestamp(record.created),
+                names.TIMESTAMP: timestamp(int(record.created * 1000)),
                 names.LEVEL: record.levelname.lower(),
                 names.EVENT: names.LIBRARY,
                 names.LOGGER: record.name,
@@ -138,12 +138,8 @@ def _traceback(error: BaseException | None) -> str:
     return f"{text[:_TRACEBACK_END_CHARACTERS]}\n[…]\n{text[-_TRACEBACK_END_CHARACTERS:]}"
 
 
-def timestamp(seconds: float) -> str:
-    """The time, of seconds since 1970, as each line has it."""
-    return _timestamp(int(seconds * 1000))
-
-
 @lru_cache(maxsize=2)  # under load, dozens of lines share a millisecond
-def _timestamp(milliseconds: int) -> str:
+def timestamp(milliseconds: int) -> str:
+    """The time, of milliseconds since 1970, as each line has it."""
     seconds, rest = divmod(milliseconds, 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"

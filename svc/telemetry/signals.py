@@ -8,11 +8,13 @@ from opentelemetry.sdk.resources import Resource
 
 from svc import dsn
 from svc.batching import Trip, Watch
+from svc.messages import Request
 from svc.proxies import Proxies
 from svc.routes import Handler
 from svc.settings import Settings
 from svc.telemetry import names, traces
 from svc.telemetry.edge import Edge
+from svc.telemetry.entry import Entry
 from svc.telemetry.journal import Journal
 from svc.telemetry.metrics import Metrics
 from svc.telemetry.origin import Sampler
@@ -30,14 +32,16 @@ class Signals:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, traces: Traces | None) -> None:
-        self._proxies = Proxies(settings.trusted_proxies)
+        self._proxies = Proxies(settings.trusted_proxies) if settings.trusted_proxies else None
         self._sampler = Sampler(settings.traces.ratio, is_parent_based=settings.traces.is_parent_based)
         self._metrics = metrics
         self._traces = traces
         self.journal = Journal(metrics, traces)
         metrics.gauge(names.IN_FLIGHT, lambda: self.journal.in_flight)
 
-    def edge(self, inner: Handler) -> Handler:
+    request = Entry
+
+    def edge(self, inner: Handler) -> Edge:
         """The edge around the service's own."""
         return Edge(inner, self._proxies, self._sampler if self._traces else None, self.journal)
 
@@ -61,6 +65,8 @@ class Signals:
 
 class Silence:
     """What the service is built with where it is to tell nothing."""
+
+    request = Request
 
     def edge(self, inner: Handler) -> Handler:
         """The service's own edge."""
