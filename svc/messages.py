@@ -26,6 +26,7 @@ class Request(web.BaseRequest):
     """A request, with its id.
 
     Attributes:
+        peer: the address at the other end of its connection; empty where it has none.
         trace_id: of the trace that it is part of, 32 hexadecimal digits.
         id: the caller's X-Request-Id where it is sane, else its trace's.
         route: the template of its path, such as `/get/{id}`, once it is found.
@@ -41,9 +42,10 @@ class Request(web.BaseRequest):
     error: Exception | None = None
     traceresponse: str = ""
 
-    def __init__(self, lifecycle: Lifecycle, *parts: Any) -> None:
+    def __init__(self, lifecycle: Lifecycle, peer: str, *parts: Any) -> None:
         super().__init__(*parts, client_max_size=BODY_MAX_BYTES)
         self._lifecycle = lifecycle
+        self.peer = peer
         given = self.headers.get(_X_REQUEST_ID)
         self.trace_id = f"{random.getrandbits(128):032x}"
         self.id = given if given and _REQUEST_ID.fullmatch(given) else self.trace_id

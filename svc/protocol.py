@@ -26,9 +26,19 @@ KEEPALIVE_SECONDS: Final = 75.0
 
 
 class Connection(web.RequestHandler):
-    """One TCP connection."""
+    """One TCP connection.
 
-    __slots__ = ()
+    Attributes:
+        peer: the address at its other end; empty where it has none.
+    """
+
+    __slots__ = ("peer",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes a new connection."""
+        super().connection_made(transport)
+        address = transport.get_extra_info("peername")
+        self.peer = str(address[0]) if isinstance(address, tuple) else ""
 
     def _make_error_handler(self, err_info: Any) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         # What is not HTTP goes the way of all requests, so that it is answered and told of as they are.
@@ -100,8 +110,9 @@ class Server(web.Server):
         self,
         message: RawRequestMessage,
         payload: StreamReader,
-        protocol: web.RequestHandler,
+        connection: web.RequestHandler,
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> Request:
-        return self._made_as(self._lifecycle, message, payload, protocol, writer, task, self._loop)
+        assert isinstance(connection, Connection)
+        return self._made_as(self._lifecycle, connection.peer, message, payload, connection, writer, task, self._loop)

@@ -13,16 +13,16 @@ class Proxies:
 
     def __init__(self, trusted: Sequence[Network]) -> None:
         self._trusted = tuple(trusted)
-        self._is_trusted = lru_cache(maxsize=1024)(self._look_up)
+        self._remembered = lru_cache(maxsize=1024)(self._look_up)
 
     def trusts(self, address: str) -> bool:
         """Whether the address is one of ours."""
-        return bool(self._trusted) and self._is_trusted(address)
+        return self._remembered(address)
 
     def client(self, request: Request) -> str:
         """The caller's address: the nearest one that is not a trusted proxy's; empty where the socket has none."""
-        address = request.remote or ""
-        if not self._trusted or not self._is_trusted(address):
+        address = request.peer
+        if not self.trusts(address):
             return address
         told = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
         for hop in reversed([hop.strip() for hop in told]):
@@ -30,7 +30,7 @@ class Proxies:
                 address = str(ip_address(hop))
             except ValueError:  # whoever wrote it, no proxy of ours: what lies behind it is not to be believed
                 return address
-            if not self._is_trusted(address):
+            if not self.trusts(address):
                 return address
         return address
 

@@ -33,7 +33,7 @@ class Edge:
         """The inner edge's answer."""
         started = time.perf_counter()
         if self._proxies is None:
-            request.begin(request.remote or "", None)
+            request.begin(request.peer, None)
         else:
             self._look_behind(request, self._proxies)
         if self._sampler is not None and self._sampler.wants(request.trace_id, request.origin):
@@ -59,8 +59,8 @@ class Edge:
 
     def _look_behind(self, request: Entry, proxies: Proxies) -> None:
         """Takes a trusted proxy's word: for who called, and for whose trace this is where it is one of ours too."""
-        request.client = proxies.client(request)
-        if proxies.trusts(request.client):
-            request.origin = origin.find(request.headers)
-            if request.origin is not None:
-                request.join(request.origin.trace_id)
+        client = proxies.client(request)
+        began = origin.find(request.headers) if proxies.trusts(client) else None
+        if began is not None:
+            request.join(began.trace_id)
+        request.begin(client, began)

@@ -63,6 +63,7 @@ class Entry(Request):
         """See batching.Account."""
         self.database_seconds += trip.seconds
         self.queue_seconds += queue_seconds
-        self.batch_size = max(self.batch_size, trip.questions)
+        if trip.questions > self.batch_size:  # noqa: PLR1730 - max() costs 0.1 µs
+            self.batch_size = trip.questions
         if self.is_sampled:
             trip.riders.append(self)
