@@ -22,11 +22,12 @@ async def build(settings: Settings, lifecycle: Lifecycle, signals: Signals | Sil
     async with database.connect(settings.database) as connected:
         signals.watch_connections(lambda: connected.in_use)
         store = Store(connected, settings.database, signals.watch)
-        edge = Edge(_routes(Endpoints(store), Health(store, lifecycle, settings.build), Docs()))
+        edge = Edge(routes(Endpoints(store), Health(store, lifecycle, settings.build), Docs()))
         yield Server(signals.edge(edge), signals.request, lifecycle)
 
 
-def _routes(clients: Endpoints, health: Health, docs: Docs) -> Routes:
+def routes(clients: Endpoints, health: Health, docs: Docs) -> Routes:
+    """Which path leads where."""
     return Routes(
         {
             "/getall": {"GET": clients.getall},

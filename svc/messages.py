@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
 from aiohttp import HttpVersion10, hdrs, web
-from multidict import istr
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from svc.errors import ServiceError
 from svc.lifecycle import Lifecycle
@@ -19,6 +19,7 @@ BODY_MAX_BYTES: Final = 16 * 1024  # name and money at their longest, escaped, a
 
 _X_REQUEST_ID: Final = istr("X-Request-Id")  # in the form that headers are looked up by
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 
 
@@ -49,6 +50,11 @@ class Request(web.BaseRequest):
         given = self.headers.get(_X_REQUEST_ID)
         self.trace_id = f"{random.getrandbits(128):032x}"
         self.id = given if given and _REQUEST_ID.fullmatch(given) else self.trace_id
+
+    def refuse(self, refusal: ServiceError) -> None:
+        """Notes that it is not valid HTTP, and why."""
+        self.refusal = refusal
+        self._headers = _NO_HEADERS  # of which aiohttp makes a dict, that lacks their methods
 
     def join(self, trace_id: str) -> None:
         """Makes it part of a trace that began before it."""

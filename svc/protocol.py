@@ -45,7 +45,7 @@ class Connection(web.RequestHandler):
         edge: Any = self._request_handler
 
         async def refuse(request: Request) -> Response:
-            request.refusal = _not_http(err_info.exc)
+            request.refuse(_not_http(err_info.exc))
             response: Response = await edge(request)
             return response
 

@@ -16,9 +16,13 @@ class Routes:
 
     A template may end in one parameter, which takes one segment; it reaches the handler as `request.tail`.
     A path that has GET has HEAD too.
+
+    Attributes:
+        templates: all of them.
     """
 
     def __init__(self, table: Mapping[str, Mapping[str, Handler]]) -> None:
+        self.templates = tuple(table)
         self._exact: dict[str, _Route] = {}
         self._below: dict[str, _Route] = {}
         for template, methods in table.items():

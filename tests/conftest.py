@@ -2,12 +2,14 @@
 
 import asyncio
 import itertools
+import json
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import asyncpg
 import pytest
@@ -19,6 +21,9 @@ from svc.lifecycle import Lifecycle
 from svc.local import LocalPostgres
 from svc.messages import Request
 from svc.settings import DatabaseSettings, Settings
+from svc.telemetry import logs, signals
+from svc.telemetry.writer import LineWriter
+from tests.lacking import lacking
 from tests.process import Service
 
 Client: TypeAlias = TestClient[Request, None]
@@ -26,8 +31,8 @@ Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SERVICE_ROLE = "clients_service"
 
 # A developer's own settings are not the tests'.
-OWN = ("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "TRUSTED_PROXIES")
-for name in [n for n in os.environ if n.startswith(("DB_", "PG")) or n in OWN]:
+OWN = ("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "METRICS_INTERVAL", "TRUSTED_PROXIES")
+for name in [n for n in os.environ if n.startswith(("DB_", "OTEL_", "PG")) or n in OWN]:
     del os.environ[name]
 
 
@@ -70,6 +75,12 @@ class Databases:
         connection = await asyncpg.connect(self.postgres.dsn())
         await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         await connection.close()
+
+
+@pytest.fixture
+def needs_wrk() -> None:
+    if not shutil.which("wrk"):
+        lacking("wrk is missing (on Debian: apt install wrk)")
 
 
 @pytest.fixture
@@ -125,14 +136,57 @@ def lifecycle() -> Lifecycle:
     return Lifecycle()
 
 
+class Log:
+    """Where the service logs that runs in the tests' own process."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.writer = LineWriter(self._file.fileno())
+        self._read_to = 0
+        self.take()
+
+    def take(self) -> None:
+        """Logging goes here from now on."""
+        logs.configure(self.writer, readable=False)
+
+    def read(self) -> list[dict[str, Any]]:
+        """The lines since the last look."""
+        text = os.pread(self._file.fileno(), 2**30, self._read_to)
+        self._read_to += len(text)
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="session", name="session_log")
+def make_session_log() -> Iterator[Log]:
+    """One for all: a logger keeps the one that it first had."""
+    with tempfile.TemporaryFile() as file:
+        yield Log(file)
+
+
+@pytest.fixture
+def log(session_log: Log) -> Iterator[Log]:
+    """The log of this process, from here on; also for those who take it away for a while."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    session_log.take()
+    session_log.read()
+    yield session_log
+    session_log.take()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+
+
 @pytest.fixture
 async def api(
     database_settings: DatabaseSettings,
     lifecycle: Lifecycle,
+    log: Log,
     aiohttp_client: Callable[[BaseTestServer], Awaitable[Client]],
 ) -> AsyncIterator[Client]:
     """A client of the whole service, which runs in this process on a real socket."""
-    async with app.build(Settings(build="tests", database=database_settings), lifecycle) as server:
+    settings = Settings(build="tests", database=database_settings)
+    async with signals.running(settings, log.writer) as told, app.build(settings, lifecycle, told) as server:
         client = await aiohttp_client(ServedApp(server))
         yield client
         await client.close()

@@ -1,7 +1,6 @@
 """The benchmark measures what it says, and only this machine. How fast anything is, no test asks."""
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,12 +27,6 @@ def make_bench_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def database(bench_folder: Path) -> Iterator[postgres.Database]:
     with postgres.started(bench_folder) as server:
         yield server.database(ROWS)
-
-
-@pytest.fixture
-def needs_wrk() -> None:
-    if not shutil.which("wrk"):
-        lacking("wrk is missing (on Debian: apt install wrk)")
 
 
 @pytest.mark.parametrize("contender", [contenders.OURS, *contenders.PEERS], ids=lambda contender: contender.name)

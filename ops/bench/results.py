@@ -98,6 +98,7 @@ class Goal:
         connections: of the load.
         figure: which.
         most: the largest ratio that will do.
+        contender: which of the service's own forms shows it.
     """
 
     words: str
@@ -106,6 +107,7 @@ class Goal:
     connections: int
     figure: Figure
     most: float
+    contender: str = OURS.name
 
 
 GOALS: Final = [
@@ -116,6 +118,12 @@ GOALS: Final = [
     Goal("CPU per request", "go-pgx", "add", 64, cpu_us, 0.60),
     Goal("CPU per request", "aiohttp", "getall", 64, cpu_us, 0.5),
     *(Goal("p99 latency", "*", workload, 64, p99_ms, 1.0) for workload in ("get", "add", "getall")),
+    Goal("CPU, telemetry", OURS.name, "get", 64, cpu_us, 1.30, OURS_WITH_TELEMETRY.name),
+    Goal("CPU, telemetry", "aiohttp-telemetry", "get", 64, cpu_us, 0.12, OURS_WITH_TELEMETRY.name),
+    Goal("CPU, telemetry", "aiohttp", "get", 64, cpu_us, 0.22, OURS_WITH_TELEMETRY.name),
+    Goal("CPU, telemetry", "go-pgx", "get", 64, cpu_us, 1.00, OURS_WITH_TELEMETRY.name),
+    Goal("CPU, telemetry", OURS.name, "add", 64, cpu_us, 1.25, OURS_WITH_TELEMETRY.name),
+    Goal("CPU, telemetry", "go-pgx", "add", 64, cpu_us, 0.65, OURS_WITH_TELEMETRY.name),
     *(Goal("median latency", "aiohttp", workload, 1, p50_ms, 1.1) for workload in ("get", "add", "getall")),
 ]
 
@@ -144,7 +152,7 @@ def verdicts(turns: Sequence[Turn]) -> list[Verdict]:
     peers = sorted({turn.contender for turn in turns} - {OURS.name, OURS_WITH_TELEMETRY.name})
     found = []
     for goal in GOALS:
-        ours = of(turns, OURS.name, goal.workload, goal.connections)
+        ours = of(turns, goal.contender, goal.workload, goal.connections)
         for peer in peers if goal.peer == "*" else [goal.peer]:
             compared = ratio(ours, of(turns, peer, goal.workload, goal.connections), goal.figure)
             if compared is not None:

@@ -26,7 +26,7 @@ SAMPLES_MOST: Final = 100  # values in an array
 
 _OUTCOMES: Final = {4: names.ERRORS, 5: names.FAULTS}  # what else a request counts as, by its status's first digit
 _NO_OUTCOMES: Final = dict.fromkeys(_OUTCOMES.values(), 0)
-_METHODS: Final = frozenset(("GET", "HEAD", "POST"))
+_METHODS: Final = {"GET": "GET", "HEAD": "GET", "POST": "POST"}
 
 Values: TypeAlias = dict[str, list[float]]
 _Dimensions: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]  # sets of names with their values
@@ -190,7 +190,7 @@ def _of(kind: _Kind) -> tuple[_Dimensions, str]:
     route, method, status = kind
     values = (
         (names.ROUTE_DIMENSION, route),
-        (names.METHOD_DIMENSION, method if method in _METHODS else "OTHER"),
+        (names.METHOD_DIMENSION, _METHODS.get(method, "OTHER")),
         (names.STATUS_DIMENSION, f"{status // 100}xx"),
     )
     # Probes are no part of what is true of all requests.

@@ -113,7 +113,7 @@ LINES_DROPPED: Final = _field("lines_dropped", "log lines that found no reader s
 
 # Dimensions of metrics. A value of theirs comes from a short list, never from a request.
 ROUTE_DIMENSION: Final = "Route"  # as the field route
-METHOD_DIMENSION: Final = "Method"  # GET, HEAD, POST or OTHER
+METHOD_DIMENSION: Final = "Method"  # GET (and HEAD), POST or OTHER
 STATUS_DIMENSION: Final = "Status"  # 2xx, 3xx, 4xx or 5xx
 OPERATION_DIMENSION: Final = "Operation"  # get, add or page: a kind of question to the database
 
