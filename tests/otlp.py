@@ -1,0 +1,111 @@
+"""A collector for tests: takes spans over gRPC and HTTP, as OTLP's own definitions say, and keeps them."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+@dataclass
+class Collector:
+    """What it was sent.
+
+    Attributes:
+        endpoint: where it listens.
+        refuses: whether it says no.
+        asked: how often it was sent anything.
+        spans: in order of their coming.
+        resources: their attributes, of each export.
+    """
+
+    endpoint: str = ""
+    refuses: bool = False
+    asked: int = 0
+    spans: list[Span] = field(default_factory=list)
+    resources: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, request: ExportTraceServiceRequest) -> None:
+        for of_resource in request.resource_spans:
+            self.resources.append(attributes(of_resource.resource.attributes))
+            for of_scope in of_resource.scope_spans:
+                self.spans.extend(of_scope.spans)
+
+
+def attributes(found: Any) -> dict[str, Any]:
+    """Attributes by their names."""
+    listed: list[KeyValue] = list(found)
+    values = {one.key: getattr(one.value, one.value.WhichOneof("value") or "string_value") for one in listed}
+    assert len(values) == len(listed)
+    return values
+
+
+@contextmanager
+def collecting(protocol: str, *, refuses: bool = False) -> Iterator[Collector]:
+    """Listens on a free port of 127.0.0.1 meanwhile."""
+    collector = Collector(refuses=refuses)
+    with _grpc(collector) if protocol == "grpc" else _http(collector):
+        yield collector
+
+
+@contextmanager
+def _grpc(collector: Collector) -> Iterator[None]:
+    class Service(TraceServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - as OTLP calls it
+            collector.asked += 1
+            if collector.refuses:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "refused")
+            collector.take(request)
+            return ExportTraceServiceResponse()
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_TraceServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
+    collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(0).wait()
+
+
+@contextmanager
+def _http(collector: Collector) -> Iterator[None]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            collector.asked += 1
+            if not collector.refuses:
+                assert (self.path, self.headers["Content-Type"]) == ("/v1/traces", "application/x-protobuf")
+                collector.take(ExportTraceServiceRequest.FromString(body))
+            self.send_response(503 if collector.refuses else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    collector.endpoint = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
