@@ -12,10 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+# The first has all; the others take their versions from it, so that what is tested is what runs.
 LOCKS = {
-    "service": [],
-    "local": ["--extra", "local"],
     "dev": ["--extra", "local", "--group", "dev"],
+    "service": ["--constraint", "requirements/dev.txt"],
+    "local": ["--constraint", "requirements/dev.txt", "--extra", "local"],
 }
 
 
