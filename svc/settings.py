@@ -78,7 +78,7 @@ class Settings:
         telemetry: whether the service tells of its requests; off for measurements only.
         log_format: json, text for people, or auto: text on a terminal, else json.
         trusted_proxies: networks whose X-Forwarded-For is believed.
-        metrics_seconds: how often metrics are told of.
+        metrics_interval: seconds from one telling of metrics to the next.
         traces: which there are, and where they go.
         local_folder: where the embedded PostgreSQL keeps its data.
         database: how PostgreSQL is reached; where none is named, the embedded one is to be used.
@@ -93,7 +93,7 @@ class Settings:
     telemetry: bool = True
     log_format: str = "auto"
     trusted_proxies: tuple[Network, ...] = ()
-    metrics_seconds: float = 10.0
+    metrics_interval: float = 10.0
     traces: TraceSettings = TraceSettings()
     local_folder: Path = Path(".local")
     database: DatabaseSettings = DatabaseSettings()
@@ -120,7 +120,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         telemetry=get("TELEMETRY", _one_of({"on": True, "off": False}), Settings.telemetry),
         log_format=get("LOG_FORMAT", _one_of({name: name for name in ("auto", "json", "text")}), Settings.log_format),
         trusted_proxies=get("TRUSTED_PROXIES", _networks, Settings.trusted_proxies),
-        metrics_seconds=get("METRICS_INTERVAL", _seconds(1, 60), Settings.metrics_seconds),
+        metrics_interval=get("METRICS_INTERVAL", _seconds(1, 60), Settings.metrics_interval),
         traces=_traces(variables),
         local_folder=Path(variables.get("LOCAL_FOLDER", Settings.local_folder)),
         database=DatabaseSettings(
@@ -136,6 +136,7 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 _SAMPLERS: Final = ("always_on", "always_off", "traceidratio")
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROTOCOLS: Final = ("http/protobuf", "grpc")
 
 
@@ -149,8 +150,11 @@ def _traces(variables: Mapping[str, str]) -> TraceSettings:
     if "OTEL_TRACES_SAMPLER_ARG" in variables:
         ratio = _number(0, 1, "a number from 0 to 1")("OTEL_TRACES_SAMPLER_ARG", variables["OTEL_TRACES_SAMPLER_ARG"])
     ratio = {"always_on": 1.0, "always_off": 0.0}.get(sampler.removeprefix("parentbased_"), ratio)
-    is_named = "OTEL_EXPORTER_OTLP_ENDPOINT" in variables or "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in variables
-    exporter = choose("OTEL_TRACES_EXPORTER", ("otlp", "none"), "otlp" if is_named else "none")
+    endpoints = [name for name in _ENDPOINTS if name in variables]
+    for name in endpoints:
+        if not variables[name].startswith(("http://", "https://")):
+            raise InvalidSetting(name, repr(variables[name]), "a URL such as http://collector:4318")
+    exporter = choose("OTEL_TRACES_EXPORTER", ("otlp", "none"), "otlp" if endpoints else "none")
     protocol = choose("OTEL_EXPORTER_OTLP_PROTOCOL", _PROTOCOLS, _PROTOCOLS[0])
     protocol = choose("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", _PROTOCOLS, protocol)
     is_off = exporter == "none" or variables.get("OTEL_SDK_DISABLED", "").lower() == "true"

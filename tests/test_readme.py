@@ -30,7 +30,7 @@ def test_the_curl_lines_print_what_readme_says(short_folder: Path) -> None:
 
 def test_every_setting_is_in_the_table() -> None:
     """The settings table has each variable with its default."""
-    defaults = {f.name.upper(): f.default for f in fields(Settings) if f.name != "database"}
+    defaults = {f.name.upper(): f.default for f in fields(Settings) if f.name not in ("database", "traces")}
     database = [f for f in fields(DatabaseSettings) if f.name not in ("dsn", "max_queue")]
     defaults |= {f"DB_{f.name.upper()}": f.default for f in database}
     defaults["MAX_QUEUE"] = DatabaseSettings.max_queue

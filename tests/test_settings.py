@@ -11,7 +11,7 @@ import pytest
 
 from svc import dsn
 from svc.local import LocalPostgres
-from svc.settings import InvalidSetting, Settings, read
+from svc.settings import InvalidSetting, Settings, TraceSettings, read
 from tests.process import ROOT
 
 
@@ -34,6 +34,11 @@ def test_every_variable_is_read() -> None:
             "TELEMETRY": "off",
             "LOG_FORMAT": "text",
             "TRUSTED_PROXIES": "10.0.0.0/8, ::1",
+            "METRICS_INTERVAL": "2.5",
+            "OTEL_TRACES_SAMPLER": "traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.5",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
             "LOCAL_FOLDER": "elsewhere",
             "DATABASE_URL": "postgresql://u@h/d",
             "DB_POOL_SIZE": "7",
@@ -46,8 +51,29 @@ def test_every_variable_is_read() -> None:
     changed = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(Settings, f.name)}
 
     assert changed == {f.name for f in dataclasses.fields(settings)}
+    assert settings.traces == TraceSettings("grpc", 0.5, is_parent_based=False)
     assert settings.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))
     assert dataclasses.astuple(settings.database)[1:] == (7, 1, 0.1, 9, 11)
+
+
+@pytest.mark.parametrize(
+    ("variables", "traces"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, TraceSettings("http/protobuf")),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://c/v1/traces"}, TraceSettings("http/protobuf")),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, TraceSettings("grpc")),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, TraceSettings()),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"}, TraceSettings()),
+        ({"OTEL_TRACES_SAMPLER": "parentbased_always_on"}, TraceSettings(ratio=1)),
+        (
+            {"OTEL_TRACES_SAMPLER": "always_off", "OTEL_TRACES_SAMPLER_ARG": "0.5"},
+            TraceSettings(ratio=0, is_parent_based=False),
+        ),
+    ],
+)
+def test_the_standard_variables_say_what_is_traced(variables: dict[str, str], traces: TraceSettings) -> None:
+    """As OpenTelemetry's specification says; without an endpoint nothing is."""
+    assert read(variables).traces == traces
 
 
 def test_settings_are_frozen() -> None:
@@ -73,6 +99,19 @@ def test_settings_are_frozen() -> None:
                 "TRUSTED_PROXIES is '10.0.0.1/8', and has to be addresses or networks with commas between them, "
                 "such as 10.0.0.0/16,192.168.1.7."
             ),
+        ),
+        ({"METRICS_INTERVAL": "0"}, "METRICS_INTERVAL is '0', and has to be a number of seconds from 1 to 60."),
+        (
+            {"OTEL_TRACES_SAMPLER_ARG": "5%"},
+            "OTEL_TRACES_SAMPLER_ARG is '5%', and has to be a number from 0 to 1.",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"},
+            ("OTEL_EXPORTER_OTLP_ENDPOINT is 'collector:4318', and has to be a URL such as http://collector:4318."),
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json', and has to be one of http/protobuf, grpc.",
         ),
         ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE is 'many', and has to be a whole number from 1 to 100."),
         ({"DB_PORT": "5432"}, "DB_HOST is not set, and has to be the database's host, since DB_PORT is set."),
@@ -122,14 +161,31 @@ def test_no_password_is_ever_shown(variables: dict[str, str]) -> None:
     assert "hunter2" not in shown
 
 
-def test_the_command_line_refuses_with_status_1() -> None:
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"PORT": "x"}, "PORT is 'x', and has to be a whole number from 0 to 65535."),
+        (
+            {
+                "DATABASE_URL": "postgresql://u@127.0.0.1:9/d",
+                "OTEL_TRACES_EXPORTER": "otlp",
+                "OTEL_BSP_MAX_QUEUE_SIZE": "0",
+            },
+            (
+                "an OTEL_* variable is wrong, and has to be what OpenTelemetry takes: "
+                "max_queue_size must be a positive integer."
+            ),
+        ),
+    ],
+)
+def test_the_command_line_refuses_with_status_1(variables: dict[str, str], sentence: str) -> None:
     """A wrong setting ends the command with the sentence and no traceback."""
-    environment = {"PATH": os.environ["PATH"], "PORT": "x"}
+    environment = {"PATH": os.environ["PATH"], **variables}
     done = subprocess.run(
         [sys.executable, "-m", "svc"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
 
-    assert (done.returncode, done.stderr) == (1, "error: PORT is 'x', and has to be a whole number from 0 to 65535.\n")
+    assert (done.returncode, done.stderr) == (1, f"error: {sentence}\n")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ async def running(settings: Settings, output: LineWriter) -> AsyncIterator[Signa
         if settings.traces.protocol:
             sent = await stack.enter_async_context(traces.running(settings.traces, resource, _database(settings)))
         metrics = Metrics(output, _properties(resource))
-        await stack.enter_async_context(metrics.running(settings.metrics_seconds))
+        await stack.enter_async_context(metrics.running(settings.metrics_interval))
         signals = Signals(settings, metrics, sent)
         stack.callback(signals.journal.tell)
         yield signals

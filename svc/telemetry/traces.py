@@ -25,7 +25,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from svc import __version__
 from svc.batching import Trip, Watch
-from svc.settings import TraceSettings
+from svc.settings import InvalidSetting, TraceSettings
 from svc.telemetry import names, spans
 from svc.telemetry.entry import METHODS, Entry
 
@@ -136,8 +136,17 @@ def _text(said: str) -> str:
 
 @asynccontextmanager
 async def running(settings: TraceSettings, resource: Resource, database: Mapping[str, str]) -> AsyncIterator[Traces]:
-    """Sends spans to the collector meanwhile; at the end, within a bound, those that are left."""
-    processor = BatchSpanProcessor(_exporter(settings.protocol, _encoder(resource)))
+    """Sends spans to the collector meanwhile; at the end, within a bound, those that are left.
+
+    Raises:
+        InvalidSetting: a variable that only OpenTelemetry reads is not what it takes.
+    """
+    try:
+        processor = BatchSpanProcessor(_exporter(settings.protocol, _encoder(resource)))
+    except ValueError as error:
+        raise InvalidSetting(
+            "an OTEL_* variable", "wrong", f"what OpenTelemetry takes: {str(error).rstrip('.')}"
+        ) from error
     try:
         yield Traces(processor, database)
     finally:
