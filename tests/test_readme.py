@@ -1,12 +1,17 @@
 """What README says is what happens."""
 
+import json
+import os
 import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 from svc.settings import DatabaseSettings, Settings
+from svc.telemetry import names
+from tests import lines
 from tests.process import ROOT, Service
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -15,11 +20,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_curl_lines_print_what_readme_says(short_folder: Path) -> None:
     """Each curl line, on a fresh database, prints the line below it."""
     block = next(block for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if "$ curl" in block)
-    lines = block.splitlines()
+    commands = block.splitlines()
     service = Service({"LOCAL_FOLDER": str(short_folder)})
     try:
         service.wait_until_listening()
-        for command, expected in zip(lines[::2], lines[1::2], strict=True):
+        for command, expected in zip(commands[::2], commands[1::2], strict=True):
             words = shlex.split(command.removeprefix("$ ").replace("http://127.0.0.1:8080", service.url))
             printed = subprocess.run([*words, "--silent"], capture_output=True, text=True, check=True).stdout
 
@@ -46,3 +51,15 @@ def test_every_setting_is_in_the_table() -> None:
                 shown = f"`{default}` "
 
         assert f"| `{name}` | {shown}|" in README
+
+
+def test_the_log_line_has_the_fields_of_a_real_one(serve: Callable[..., Service]) -> None:
+    """The line that is shown is of the form that the service writes, and the budget that is named is the budget."""
+    (shown,) = re.findall(r"```json\n(.*?)\n```", README, re.DOTALL)
+    service = serve(LOG_FORMAT="json", DRAIN_SECONDS="0")
+    subprocess.run(["curl", "--silent", "--output", os.devnull, f"{service.url}/get/1"], check=True)
+    service.stop()
+    (line,) = lines.requests(service.output)
+
+    assert list(json.loads(shown)) == list(line)
+    assert f"at most {names.SERIES_MOST} metrics" in " ".join(README.split())
