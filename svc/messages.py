@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
 from aiohttp import HttpVersion10, hdrs, web
+from aiohttp.http_parser import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from svc.errors import ServiceError
@@ -43,11 +44,11 @@ class Request(web.BaseRequest):
     error: Exception | None = None
     traceresponse: str = ""
 
-    def __init__(self, lifecycle: Lifecycle, peer: str, *parts: Any) -> None:
-        super().__init__(*parts, client_max_size=BODY_MAX_BYTES)
+    def __init__(self, lifecycle: Lifecycle, peer: str, message: RawRequestMessage, *parts: Any) -> None:
+        super().__init__(message, *parts, client_max_size=BODY_MAX_BYTES)
         self._lifecycle = lifecycle
         self.peer = peer
-        given = self.headers.get(_X_REQUEST_ID)
+        given = message.headers.get(_X_REQUEST_ID)
         self.trace_id = f"{random.getrandbits(128):032x}"
         self.id = given if given and _REQUEST_ID.fullmatch(given) else self.trace_id
 

@@ -1,13 +1,14 @@
 """What README says is what happens."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+
+from aiohttp import ClientSession
 
 from svc.settings import DatabaseSettings, Settings
 from svc.telemetry import names
@@ -53,11 +54,12 @@ def test_every_setting_is_in_the_table() -> None:
         assert f"| `{name}` | {shown}|" in README
 
 
-def test_the_log_line_has_the_fields_of_a_real_one(serve: Callable[..., Service]) -> None:
+async def test_the_log_line_has_the_fields_of_a_real_one(serve: Callable[..., Service]) -> None:
     """The line that is shown is of the form that the service writes, and the budget that is named is the budget."""
     (shown,) = re.findall(r"```json\n(.*?)\n```", README, re.DOTALL)
     service = serve(LOG_FORMAT="json", DRAIN_SECONDS="0")
-    subprocess.run(["curl", "--silent", "--output", os.devnull, f"{service.url}/get/1"], check=True)
+    async with ClientSession() as session, session.get(f"{service.url}/get/1") as answer:
+        assert answer.status == 200
     service.stop()
     (line,) = lines.requests(service.output)
 
