@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -45,8 +46,9 @@ def run(settings: Settings, greet: Greet) -> None:
         CannotListen: with the reason.
     """
     output = LineWriter(sys.stdout.fileno(), is_shared=settings.workers > 1)
-    is_terminal = sys.stdout.isatty()
-    logs.configure(output, readable=settings.log_format == "text" or (settings.log_format == "auto" and is_terminal))
+    if settings.log_format == "auto":
+        settings = replace(settings, log_format="text" if sys.stdout.isatty() else "json")
+    logs.configure(output, readable=settings.log_format == "text")
     if settings.workers == 1:
         _work(settings, settings.port, greet, output)
         return

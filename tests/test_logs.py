@@ -193,6 +193,18 @@ def test_on_a_terminal_the_lines_are_for_people() -> None:
     assert not line.startswith(b"{")
 
 
+async def test_in_the_form_for_people_there_are_no_documents(serve: Start) -> None:
+    """LOG_FORMAT=text: a request's line in words, and nothing for machines."""
+    service = serve(LOG_FORMAT="text", DRAIN_SECONDS="0", METRICS_INTERVAL="1")
+    async with ClientSession() as session, session.get(f"{service.url}/get/1") as answer:
+        assert answer.status == 200
+    await asyncio.sleep(1.2)
+    service.stop()
+
+    assert "/get/{id}" in service.output
+    assert lines.records(service.output) == []
+
+
 async def test_probes_have_a_line_only_where_they_fail(api: Client, lifecycle: Lifecycle, log: Log) -> None:
     """A healthy probe is not worth a line."""
     for path in ("/healthz", "/readyz", "/version"):

@@ -149,7 +149,7 @@ async def test_percentiles_are_what_callers_measure(serve: Start, owner: Owner) 
     for percent in (50, 90, 99):
         inside, outside = (statistics.quantiles(sorted(ms), n=100)[percent - 1] for ms in (samples, seen_ms))
         assert inside <= outside
-        assert inside == pytest.approx(outside, rel=0.1, abs=5)
+        assert inside == pytest.approx(outside, rel=0.1, abs=10)
 
 
 @pytest.mark.usefixtures("needs_wrk")
@@ -161,11 +161,11 @@ async def test_a_reader_who_stalls_slows_nobody(database_settings: DatabaseSetti
     )
     try:
         service.wait_until_listening()
-        usual = await asyncio.to_thread(wrk.run, service.url, "get", 4, 64, 10)
+        before = await asyncio.to_thread(wrk.run, service.url, "get", 4, 64, 5)
         reader.reading.clear()
         stalled = await asyncio.to_thread(wrk.run, service.url, "get", 4, 64, STALL_SECONDS)
         reader.reading.set()
-        await asyncio.sleep(0.5)
+        after = await asyncio.to_thread(wrk.run, service.url, "get", 4, 64, 5)
         assert await asyncio.to_thread(service.stop) == 0
     finally:
         service.end()
@@ -174,12 +174,14 @@ async def test_a_reader_who_stalls_slows_nobody(database_settings: DatabaseSetti
     found = [json.loads(line) for line in reader.kept]
     served, dropped = lines.total(found, names.REQUESTS), lines.total(found, names.LOG_LINES_DROPPED)
     others = 3 + len(found)  # started, stopping, stopped, and the documents themselves
-    print(f"p99 {usual.p99_ms:.1f} ms, stalled {stalled.p99_ms:.1f} ms; {served:.0f} served, {dropped:.0f} dropped")
-    assert usual.errors == stalled.errors == 0
-    assert stalled.p99_ms <= 2 * usual.p99_ms + 1
+    p99s = f"p99 {before.p99_ms:.1f}, stalled {stalled.p99_ms:.1f}, then {after.p99_ms:.1f} ms"
+    print(f"{p99s}; {served:.0f} served, {dropped:.0f} lines dropped")
+    assert before.errors == stalled.errors == after.errors == 0
+    assert stalled.p99_ms <= 2 * max(before.p99_ms, after.p99_ms)
     assert dropped > 0
     assert reader.count - others + dropped == served
-    assert usual.requests + stalled.requests <= served <= usual.requests + stalled.requests + 2 * 64  # left unread
+    answered = before.requests + stalled.requests + after.requests
+    assert answered <= served <= answered + 3 * 64  # wrk leaves some of the last ones unread
 
 
 async def test_whatever_is_sent_memory_is_flat_and_series_are_few(

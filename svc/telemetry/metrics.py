@@ -39,7 +39,7 @@ class Metrics:
     What could not be told, since the log's reader has stalled, is told later: counts add up, samples are given up.
 
     Args:
-        output: takes the lines.
+        output: takes the lines; None for nobody.
         properties: what each document says besides, for those who search the log.
 
     Attributes:
@@ -47,7 +47,7 @@ class Metrics:
         shed: requests that were refused since too many wait, not yet told of.
     """
 
-    def __init__(self, output: LineWriter, properties: Mapping[str, str]) -> None:
+    def __init__(self, output: LineWriter | None, properties: Mapping[str, str]) -> None:
         self.latencies_ms: defaultdict[_Kind, list[float]] = defaultdict(list)
         self.shed = 0
         self._output = output
@@ -123,7 +123,7 @@ class Metrics:
     def _tell_requests(self, kind: _Kind) -> bool:
         latencies_ms = self.latencies_ms[kind][:SAMPLES_MOST]
         del self.latencies_ms[kind][:SAMPLES_MOST]
-        dimensions, outcome = _of(kind)
+        dimensions, outcome = _counted_as(kind)
         if outcome:
             self._outcomes[outcome] += len(latencies_ms)
         requests = self._untold[kind] + len(latencies_ms)
@@ -136,7 +136,7 @@ class Metrics:
         values.update(_no_values(*values))
 
     def _tell_process(self) -> None:
-        dropped = self._output.dropped
+        dropped = self._output.dropped if self._output else 0
         counts: dict[str, int] = {
             **self._outcomes,
             names.SHED: self.shed,
@@ -150,7 +150,7 @@ class Metrics:
         self._gauged = {}
 
     def _write(self, dimensions: _Dimensions, values: Values) -> bool:
-        return self._output.offer(document(dimensions, values, self._properties))
+        return self._output is None or self._output.offer(document(dimensions, values, self._properties))
 
 
 def document(dimensions: _Dimensions, values: Values, properties: Mapping[str, str]) -> bytes:
@@ -185,7 +185,7 @@ def milliseconds(seconds: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _of(kind: _Kind) -> tuple[_Dimensions, str]:
+def _counted_as(kind: _Kind) -> tuple[_Dimensions, str]:
     """The dimensions of these requests' metrics, and the metric that counts them too; an empty one for none."""
     route, method, status = kind
     values = (

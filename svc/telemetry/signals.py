@@ -93,7 +93,8 @@ async def running(settings: Settings, output: LineWriter) -> AsyncIterator[Signa
         sent = None
         if settings.traces.protocol:
             sent = await stack.enter_async_context(traces.running(settings.traces, resource, _database(settings)))
-        metrics = Metrics(output, _properties(resource))
+        # Among lines for people, documents for machines would only be in the way.
+        metrics = Metrics(None if settings.log_format == "text" else output, _properties(resource))
         await stack.enter_async_context(metrics.running(settings.metrics_interval))
         signals = Signals(settings, metrics, sent)
         stack.callback(signals.journal.tell)
@@ -112,14 +113,15 @@ def _properties(resource: Resource) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value}
 
 
-def _database(settings: Settings) -> dict[str, str]:
+def _database(settings: Settings) -> dict[str, str | int]:
     """Attributes of all spans of the database."""
     named = dsn.parse(settings.database.dsn)
+    port = named.parameters["port"]
     return {
         names.DB_SYSTEM: "postgresql",
         names.OLD_DB_SYSTEM: "postgresql",
         names.DB_NAMESPACE: named.database,
         names.OLD_DB_NAME: named.database,
         names.SERVER_ADDRESS: named.parameters["host"],
-        names.SERVER_PORT: named.parameters["port"],
+        names.SERVER_PORT: int(port) if port.isdigit() else port,
     }

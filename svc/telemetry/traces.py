@@ -54,7 +54,7 @@ class Traces:
         database: attributes of all spans of the database.
     """
 
-    def __init__(self, processor: BatchSpanProcessor, database: Mapping[str, str]) -> None:
+    def __init__(self, processor: BatchSpanProcessor, database: Mapping[str, str | int]) -> None:
         self._processor = processor
         self._database = database
 
@@ -135,7 +135,9 @@ def _text(said: str) -> str:
 
 
 @asynccontextmanager
-async def running(settings: TraceSettings, resource: Resource, database: Mapping[str, str]) -> AsyncIterator[Traces]:
+async def running(
+    settings: TraceSettings, resource: Resource, database: Mapping[str, str | int]
+) -> AsyncIterator[Traces]:
     """Sends spans to the collector meanwhile; at the end, within a bound, those that are left.
 
     Raises:
