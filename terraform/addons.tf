@@ -1,0 +1,27 @@
+# What the cluster runs of AWS's own, in the version that AWS names the default for it.
+
+resource "aws_eks_addon" "before_nodes" {
+  for_each = {
+    vpc-cni                = jsonencode({ enableNetworkPolicy = "true" }) # without it, network policies are ink
+    kube-proxy             = null
+    eks-pod-identity-agent = null
+  }
+
+  cluster_name                = aws_eks_cluster.main.name
+  addon_name                  = each.key
+  configuration_values        = each.value
+  resolve_conflicts_on_create = "OVERWRITE"
+  resolve_conflicts_on_update = "OVERWRITE"
+}
+
+# These run on nodes, and are not well before there is one.
+resource "aws_eks_addon" "on_nodes" {
+  for_each = toset(["coredns", "metrics-server"])
+
+  cluster_name                = aws_eks_cluster.main.name
+  addon_name                  = each.value
+  resolve_conflicts_on_create = "OVERWRITE"
+  resolve_conflicts_on_update = "OVERWRITE"
+
+  depends_on = [aws_eks_node_group.main]
+}

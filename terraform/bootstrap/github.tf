@@ -1,0 +1,76 @@
+# GitHub's jobs take a role by their own token, so that no key of AWS's is stored with GitHub: one role that looks, for
+# pull requests, and one that changes things, for the environment that main deploys to.
+
+resource "aws_iam_openid_connect_provider" "github" {
+  url            = "https://token.actions.githubusercontent.com"
+  client_id_list = ["sts.amazonaws.com"]
+}
+
+locals {
+  roles = {
+    plan  = { subject = var.plan_subject, policy = "ReadOnlyAccess" }
+    apply = { subject = var.apply_subject, policy = "AdministratorAccess" } # it makes roles, networks, keys: all of it
+  }
+}
+
+resource "aws_iam_role" "github" {
+  for_each = local.roles
+
+  name                 = "${var.name}-github-${each.key}"
+  assume_role_policy   = data.aws_iam_policy_document.github_trust[each.key].json
+  max_session_duration = 3600
+}
+
+data "aws_iam_policy_document" "github_trust" {
+  for_each = local.roles
+
+  statement {
+    actions = ["sts:AssumeRoleWithWebIdentity"]
+
+    principals {
+      type        = "Federated"
+      identifiers = [aws_iam_openid_connect_provider.github.arn]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "token.actions.githubusercontent.com:aud"
+      values   = ["sts.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "token.actions.githubusercontent.com:sub"
+      values   = [each.value.subject]
+    }
+  }
+}
+
+resource "aws_iam_role_policy_attachment" "github" {
+  for_each = local.roles
+
+  role       = aws_iam_role.github[each.key].name
+  policy_arn = "arn:${data.aws_partition.current.partition}:iam::aws:policy/${each.value.policy}"
+}
+
+# A plan takes the state's lock too, and reads no secret.
+resource "aws_iam_role_policy" "plan" {
+  name   = "state-lock-and-no-secrets"
+  role   = aws_iam_role.github["plan"].id
+  policy = data.aws_iam_policy_document.plan.json
+}
+
+data "aws_iam_policy_document" "plan" {
+  statement {
+    sid       = "Lock"
+    actions   = ["s3:PutObject", "s3:DeleteObject"]
+    resources = ["${aws_s3_bucket.state.arn}/*.tflock"]
+  }
+
+  statement {
+    sid       = "NoSecrets"
+    effect    = "Deny"
+    actions   = ["secretsmanager:GetSecretValue", "ssm:GetParameter*"]
+    resources = ["*"]
+  }
+}

@@ -1,0 +1,17 @@
+# What pods say: Container Insights' groups by their usual names, and the service's metrics in a group of their own,
+# where CloudWatch finds them at the root of each event.
+
+resource "aws_cloudwatch_log_group" "pods" {
+  #checkov:skip=CKV_AWS_338:how long logs are worth their price is a variable, a month by default
+  for_each = {
+    application = "/aws/containerinsights/${var.name}/application"
+    dataplane   = "/aws/containerinsights/${var.name}/dataplane"
+    host        = "/aws/containerinsights/${var.name}/host"
+    performance = "/aws/containerinsights/${var.name}/performance"
+    metrics     = "/${var.name}/clients-api/metrics"
+  }
+
+  name              = each.value
+  retention_in_days = var.log_days
+  kms_key_id        = aws_kms_key.main.arn
+}

@@ -1,0 +1,127 @@
+# What pods may do in AWS: a role for each, that its one service account alone can take (Pod Identity).
+
+locals {
+  # The service account of each role.
+  pods = {
+    clients-api        = { namespace = "clients", account = "clients-api" }
+    fluent-bit         = { namespace = "telemetry", account = "fluent-bit" }
+    collector          = { namespace = "telemetry", account = "collector" }
+    cluster-autoscaler = { namespace = "kube-system", account = "cluster-autoscaler" }
+  }
+
+  # The service itself may do nothing.
+  policies = {
+    fluent-bit         = data.aws_iam_policy_document.fluent_bit.json
+    collector          = data.aws_iam_policy_document.collector.json
+    cluster-autoscaler = data.aws_iam_policy_document.autoscaler.json
+  }
+}
+
+resource "aws_iam_role" "pod" {
+  for_each = local.pods
+
+  name               = "${var.name}-${each.key}"
+  assume_role_policy = data.aws_iam_policy_document.pod_trust.json
+}
+
+data "aws_iam_policy_document" "pod_trust" {
+  statement {
+    actions = ["sts:AssumeRole", "sts:TagSession"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["pods.eks.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [data.aws_caller_identity.current.account_id]
+    }
+
+    condition {
+      test     = "ArnEquals"
+      variable = "aws:SourceArn"
+      values   = [aws_eks_cluster.main.arn]
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "pod" {
+  for_each = local.policies
+
+  name   = each.key
+  role   = aws_iam_role.pod[each.key].id
+  policy = each.value
+}
+
+resource "aws_eks_pod_identity_association" "pod" {
+  for_each = local.pods
+
+  cluster_name    = aws_eks_cluster.main.name
+  namespace       = each.value.namespace
+  service_account = each.value.account
+  role_arn        = aws_iam_role.pod[each.key].arn
+}
+
+# --- Policies
+
+data "aws_iam_policy_document" "fluent_bit" {
+  statement {
+    actions   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+    resources = [for group in aws_cloudwatch_log_group.pods : "${group.arn}:*"]
+  }
+}
+
+data "aws_iam_policy_document" "collector" {
+  statement {
+    sid       = "Performance"
+    actions   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.pods["performance"].arn}:*"]
+  }
+
+  # X-Ray's own have no resources to be limited to.
+  statement {
+    sid       = "Traces"
+    actions   = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+    resources = ["*"]
+  }
+
+  # Container Insights asks EC2 for the volumes and the tags of its node.
+  statement {
+    sid       = "Nodes"
+    actions   = ["ec2:DescribeVolumes", "ec2:DescribeTags"]
+    resources = ["*"]
+  }
+}
+
+data "aws_iam_policy_document" "autoscaler" {
+  statement {
+    sid = "Look"
+    actions = [
+      "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances",
+      "autoscaling:DescribeLaunchConfigurations", "autoscaling:DescribeScalingActivities", "autoscaling:DescribeTags",
+      "ec2:DescribeImages", "ec2:DescribeInstanceTypes", "ec2:DescribeLaunchTemplateVersions",
+      "ec2:GetInstanceTypesFromInstanceRequirements",
+    ]
+    resources = ["*"] # AWS knows no smaller one for these
+  }
+
+  statement {
+    sid       = "LookAtNodeGroups"
+    actions   = ["eks:DescribeNodegroup"]
+    resources = ["arn:${data.aws_partition.current.partition}:eks:${var.region}:${data.aws_caller_identity.current.account_id}:nodegroup/${var.name}/*"]
+  }
+
+  statement {
+    sid       = "Scale"
+    actions   = ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"]
+    resources = ["arn:${data.aws_partition.current.partition}:autoscaling:${var.region}:${data.aws_caller_identity.current.account_id}:autoScalingGroup:*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:ResourceTag/k8s.io/cluster-autoscaler/${var.name}"
+      values   = ["owned"]
+    }
+  }
+}

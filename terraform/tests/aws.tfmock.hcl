@@ -1,0 +1,37 @@
+# Stand-ins for what AWS would compute, where the provider checks their form.
+
+mock_data "aws_caller_identity" {
+  defaults = { account_id = "123456789012" }
+}
+
+mock_data "aws_partition" {
+  defaults = { partition = "aws" }
+}
+
+mock_data "aws_iam_policy_document" {
+  defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
+}
+
+mock_resource "aws_iam_role" {
+  defaults = { arn = "arn:aws:iam::123456789012:role/made-up" }
+}
+
+mock_resource "aws_kms_key" {
+  defaults = { arn = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000" }
+}
+
+mock_resource "aws_cloudwatch_log_group" {
+  defaults = { arn = "arn:aws:logs:us-east-1:123456789012:log-group:made-up" }
+}
+
+mock_resource "aws_sns_topic" {
+  defaults = { arn = "arn:aws:sns:us-east-1:123456789012:made-up" }
+}
+
+mock_resource "aws_eks_cluster" {
+  defaults = { arn = "arn:aws:eks:us-east-1:123456789012:cluster/made-up" }
+}
+
+mock_resource "aws_launch_template" {
+  defaults = { id = "lt-00000000000000000", latest_version = 1 }
+}
