@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench format image lock clean
+.PHONY: help run test lint infra bench format image lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ lint: $(VENV)/dev ## Check style, types and that the lock files fit pyproject.to
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python .ci/check_locks.py
+
+infra: $(VENV)/audit/installed ## Check terraform/: form, validity, its tests, policy; needs terraform
+	@bash .ci/infra
 
 bench: $(VENV)/dev ## Measure the service beside its peers; needs wrk, and Node.js and Go for some (ARGS="--help" for more)
 	@$(BIN)/python -m ops.bench $(ARGS)
@@ -43,6 +46,13 @@ $(VENV)/bin/python:
 	  { echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "error: $(PYTHON) has no venv module (on Debian: apt install python3-venv)" >&2; exit 1; }
+
+# Tools that want other versions of libraries than the rest does.
+$(VENV)/audit/installed: requirements/audit.txt | $(VENV)/bin/python
+	@echo "Installing what $< lists ..."
+	@$(BIN)/python -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
 
 # Dependencies come from the lock files, each checked against its hash. A stamp says which ones are installed.
 $(VENV)/%: requirements/%.txt | $(VENV)/bin/python

@@ -2,7 +2,8 @@
 
     python .ci/check_locks.py [--write] [--upgrade]
 
-service.txt is what the image runs, local.txt adds the embedded PostgreSQL, dev.txt what tests and checks need.
+service.txt is what the image runs, local.txt adds the embedded PostgreSQL, dev.txt what tests and checks need; audit.txt
+is apart, for tools that agree with none of these.
 They hold hashes for every platform and Python that the project takes, and no registry's address.
 """
 
@@ -12,18 +13,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-# The first has all; the others take their versions from it, so that what is tested is what runs.
+# dev has all that the service needs; service and local take their versions from it, so that what is tested is what runs.
 LOCKS = {
-    "dev": ["--extra", "local", "--group", "dev"],
-    "service": ["--constraint", "requirements/dev.txt"],
-    "local": ["--constraint", "requirements/dev.txt", "--extra", "local"],
+    "dev": ["pyproject.toml", "--extra", "local", "--group", "dev"],
+    "service": ["pyproject.toml", "--constraint", "requirements/dev.txt"],
+    "local": ["pyproject.toml", "--constraint", "requirements/dev.txt", "--extra", "local"],
+    "audit": ["--group", "audit"],
 }
 
 
 def compile_lock(name: str, output: Path, extra: list[str]) -> None:
     """Resolves one lock file, staying with the versions that `output` already names."""
     uv = Path(sys.executable).with_name("uv")
-    command = [uv, "pip", "compile", "pyproject.toml", *LOCKS[name], *extra, "--output-file", output]
+    command = [uv, "pip", "compile", *LOCKS[name], *extra, "--output-file", output]
     # The machine's own certificates, as pip is told to use them.
     options = ["--system-certs", "--universal", "--python-version", "3.11", "--generate-hashes"]
     quiet = ["--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate", "--quiet"]
