@@ -6,7 +6,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from operator import itemgetter
 
 import psutil
 import pytest
@@ -178,7 +177,8 @@ def test_no_output_is_lost_or_odd(serve: Start) -> None:
 
     assert [line.split()[0] for line in greeting] == ["API", "Docs", "Data"]
     records = [json.loads(line) for line in log]
-    told = sorted((record for record in records if "_aws" not in record), key=itemgetter(names.TIMESTAMP))
-    events = [record[names.EVENT] for record in told]  # a request's line is up to 20 ms late
-    assert events == [names.STARTED, names.REQUEST, names.STOPPING, names.STOPPED], service.output
+    events = [record[names.EVENT] for record in records if "_aws" not in record]
+    # A request's line is up to 20 ms late, so it may stand behind the signal that came right after its answer.
+    late = [names.STARTED, names.STOPPING, names.REQUEST, names.STOPPED]
+    assert events in (late, [names.STARTED, names.REQUEST, names.STOPPING, names.STOPPED]), service.output
     assert lines.documents(service.output) == [record for record in records if "_aws" in record]
