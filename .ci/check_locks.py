@@ -2,8 +2,8 @@
 
     python .ci/check_locks.py [--write] [--upgrade]
 
-service.txt is what the image runs, local.txt adds the embedded PostgreSQL, dev.txt what tests and checks need; audit.txt
-is apart, for tools that agree with none of these.
+service.txt is what the image runs, local.txt adds the embedded PostgreSQL, dev.txt what tests and checks need;
+audit.txt is apart, for tools that agree with none of these.
 They hold hashes for every platform and Python that the project takes, and no registry's address.
 """
 
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# dev has all that the service needs; service and local take their versions from it, so that what is tested is what runs.
+# dev has all that the service needs; service and local take their versions from it, so that what is tested runs.
 LOCKS = {
     "dev": ["pyproject.toml", "--extra", "local", "--group", "dev"],
     "service": ["pyproject.toml", "--constraint", "requirements/dev.txt"],
