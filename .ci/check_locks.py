@@ -2,8 +2,8 @@
 
     python .ci/check_locks.py [--write] [--upgrade]
 
-service.txt is what the image runs, local.txt adds the embedded PostgreSQL, dev.txt what tests and checks need;
-audit.txt is apart, for tools that agree with none of these.
+service.txt is what the image runs, local.txt adds the embedded PostgreSQL, dev.txt what tests and checks need,
+deploy.txt is for the steps of a deployment; audit.txt is apart, for tools that agree with none of these.
 They hold hashes for every platform and Python that the project takes, and no registry's address.
 """
 
@@ -18,6 +18,7 @@ LOCKS = {
     "dev": ["pyproject.toml", "--extra", "local", "--group", "dev"],
     "service": ["pyproject.toml", "--constraint", "requirements/dev.txt"],
     "local": ["pyproject.toml", "--constraint", "requirements/dev.txt", "--extra", "local"],
+    "deploy": ["--group", "deploy", "--constraint", "requirements/dev.txt"],
     "audit": ["--group", "audit"],
 }
 
