@@ -1,5 +1,5 @@
 -- The role that the service logs in as: it can read and add clients and keep idempotency keys, and nothing else.
--- It has no password until its owner gives it one. Run it as often as you like.
+-- It has no password until migrate or its owner gives it one. Run it as often as you like.
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'clients_service') THEN

@@ -61,7 +61,7 @@ def serve(settings: Settings) -> None:
 def migrate(settings: Settings) -> None:
     """Brings the database's schema up to date; nothing is ever dropped."""
     with _database(settings) as dsn:
-        _say(asyncio.run(maintenance.migrate(dsn)))
+        _say(asyncio.run(maintenance.migrate(dsn, settings.database.service_password)))
 
 
 def seed(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import asyncpg
 
-from svc import queries
+from svc import queries, scram
 
 _CONNECT_SECONDS: Final = 10.0
 _PRUNE_ROWS: Final = 10_000  # a statement: short locks, and progress that survives an interruption
@@ -21,10 +21,14 @@ class MaintenanceError(Exception):
     """The database could not be maintained."""
 
 
-async def migrate(dsn: str) -> str:
+async def migrate(dsn: str, service_password: str = "") -> str:
     """Brings the schema up to date and gives the service's role its rights. Nothing is ever dropped.
 
     Two that run at once take turns.
+
+    Args:
+        dsn: of the database's owner.
+        service_password: what the role gets as its password, where it is not empty.
 
     Returns:
         What was done, for a person.
@@ -39,6 +43,10 @@ async def migrate(dsn: str) -> str:
             await connection.execute((queries.SQL / "roles.sql").read_text())
         except asyncpg.InsufficientPrivilegeError as error:
             done += f"\nThe service's role was left alone ({error}): run sql/roles.sql as a user who may."
+        if service_password:
+            # Digits, letters and +/=:$- only. A statement like this takes no parameters.
+            await connection.execute(f"ALTER ROLE clients_service PASSWORD '{scram.verifier(service_password)}'")
+            done += "\nThe service's role has its password."
         return done
 
 

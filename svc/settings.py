@@ -30,6 +30,7 @@ class DatabaseSettings:
 
     Attributes:
         dsn: where the database is; it holds the password. Empty where no database is named.
+        service_password: what `migrate` gives the service's role as its password; empty to leave that alone.
         pool_size: connections of each worker process.
         connect_seconds: the longest that making a connection may take.
         acquire_seconds: the longest that a request waits for its turn.
@@ -38,6 +39,7 @@ class DatabaseSettings:
     """
 
     dsn: str = ""
+    service_password: str = ""
     pool_size: int = 4
     connect_seconds: float = 2.0
     acquire_seconds: float = 1.0
@@ -45,8 +47,9 @@ class DatabaseSettings:
     max_queue: int = 10_000
 
     def __repr__(self) -> str:
-        rest = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "dsn")
-        return f"{type(self).__name__}(dsn={_HIDDEN}, {rest})"
+        secret = ("dsn", "service_password")
+        rest = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in secret)
+        return f"{type(self).__name__}({', '.join(f'{name}={_HIDDEN}' for name in secret)}, {rest})"
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         local_folder=Path(variables.get("LOCAL_FOLDER", Settings.local_folder)),
         database=DatabaseSettings(
             dsn=_database_dsn(variables),
+            service_password=get("DB_SERVICE_PASSWORD", _password, DatabaseSettings.service_password),
             pool_size=get("DB_POOL_SIZE", _whole(1, 100), DatabaseSettings.pool_size),
             connect_seconds=get("DB_CONNECT_SECONDS", _seconds(0.1, 60), DatabaseSettings.connect_seconds),
             acquire_seconds=get("DB_ACQUIRE_SECONDS", _seconds(0.01, 60), DatabaseSettings.acquire_seconds),
@@ -242,6 +246,12 @@ def _networks(name: str, value: str) -> tuple[Network, ...]:
     except ValueError:
         expected = "addresses or networks with commas between them, such as 10.0.0.0/16,192.168.1.7"
         raise InvalidSetting(name, repr(value), expected) from None
+
+
+def _password(name: str, value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise InvalidSetting(name, _HIDDEN, "of printable ASCII characters")
+    return value
 
 
 def _ssl_mode(name: str, value: str) -> None:

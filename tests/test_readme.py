@@ -44,7 +44,7 @@ def test_every_setting_is_in_the_table() -> None:
         match default:
             case True:
                 shown = "`on` "
-            case ():
+            case () | "":
                 shown = ""
             case float():
                 shown = f"`{default:g}` "

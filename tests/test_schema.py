@@ -57,6 +57,24 @@ async def test_a_failing_migration_says_why(empty: str) -> None:
         await maintenance.migrate(empty)
 
 
+async def test_migrate_gives_the_services_role_its_password(short_folder: Path) -> None:
+    """The role logs in with it and with no other, and the server was never sent it."""
+    hba = short_folder / "hba.conf"
+    hba.write_text("local all postgres trust\nlocal all all scram-sha-256\n")
+    server = LocalPostgres(short_folder, {"hba_file": str(hba), "log_statement": "all"})
+    server.start()
+    try:
+        for password in ("first, then", "changed: \"'\\ %$"):
+            said = await maintenance.migrate(server.dsn(), password)
+            assert said.endswith("The service's role has its password.")
+            await (await asyncpg.connect(server.dsn(SERVICE_ROLE), password=password)).close()
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(server.dsn(SERVICE_ROLE), password="first, then")
+    finally:
+        server.stop()
+    assert "first, then" not in server.log.read_text()
+
+
 def test_migrations_do_not_go_back() -> None:
     """No down block drops anything."""
     for migration in (queries.SQL / "migrations").iterdir():

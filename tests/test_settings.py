@@ -41,6 +41,7 @@ def test_every_variable_is_read() -> None:
             "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
             "LOCAL_FOLDER": "elsewhere",
             "DATABASE_URL": "postgresql://u@h/d",
+            "DB_SERVICE_PASSWORD": "secret",
             "DB_POOL_SIZE": "7",
             "DB_CONNECT_SECONDS": "1",
             "DB_ACQUIRE_SECONDS": "0.1",
@@ -53,7 +54,7 @@ def test_every_variable_is_read() -> None:
     assert changed == {f.name for f in dataclasses.fields(settings)}
     assert settings.traces == TraceSettings("grpc", 0.5, is_parent_based=False)
     assert settings.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))
-    assert dataclasses.astuple(settings.database)[1:] == (7, 1, 0.1, 9, 11)
+    assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 11)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,10 @@ def test_settings_are_frozen() -> None:
             "DB_SSLMODE is 'on', and has to be one of disable, allow, prefer, require, verify-ca, verify-full.",
         ),
         (
+            {"DB_SERVICE_PASSWORD": "pässword"},
+            "DB_SERVICE_PASSWORD is (not shown), and has to be of printable ASCII characters.",
+        ),
+        (
             {"DATABASE_URL": "postgresql://h/d", "DB_HOST": "h"},
             "DATABASE_URL is set, and has to be the only one that names a database, and DB_HOST is set.",
         ),
@@ -146,6 +151,7 @@ def test_a_wrong_setting_is_refused_in_a_sentence(variables: dict[str, str], sen
     [
         {"DATABASE_URL": "postgresql://u:hunter2@h/d"},
         {"DB_HOST": "h", "DB_PASSWORD": "hunter2"},
+        {"DB_HOST": "h", "DB_SERVICE_PASSWORD": "hunter2"},
         {"DATABASE_URL": "postgresql://u:hunter2@h:x/d"},
         {"DATABASE_URL": "postgresql://u:hunter2@[h/d"},
         {"DATABASE_URL": "postgresql://h/d?password=hunter2&nonsense=1"},
