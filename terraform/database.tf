@@ -23,8 +23,7 @@ resource "aws_db_instance" "main" {
   allocated_storage     = var.database_storage_gb.first
   max_allocated_storage = var.database_storage_gb.most
   storage_type          = "gp3"
-  storage_encrypted     = true
-  kms_key_id            = aws_kms_key.main.arn
+  storage_encrypted     = true # with AWS's own key for RDS: the last snapshot outlives ours
 
   parameter_group_name       = aws_db_parameter_group.main.name
   ca_cert_identifier         = "rds-ca-rsa2048-g1"
@@ -36,7 +35,7 @@ resource "aws_db_instance" "main" {
   delete_automated_backups  = false
   deletion_protection       = var.is_protected
   skip_final_snapshot       = false
-  final_snapshot_identifier = "${var.name}-final"
+  final_snapshot_identifier = "${var.name}-final-${formatdate("YYYYMMDDhhmmss", timestamp())}" # no two may have one name
 
   enabled_cloudwatch_logs_exports       = keys(aws_cloudwatch_log_group.database)
   performance_insights_enabled          = true # what CloudWatch Database Insights reads
@@ -44,6 +43,10 @@ resource "aws_db_instance" "main" {
   performance_insights_retention_period = 7
   monitoring_interval                   = 60
   monitoring_role_arn                   = aws_iam_role.database_monitoring.arn
+
+  lifecycle {
+    ignore_changes = [final_snapshot_identifier] # it is named after when the database was made
+  }
 
   depends_on = [aws_iam_role_policy_attachment.database_monitoring]
 }

@@ -1,11 +1,11 @@
-# One key for all that is kept: logs, the cluster's secrets, the database and its password.
+# One key for logs, the cluster's secrets, the database's password and insights. Its storage has AWS's own.
 
 data "aws_caller_identity" "current" {}
 
 data "aws_partition" "current" {}
 
 resource "aws_kms_key" "main" {
-  description             = "${var.name}: logs, secrets, database"
+  description             = "${var.name}: logs, secrets"
   enable_key_rotation     = true
   deletion_window_in_days = 7
   policy                  = data.aws_iam_policy_document.key.json

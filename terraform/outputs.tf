@@ -20,6 +20,11 @@ output "database_identifier" {
   value       = aws_db_instance.main.identifier
 }
 
+output "cluster_range" {
+  description = "Network of the cluster: its balancers, nodes and pods."
+  value       = var.cluster_range
+}
+
 output "database_range" {
   description = "Network that pods reach the database in."
   value       = var.database_range

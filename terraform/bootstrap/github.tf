@@ -1,5 +1,5 @@
 # GitHub's jobs take a role by their own token, so that no key of AWS's is stored with GitHub: one role that looks, for
-# pull requests, and one that changes things, for the environment that main deploys to.
+# pull requests and for main's plan, and one that changes things, for the environment that main deploys to.
 
 resource "aws_iam_openid_connect_provider" "github" {
   url            = "https://token.actions.githubusercontent.com"
@@ -8,8 +8,8 @@ resource "aws_iam_openid_connect_provider" "github" {
 
 locals {
   roles = {
-    plan  = { subject = var.plan_subject, policy = "ReadOnlyAccess" }
-    apply = { subject = var.apply_subject, policy = "AdministratorAccess" } # it makes roles, networks, keys: all of it
+    plan  = { jobs = ["pull_request", "ref:refs/heads/main"], policy = "ReadOnlyAccess" }
+    apply = { jobs = ["environment:production"], policy = "AdministratorAccess" } # it makes roles, networks, keys: all of it
   }
 }
 
@@ -41,7 +41,7 @@ data "aws_iam_policy_document" "github_trust" {
     condition {
       test     = "StringEquals"
       variable = "token.actions.githubusercontent.com:sub"
-      values   = [each.value.subject]
+      values   = [for job in each.value.jobs : "repo:${var.repository}:${job}"]
     }
   }
 }

@@ -15,22 +15,12 @@ variable "bucket" {
   type        = string
 }
 
-variable "apply_subject" {
-  description = "Whose jobs may change things, as GitHub's tokens say it: repo:ORG@ID/REPO@ID:environment:production, or repo:ORG/REPO:environment:production where the repository is older than 15 July 2026."
+variable "repository" {
+  description = "Whose jobs get in, as GitHub's tokens name it: ORG@ID/REPO@ID, or ORG/REPO where the repository is older than 15 July 2026."
   type        = string
 
   validation {
-    condition     = can(regex("^repo:[^*]+:environment:[^*]+$", var.apply_subject))
-    error_message = "The subject names one repository and one environment, without wildcards."
-  }
-}
-
-variable "plan_subject" {
-  description = "Whose jobs may look, likewise: repo:ORG@ID/REPO@ID:pull_request."
-  type        = string
-
-  validation {
-    condition     = can(regex("^repo:[^*]+:pull_request$", var.plan_subject))
-    error_message = "The subject names the pull requests of one repository, without wildcards."
+    condition     = can(regex("^[^/:*?]+/[^/:*?]+$", var.repository))
+    error_message = "The repository is one, ORG@ID/REPO@ID or ORG/REPO, without wildcards."
   }
 }
