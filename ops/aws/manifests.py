@@ -1,0 +1,54 @@
+"""The cluster's objects: kustomize puts them together, with what only a deployment knows filled in."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from ops.aws.common import CannotProceed, Outputs, say
+from ops.aws.kubernetes import Kubernetes, kubectl
+
+FOLDER: Final = Path(__file__).resolve().parents[2] / "k8s"
+OVERLAYS: Final = sorted(overlay.name for overlay in (FOLDER / "overlays").iterdir())
+
+_VALUES: Final = "deployment.env"  # of each overlay: the names of the values that it wants
+
+
+def render(overlay: str, outputs: Outputs, image: str) -> str:
+    """The overlay's objects as YAML.
+
+    Args:
+        overlay: a folder of k8s/overlays.
+        outputs: of Terraform.
+        image: the service's, by digest: name@sha256:…
+
+    Raises:
+        CannotProceed: the overlay wants what is not known, or kustomize does not take it.
+    """
+    if "@sha256:" not in image:
+        raise CannotProceed(f"the image {image} is not named by digest (name@sha256:…), so what runs could change")
+    known = {
+        "IMAGE": image,
+        "CLUSTER": outputs.name,
+        "REGION": outputs.region,
+        "KUBERNETES_VERSION": outputs.kubernetes_version,
+        "CLUSTER_RANGE": outputs.cluster_range,
+        "DATABASE_RANGE": outputs.database_range,
+        "CERTIFICATE_ARN": outputs.certificate_arn,
+        "HOSTNAME": outputs.hostname,
+    }
+    with tempfile.TemporaryDirectory(prefix="k8s-") as folder:
+        copy = Path(folder, "k8s")
+        shutil.copytree(FOLDER, copy)
+        for values in (copy / "overlays" / overlay).glob(_VALUES):
+            wanted = [line.partition("=")[0] for line in values.read_text().splitlines() if line[:1].isalpha()]
+            if missing := [name for name in wanted if not known.get(name)]:
+                raise CannotProceed(f"{overlay} wants {', '.join(missing)}, of which nothing is known")
+            values.write_text("".join(f"{name}={known[name]}\n" for name in wanted))
+        return kubectl(["kustomize", str(copy / "overlays" / overlay)], {"HOME": folder})
+
+
+def apply(overlay: str, outputs: Outputs, image: str, *, dry_run: bool = False) -> None:
+    """Makes the cluster's objects what the overlay says, or shows them."""
+    manifests = render(overlay, outputs, image)
+    say(manifests if dry_run else Kubernetes(outputs).apply(manifests).rstrip())

@@ -1,0 +1,765 @@
+"""The cluster's objects as a deployment renders them, held against the rules that no schema knows."""
+
+import functools
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from ops.aws import balancer, database, manifests
+from ops.aws.common import CannotProceed, Outputs
+from svc import __main__ as command_line
+from svc import database as pool
+from svc import dsn, health, protocol, settings
+from svc.settings import Settings
+from tests.lacking import lacking
+from tests.process import ROOT
+
+Object: TypeAlias = dict[str, Any]
+
+K8S = ROOT / "k8s"
+VARIABLES = (ROOT / "terraform" / "variables.tf").read_text()
+
+# Nobody's, so that what is found in the rendered objects was filled in.
+OUTPUTS = Outputs(
+    name="made-up",
+    region="eu-north-1",
+    kubernetes_version=re.findall(r'variable "kubernetes_version" \{.*?default *= "(.*?)"', VARIABLES, re.DOTALL)[0],
+    cluster_range="10.64.0.0/16",
+    database_range="10.65.0.0/16",
+    database_identifier="made-up",
+    hostname="api.example",
+    zone_id="Z0",
+    certificate_arn="arn:aws:acm:eu-north-1:123456789012:certificate/made-up",
+)
+IMAGE = "registry.example/clients-api@sha256:" + "0123456789abcdef" * 4
+
+# What a deployment's Secrets hold.
+PLACE = {"DB_HOST": "db.example", "DB_PORT": "5432", "DB_NAME": "clients", "DB_PASSWORD": "made-up"}
+SECRETS = {
+    database.SERVICE_SECRET: {**PLACE, "DB_USERNAME": "clients_service"},
+    database.OWNER_SECRET: {**PLACE, "DB_USERNAME": "postgres", "DB_SERVICE_PASSWORD": "made-up"},
+}
+
+# Of a db.t4g.micro: LEAST({DBInstanceClassMemory/9531392}, 5000) of what its system leaves of 1 GiB.
+CONNECTIONS = 80
+RESERVED = 5  # of these, for RDS and for the owner
+
+
+@functools.cache
+def rendered(overlay: str, outputs: Outputs = OUTPUTS) -> tuple[Object, ...]:
+    if not shutil.which("kubectl"):
+        lacking("kubectl is missing")
+    return tuple(yaml.safe_load_all(manifests.render(overlay, outputs, IMAGE)))
+
+
+def everything() -> list[Object]:
+    return [found for overlay in manifests.OVERLAYS for found in rendered(overlay)]
+
+
+def all_of(kind: str) -> list[Object]:
+    return [found for found in everything() if found["kind"] == kind]
+
+
+def the(kind: str, name: str) -> Object:
+    (found,) = [one for one in all_of(kind) if one["metadata"]["name"] == name]
+    return found
+
+
+def config(overlay: tuple[Object, ...]) -> Object:
+    """The service's settings."""
+    (found,) = [one for one in overlay if one["kind"] == "ConfigMap"]
+    return found
+
+
+def service() -> Object:
+    """The Deployment that serves."""
+    return the("Deployment", database.DEPLOYMENT)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What an object makes pods from.
+
+    Attributes:
+        owner: kind and name of the object.
+        namespace: that the pods are in.
+        labels: of the pods.
+        spec: likewise.
+    """
+
+    owner: str
+    namespace: str
+    labels: dict[str, str] = field(default_factory=dict)
+    spec: Object = field(default_factory=dict)
+
+    @property
+    def containers(self) -> list[Object]:
+        """All of them, in the order in which they run."""
+        return [*self.spec.get("initContainers", []), *self.spec["containers"]]
+
+
+def pods() -> list[Pod]:
+    return [pod for found in everything() for pod in pods_of(found)]
+
+
+def pods_of(found: Object) -> Iterator[Pod]:
+    spec = found.get("spec", {})
+    template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
+    if template:
+        metadata = found["metadata"]
+        labels = template["metadata"]["labels"]
+        yield Pod(f"{found['kind']} {metadata['name']}", metadata["namespace"], labels, template["spec"])
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All that is no mapping and no list, and where it is."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, (*path, str(name)))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner, path)
+    else:
+        yield path, value
+
+
+def environment(pod: Pod, container: Object) -> dict[str, str]:
+    """What the container's process finds, as a kubelet puts it together."""
+    data = {found["metadata"]["name"]: found["data"] for found in all_of("ConfigMap")}
+    variables: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        ((kind, reference),) = source.items()
+        variables |= {"configMapRef": data, "secretRef": SECRETS}[kind][reference["name"]]
+    fields = {"metadata.name": f"{pod.owner.split()[1]}-1", "spec.nodeName": "node-1"}
+    listed: dict[str, str] = {}
+    for one in container.get("env", []):
+        value = one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
+        # Of what is listed before it, and not of what comes from a ConfigMap: what is unknown stays as it is.
+        listed[one["name"]] = re.sub(r"\$\((\w+)\)", lambda found: listed.get(found[1], found[0]), value)
+    return variables | listed
+
+
+def service_settings() -> Settings:
+    (pod,) = pods_of(service())
+    return settings.read(environment(pod, pod.spec["containers"][0]))
+
+
+# --- All objects
+
+
+def test_every_object_is_valid_for_the_clusters_version() -> None:
+    """Nothing is misspelt or out of place; strictly, since the cluster would pass over what it does not know."""
+    for found in everything():
+        kubernetes_validate.validate(found, OUTPUTS.kubernetes_version, strict=True)
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    """No value is empty, but for the group of API that has no name."""
+    for found in everything():
+        empty = [path for path, value in leaves(found) if value in ("", None) or str(value).endswith("=")]
+
+        assert [path for path in empty if path[-1] != "apiGroups"] == []
+
+
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_an_overlay_wants_just_the_values_that_it_uses(overlay: str) -> None:
+    """Each value that it lists is in its objects, and the values' own ConfigMap is not."""
+    known = {
+        "IMAGE": IMAGE,
+        "CLUSTER": OUTPUTS.name,
+        "REGION": OUTPUTS.region,
+        "KUBERNETES_VERSION": f":v{OUTPUTS.kubernetes_version}.",
+        "CLUSTER_RANGE": OUTPUTS.cluster_range,
+        "DATABASE_RANGE": OUTPUTS.database_range,
+        "CERTIFICATE_ARN": OUTPUTS.certificate_arn,
+        "HOSTNAME": OUTPUTS.hostname,
+    }
+    wanted = re.findall(r"^(\w+)=", (K8S / "overlays" / overlay / "deployment.env").read_text(), re.MULTILINE)
+    values = [str(value) for found in rendered(overlay) for _, value in leaves(found)]
+
+    assert [name for name in wanted if not any(known[name] in value for value in values)] == []
+    assert "deployment" not in [found["metadata"]["name"] for found in rendered(overlay)]
+
+
+@pytest.mark.parametrize("file", sorted(K8S.rglob("*.*")), ids=lambda file: str(file.relative_to(K8S)))
+def test_no_file_knows_whose_cluster_it_is(file: Path) -> None:
+    """Account ids, ARNs, hosts, addresses, names of clusters and passwords are a deployment's."""
+    text = file.read_text()
+
+    assert (
+        re.findall(r"\b\d{12}\b|arn:aws|amazonaws|olimac|\b(?:10|172|192)(?:\.\d+){3}|(?i:password)\W*[:=]", text) == []
+    )
+    assert "kind: Secret" not in text
+    if file.name == "deployment.env":
+        assert [line for line in text.splitlines() if not re.fullmatch(r"#.*|[A-Z_]+=", line)] == []
+
+
+def test_an_image_without_a_digest_is_refused() -> None:
+    """What was tested is what runs."""
+    with pytest.raises(CannotProceed, match="digest"):
+        manifests.render("migration", OUTPUTS, "registry.example/clients-api:latest")
+
+
+def test_labels_say_what_belongs_together() -> None:
+    """Everything is part of something, and each pod says what it is."""
+    assert [found for found in everything() if "app.kubernetes.io/part-of" not in found["metadata"]["labels"]] == []
+    assert [pod.owner for pod in pods() if "app.kubernetes.io/name" not in pod.labels] == []
+    names = [(pod.namespace, tuple(sorted(pod.labels.items()))) for pod in pods()]
+    assert len(set(names)) == len(names)
+
+
+def test_an_exception_to_the_policy_has_its_reason() -> None:
+    """Each says which rule it is from, and why."""
+    said = [
+        value
+        for found in everything()
+        for name, value in found["metadata"].get("annotations", {}).items()
+        if name.startswith("checkov.io/skip")
+    ]
+
+    assert said
+    assert [one for one in said if not re.fullmatch(r"CKV2?_K8S_\d+=\w.{19,}", one)] == []
+
+
+def test_what_pods_obey_and_find_is_there_before_they_are() -> None:
+    """Objects are made in their order: no pod is without its policies or its rights, or waits for its settings."""
+    for overlay in manifests.OVERLAYS:
+        makes_pods = [bool(list(pods_of(found))) for found in rendered(overlay)]
+
+        assert makes_pods == sorted(makes_pods)
+        assert [at for at, found in enumerate(rendered(overlay)) if found["kind"] == "Namespace"] in ([], [0])
+
+
+# --- Pods
+
+
+def breaches(pod: Pod) -> Iterator[str]:
+    """What the restricted standard forbids: https://kubernetes.io/docs/concepts/security/pod-security-standards/."""
+    spec, own = pod.spec, pod.spec.get("securityContext", {})
+    yield from (name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name))
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+    for volume in spec.get("volumes", []):
+        yield from (kind for kind in volume.keys() - {"name"} if kind not in allowed)
+    for container in pod.containers:
+        context = {**own, **container.get("securityContext", {})}
+        rules = {
+            "runAsNonRoot": context.get("runAsNonRoot") is True,
+            "runAsUser": context.get("runAsUser") != 0,
+            "allowPrivilegeEscalation": context.get("allowPrivilegeEscalation") is False,
+            "privileged": not context.get("privileged"),
+            "capabilities": context.get("capabilities")
+            in ({"drop": ["ALL"]}, {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}),
+            "seccompProfile": context.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
+            "procMount": context.get("procMount", "Default") == "Default",
+            "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
+        }
+        yield from (f"{container['name']}: {rule}" for rule, is_kept in rules.items() if not is_kept)
+
+
+def test_pods_meet_the_restricted_standard() -> None:
+    """All do, but in a namespace that says it is for those that cannot."""
+    label = "pod-security.kubernetes.io/enforce"
+    exempt = {ns["metadata"]["name"] for ns in all_of("Namespace") if ns["metadata"]["labels"][label] == "privileged"}
+
+    assert exempt == {"telemetry"}
+    assert the("Namespace", "clients")["metadata"]["labels"][label] == "restricted"
+    assert {pod.owner: found for pod in pods() if pod.namespace not in exempt and (found := list(breaches(pod)))} == {}
+
+
+def test_a_breach_of_the_standard_is_seen() -> None:
+    """The check above is no blank cheque: a bare container breaks the rules that have to be met by saying so."""
+    bare = Pod(
+        "Deployment bare", "clients", {}, {"containers": [{"name": "a"}], "volumes": [{"name": "v", "hostPath": {}}]}
+    )
+    said = ("runAsNonRoot", "allowPrivilegeEscalation", "capabilities", "seccompProfile")
+
+    assert list(breaches(bare)) == ["hostPath", *(f"a: {rule}" for rule in said)]
+
+
+def test_our_own_containers_are_the_images_user_on_a_root_that_none_can_write() -> None:
+    """They are as the Dockerfile has them, and run what the command line knows."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (user,) = re.findall(r"^USER (\d+:\d+)$", dockerfile, re.MULTILINE)
+    ours = [pod for pod in pods() if pod.labels["app.kubernetes.io/name"] == "clients-api"]
+
+    assert {pod.owner for pod in ours} == {"Deployment clients-api", "Job migrate", "CronJob prune"}
+    for pod in ours:
+        context = pod.spec["securityContext"]
+        assert f"{context['runAsUser']}:{context['runAsGroup']}" == user
+        for container in pod.containers:
+            assert container["image"] == IMAGE
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            command_line._parser().parse_args(container["args"])  # ends the test where it does not
+
+
+def test_pods_ask_for_what_they_take() -> None:
+    """The scheduler and the autoscaler count requests, and memory has an end."""
+    for pod in pods():
+        for container in pod.containers:
+            asked = container["resources"]
+            assert asked["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in asked["limits"]
+
+
+def test_service_accounts_are_those_that_have_a_role() -> None:
+    """Terraform binds a role to each, and every pod has one of them."""
+    bound = re.findall(r'= \{ namespace = "(.+?)", account = "(.+?)" \}', (ROOT / "terraform" / "pods.tf").read_text())
+    accounts = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in all_of("ServiceAccount")}
+
+    assert accounts == set(bound)
+    assert {(pod.namespace, pod.spec["serviceAccountName"]) for pod in pods()} <= accounts
+
+
+def test_only_the_autoscaler_has_a_token_of_the_clusters_api() -> None:
+    """A token that is not there cannot be stolen. What ships telemetry asks the API about pods, and may have one."""
+    others = [pod for pod in pods() if pod.namespace != "telemetry"]
+
+    assert {one["automountServiceAccountToken"] for one in all_of("ServiceAccount")} == {False}
+    assert [pod.owner for pod in others if pod.spec["automountServiceAccountToken"]] == [
+        "Deployment cluster-autoscaler"
+    ]
+
+
+# --- The service
+
+
+def test_the_probes_mean_different_things() -> None:
+    """No restart mends a database that is away; and a probe waits until the service has had its say."""
+    (container,) = service()["spec"]["template"]["spec"]["containers"]
+    asks = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
+
+    assert asks == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+    assert container["readinessProbe"]["timeoutSeconds"] > health.READY_SECONDS
+
+
+def test_the_port_is_the_one_that_is_listened_on() -> None:
+    """Probes, the Service and the network's policy mean the port that the image has."""
+    (listened,) = re.findall(r"PORT=(\d+)", (ROOT / "Dockerfile").read_text())
+    (container,) = service()["spec"]["template"]["spec"]["containers"]
+    (port,) = container["ports"]
+    (outside,) = the("Service", balancer.SERVICE)["spec"]["ports"]
+    (rule,) = the("NetworkPolicy", "from-the-balancer")["spec"]["ingress"]
+
+    assert port["containerPort"] == int(listened)
+    assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "liveness", "readiness")} == {
+        port["name"]
+    }
+    assert outside == {"name": "https", "port": 443, "targetPort": port["name"]}
+    assert rule["ports"] == [{"port": int(listened)}]
+
+
+def test_a_pod_has_the_time_to_end_well() -> None:
+    """The grace holds the pause, the drain, twice aiohttp's time-out, the closing of what is open, and some more."""
+    spec = service()["spec"]["template"]["spec"]
+    known = service_settings()
+    pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    needed = pause + known.drain_seconds + 2 * known.shutdown_seconds + pool._CLOSE_SECONDS
+
+    assert needed + 10 <= spec["terminationGracePeriodSeconds"] <= needed + 20
+
+
+def test_a_roll_out_takes_no_pod_away_before_another_serves() -> None:
+    """One more comes up, and only then one goes."""
+    spec = service()["spec"]
+
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert spec["minReadySeconds"] > 0
+    # The first pods wait for the Job. The cluster is not to give up before the deployment does.
+    assert spec["progressDeadlineSeconds"] >= database._JOB_SECONDS + database._ROLLOUT_SECONDS
+
+
+def test_all_connections_fit_the_smallest_database() -> None:
+    """Of the most pods in a roll-out, those that are ending, and the Jobs."""
+    spec, most = service()["spec"], the("HorizontalPodAutoscaler", "clients-api")["spec"]["maxReplicas"]
+    known = service_settings()
+    ending = math.ceil(spec["template"]["spec"]["terminationGracePeriodSeconds"] / spec["minReadySeconds"])
+    serving = (most + spec["strategy"]["rollingUpdate"]["maxSurge"] + ending) * known.workers * known.database.pool_size
+
+    assert serving + 2 + 1 <= (CONNECTIONS - RESERVED) * 0.8  # migrate has two, prune one
+
+
+def test_pods_are_spread_over_zones_and_nodes() -> None:
+    """Each revision by itself, and with its own pods in mind."""
+    spec = service()["spec"]
+    spreads = spec["template"]["spec"]["topologySpreadConstraints"]
+
+    assert [one["topologyKey"] for one in spreads] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    for one in spreads:
+        assert one["labelSelector"] == spec["selector"]
+        assert one["matchLabelKeys"] == ["pod-template-hash"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("Deployment", ("selector", "matchLabels")),
+        ("Service", ("selector",)),
+        ("PodDisruptionBudget", ("selector", "matchLabels")),
+    ],
+)
+def test_what_selects_the_services_pods_selects_no_others(kind: str, path: tuple[str, ...]) -> None:
+    """A Job's pod gets no requests, and is not counted among those that may be disrupted."""
+    selector = functools.reduce(lambda found, name: found[name], path, the(kind, "clients-api")["spec"])
+
+    assert [pod.owner for pod in pods() if selector.items() <= pod.labels.items()] == ["Deployment clients-api"]
+
+
+def test_the_number_of_pods_is_the_autoscalers_alone() -> None:
+    """A number in the Deployment would be back with each apply."""
+    scaler = the("HorizontalPodAutoscaler", "clients-api")["spec"]
+
+    assert scaler["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "clients-api"}
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 10)
+    assert scaler["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 300
+    assert "replicas" not in service()["spec"]
+
+
+def test_a_node_can_always_be_replaced() -> None:
+    """One pod at a time, and those that are not well do not stand in the way."""
+    budget = the("PodDisruptionBudget", "clients-api")["spec"]
+
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+
+
+# --- Settings
+
+
+def test_the_settings_are_settings() -> None:
+    """README knows each, and the service takes their values."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    known = {
+        name for row in re.findall(r"^\| (`[A-Z].*?) \|", readme, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    read = service_settings()
+
+    assert config(rendered("production"))["data"].keys() - known == set()
+    assert (read.workers, read.log_format) == (1, "json")
+    assert read.trusted_proxies == (ip_network(OUTPUTS.cluster_range),)
+    assert read.traces.protocol == "http/protobuf"
+
+
+def test_telemetry_says_which_pod_it_is_of() -> None:
+    """The pod, its node and its cluster are told, by the names that the service looks for."""
+    (pod,) = pods_of(service())
+    said = environment(pod, pod.spec["containers"][0])["OTEL_RESOURCE_ATTRIBUTES"]
+
+    assert dict(part.split("=") for part in said.split(",")) == {
+        "k8s.pod.name": "clients-api-1",
+        "k8s.node.name": "node-1",
+        "k8s.cluster.name": OUTPUTS.name,
+    }
+
+
+def test_a_changed_setting_starts_new_pods() -> None:
+    """The ConfigMap's name changes with its content, and so does the template that names it."""
+    (pod,) = pods_of(service())
+    name = config(rendered("production"))["metadata"]["name"]
+    changed = replace(OUTPUTS, cluster_range="10.66.0.0/16")
+
+    assert {"configMapRef": {"name": name}} in pod.spec["containers"][0]["envFrom"]
+    assert config(rendered("production", changed))["metadata"]["name"] != name
+
+
+def test_whoever_speaks_to_the_database_checks_whom_it_speaks_to() -> None:
+    """Each of our containers has the database's place and user, and the CA certificates that the deployment writes."""
+    users = {}
+    for pod in pods():
+        for container in pod.containers:
+            if container["image"] != IMAGE:
+                continue
+            named = dsn.parse(settings.read(environment(pod, container)).database.dsn).parameters
+            authority = Path(named["sslrootcert"])
+            mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            volumes = {volume["name"]: volume["configMap"]["name"] for volume in pod.spec["volumes"]}
+            assert named["sslmode"] == "verify-full"
+            assert (volumes[mounts[str(authority.parent)]], authority.name) == (database.AUTHORITY, "ca.pem")
+            users[container["args"][0]] = named["user"]
+
+    assert users == {"serve": "clients_service", "prune": "clients_service", "migrate": "postgres", "seed": "postgres"}
+
+
+# --- Jobs
+
+
+def test_the_job_migrates_and_then_seeds() -> None:
+    """One after the other, to an end that the deployment waits for."""
+    (pod,) = pods_of(the("Job", database.JOB))
+    spec = the("Job", database.JOB)["spec"]
+
+    assert [one["args"] for one in pod.spec["initContainers"]] == [["migrate"]]
+    assert [one["args"] for one in pod.spec["containers"]] == [["seed"]]
+    assert spec["activeDeadlineSeconds"] < database._JOB_SECONDS
+    assert (pod.namespace, pod.spec["restartPolicy"]) == (database.NAMESPACE, "Never")
+    assert [found["kind"] for found in rendered("migration")] == ["Job"]
+
+
+def test_keys_are_pruned_each_hour_by_one_at_a_time() -> None:
+    """Each run ends before the next one begins, and is seen for a while."""
+    spec = the("CronJob", "prune")["spec"]
+
+    assert re.fullmatch(r"\d+ \* \* \* \*", spec["schedule"])
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert spec["startingDeadlineSeconds"] + spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 3600
+    assert spec["successfulJobsHistoryLimit"] >= 1
+    assert spec["failedJobsHistoryLimit"] >= 1
+
+
+# --- The balancer
+
+_ANNOTATION = "service.beta.kubernetes.io/aws-load-balancer-"
+
+
+def test_the_balancer_ends_tls_with_the_certificate() -> None:
+    """A classic one, that speaks TLS 1.2 at least to callers on its only port, and HTTP to pods."""
+    found = the("Service", balancer.SERVICE)
+    said = {name.removeprefix(_ANNOTATION): value for name, value in found["metadata"]["annotations"].items()}
+
+    assert found["metadata"]["namespace"] == balancer.NAMESPACE
+    assert found["spec"]["type"] == "LoadBalancer"
+    assert "type" not in said
+    assert said["ssl-cert"] == OUTPUTS.certificate_arn
+    assert said["ssl-ports"] == found["spec"]["ports"][0]["name"]
+    assert said["ssl-negotiation-policy"] == "ELBSecurityPolicy-TLS-1-2-2017-01"
+    assert said["backend-protocol"] == "http"
+    assert said["cross-zone-load-balancing-enabled"] == said["connection-draining-enabled"] == "true"
+    assert said["additional-resource-tags"] == f"Project={OUTPUTS.name}"
+
+
+def test_the_balancer_closes_idle_connections_before_the_service_does() -> None:
+    """Who closes first may lose a request that was on its way."""
+    said = the("Service", balancer.SERVICE)["metadata"]["annotations"]
+
+    assert float(said[f"{_ANNOTATION}connection-idle-timeout"]) < protocol.KEEPALIVE_SECONDS
+
+
+# --- The cluster's autoscaler
+
+
+@pytest.mark.parametrize("version", [OUTPUTS.kubernetes_version, "1.37"])
+def test_the_autoscalers_minor_version_is_the_clusters(version: str) -> None:
+    """It follows whatever version the cluster has."""
+    (image,) = [
+        container["image"]
+        for found in rendered("production", replace(OUTPUTS, kubernetes_version=version))
+        for pod in pods_of(found)
+        for container in pod.containers
+        if container["name"] == "cluster-autoscaler"
+    ]
+
+    assert image == f"registry.k8s.io/autoscaling/cluster-autoscaler:v{version}.0"
+
+
+def test_the_autoscaler_finds_the_nodes_of_its_own_cluster() -> None:
+    """By the tags that EKS gives the group, in the cluster's region."""
+    (pod,) = pods_of(the("Deployment", "cluster-autoscaler"))
+    (container,) = pod.containers
+    known = environment(pod, container)
+    tags = f"k8s.io/cluster-autoscaler/enabled,k8s.io/cluster-autoscaler/{OUTPUTS.name}"
+
+    assert f"--node-group-auto-discovery=asg:tag={tags}" in container["args"]
+    assert "--cloud-provider=aws" in container["args"]
+    assert known["AWS_REGION"] == OUTPUTS.region
+
+
+def test_nobody_may_do_everything() -> None:
+    """No rule has a wildcard, reads Secrets or gives rights away, and each binding is one account's."""
+    rules = [rule for kind in ("Role", "ClusterRole") for found in all_of(kind) for rule in found["rules"]]
+    accounts = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in all_of("ServiceAccount")}
+    bindings = [*all_of("RoleBinding"), *all_of("ClusterRoleBinding")]
+    subjects = [one for found in bindings for one in found["subjects"]]
+
+    for rule in rules:
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+        assert not {"secrets", "pods/exec", "serviceaccounts/token"} & set(rule["resources"])
+        assert not {"bind", "escalate", "impersonate"} & set(rule["verbs"])
+        if {"update", "delete"} & set(rule["verbs"]) and rule["resources"] != ["nodes"]:
+            assert rule["resourceNames"]
+    assert {(one["kind"], one["namespace"], one["name"]) for one in subjects} == {
+        ("ServiceAccount", *account) for account in accounts if account[1] == "cluster-autoscaler"
+    }
+
+
+# --- The network
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a connection.
+
+    Attributes:
+        address: its own.
+        namespace: of the pod that it is; empty where it is none.
+        labels: likewise.
+    """
+
+    address: str
+    namespace: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def may(source: End, target: End, port: int, protocol: str = "TCP") -> bool:
+    """Whether the policies let the source speak to the target: https://kubernetes.io/docs/concepts/services-networking/."""
+    return _lets(source, target, "Egress", port, protocol) and _lets(target, source, "Ingress", port, protocol)
+
+
+def _lets(end: End, other: End, direction: str, port: int, protocol: str) -> bool:
+    """Whether those policies that are about the one end let it speak to, or hear from, the other."""
+    about = [
+        policy["spec"]
+        for policy in all_of("NetworkPolicy")
+        if policy["metadata"]["namespace"] == end.namespace
+        and direction in policy["spec"]["policyTypes"]
+        and _selects(policy["spec"]["podSelector"], end.labels)
+    ]
+    side = {"Egress": "to", "Ingress": "from"}[direction]
+    rules = [rule for spec in about for rule in spec.get(direction.lower(), [])]
+    return not about or any(
+        (side not in rule or any(_is(peer, other, end.namespace) for peer in rule[side]))
+        and (
+            "ports" not in rule
+            or (port, protocol) in [(one["port"], one.get("protocol", "TCP")) for one in rule["ports"]]
+        )
+        for rule in rules
+    )
+
+
+def _is(peer: Object, end: End, namespace: str) -> bool:
+    if block := peer.get("ipBlock"):
+        excepted = [ip_network(one) for one in block.get("except", [])]
+        address = ip_address(end.address)
+        return address in ip_network(block["cidr"]) and not any(address in one for one in excepted)
+    if "namespaceSelector" in peer:
+        of_namespace = {"kubernetes.io/metadata.name": end.namespace}
+        is_there = bool(end.namespace) and _selects(peer["namespaceSelector"], of_namespace)
+    else:
+        is_there = end.namespace == namespace
+    return is_there and _selects(peer.get("podSelector", {}), end.labels)
+
+
+def _selects(selector: Object, labels: dict[str, str]) -> bool:
+    def holds(wanted: Object) -> bool:
+        value = labels.get(wanted["key"])
+        match wanted["operator"]:
+            case "In":
+                return value in wanted["values"]
+            case "NotIn":
+                return value not in wanted["values"]
+            case "Exists":
+                return value is not None
+            case _:
+                return value is None
+
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        holds(one) for one in selector.get("matchExpressions", [])
+    )
+
+
+NODE = "10.64.1.1"  # a balancer's address is in the same network
+DATABASE = End("10.65.1.1")
+INTERNET = End("203.0.113.1")
+DNS = End("10.64.2.1", "kube-system", {"k8s-app": "kube-dns"})
+COLLECTOR = End("10.64.3.1", "telemetry", {"app.kubernetes.io/name": "collector"})
+
+
+def ends() -> dict[str, End]:
+    """Our pods, and some that could be there beside them."""
+    return {pod.owner: End("10.64.4.1", pod.namespace, pod.labels) for pod in pods()} | {
+        "a stranger": End("10.64.5.1", "clients"),
+        "a stranger by our name": End("10.64.5.2", "clients", {"app.kubernetes.io/name": "clients-api"}),
+        "a stranger by our component": End("10.64.5.3", "clients", {"app.kubernetes.io/component": "service"}),
+        "the collector": COLLECTOR,
+        "fluent-bit": End("10.64.3.2", "telemetry", {"app.kubernetes.io/name": "fluent-bit"}),
+    }
+
+
+OURS = ["Job migrate", "Deployment clients-api", "CronJob prune"]
+
+
+def test_only_our_own_pods_reach_the_database() -> None:
+    """The service and the two Jobs, at PostgreSQL's port."""
+    assert sorted(name for name, end in ends().items() if may(end, DATABASE, 5432)) == sorted(OURS)
+    assert [name for name, end in ends().items() if end.namespace == "clients" and may(end, DATABASE, 22)] == []
+
+
+def test_our_own_pods_find_names_and_little_else() -> None:
+    """Neither AWS, nor a node's metadata, nor the cluster's API."""
+    elsewhere = [
+        (INTERNET, 443),
+        (End("169.254.169.254"), 80),
+        (End("169.254.170.23"), 80),
+        (End(NODE), 443),
+        (End(NODE), 10250),
+    ]
+    for name in OURS:
+        assert may(ends()[name], DNS, 53, "UDP")
+        assert may(ends()[name], DNS, 53, "TCP")
+        assert [(end, port) for end, port in elsewhere if may(ends()[name], end, port)] == []
+
+
+def test_the_balancer_and_the_kubelet_reach_the_service_at_its_port() -> None:
+    """What is outside the cluster's network comes through the balancer, or not at all; nobody reaches a Job."""
+    reached = ends()
+    assert may(End(NODE), reached["Deployment clients-api"], 8080)
+    assert not may(INTERNET, reached["Deployment clients-api"], 8080)
+    assert not may(DATABASE, reached["Deployment clients-api"], 8080)
+    assert [port for port in (80, 443, 5432, 8081) if may(End(NODE), reached["Deployment clients-api"], port)] == []
+    assert [name for name in OURS if may(End(NODE), reached[name], 8080)] == ["Deployment clients-api"]
+
+
+def test_traces_go_from_the_service_to_the_collector() -> None:
+    """Both ends let them, at the port that the setting names; nobody else's."""
+    (pod,) = pods_of(service())
+    endpoint = environment(pod, pod.spec["containers"][0])["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    port = int(endpoint.rpartition(":")[2])
+    inside = {name: end for name, end in ends().items() if end.namespace == "clients"}
+
+    assert f"//{COLLECTOR.labels['app.kubernetes.io/name']}.{COLLECTOR.namespace}.svc" in endpoint
+    for one in (port, 4317):
+        assert [name for name, end in inside.items() if may(end, COLLECTOR, one)] == ["Deployment clients-api"]
+    assert not may(inside["Deployment clients-api"], COLLECTOR, 13133)
+
+
+def test_what_ships_telemetry_reaches_aws_and_its_node() -> None:
+    """AWS's APIs, its role, the kubelets and names; nobody but the service reaches it."""
+    for name in ("the collector", "fluent-bit"):
+        end = ends()[name]
+        assert may(end, INTERNET, 443)
+        assert may(end, End("169.254.170.23"), 80)
+        assert may(end, End(NODE), 10250)
+        assert may(end, DNS, 53, "UDP")
+        assert not may(end, INTERNET, 80)
+        assert not may(End(NODE), end, 4318)
+
+
+def test_the_autoscaler_reaches_aws_and_the_clusters_api() -> None:
+    """And its kubelet reaches its page of health."""
+    end = ends()["Deployment cluster-autoscaler"]
+    assert may(end, INTERNET, 443)
+    assert may(end, End("169.254.170.23"), 80)
+    assert may(end, DNS, 53, "UDP")
+    assert may(End(NODE), end, 8085)
+    assert not may(INTERNET, end, 8085)
+
+
+def test_what_no_policy_is_about_is_free() -> None:
+    """The evaluator knows that as well, or all of the above would hold of a cluster without any policy."""
+    assert may(End("10.64.6.1", "elsewhere"), INTERNET, 80)
+    assert may(INTERNET, End("10.64.6.1", "elsewhere"), 80)
