@@ -1,3 +1,5 @@
+#checkov:skip=CKV_DOCKER_2:Kubernetes asks for the pod's health itself, and heeds no HEALTHCHECK
+#checkov:skip=CKV_DOCKER_7:the base is an argument, whose default has a tag
 # Both stages have the same base: the virtual environment points at that base's Python.
 ARG BASE=python:3.12-slim
 
