@@ -5,10 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint infra bench format image lock clean
+.PHONY: help run test lint infra workflows bench rehearse format image lock clean
+.PHONY: bootstrap init plan apply outputs deploy-objects deploy-database deploy-dns deploy-monitoring smoke
+.PHONY: teardown destroy
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/local ## Serve the API on http://127.0.0.1:8080, with a PostgreSQL of its own unless DATABASE_URL names one
 	@exec $(BIN)/python -m svc serve
@@ -22,11 +24,18 @@ lint: $(VENV)/dev ## Check style, types and that the lock files fit pyproject.to
 	$(BIN)/mypy
 	$(BIN)/python .ci/check_locks.py
 
-infra: $(VENV)/audit/installed ## Check terraform/: form, validity, its tests, policy; needs terraform
+infra: $(VENV)/dev $(VENV)/audit/installed ## Check terraform/ and k8s/: form, validity, tests, policy; needs terraform and kubectl
 	@bash .ci/infra
+	@bash .ci/manifests
 
 bench: $(VENV)/dev ## Measure the service beside its peers; needs wrk, and Node.js and Go for some (ARGS="--help" for more)
 	@$(BIN)/python -m ops.bench $(ARGS)
+
+workflows: $(VENV)/dev $(VENV)/audit/installed ## Check .github/workflows, the Dockerfile and .ci
+	@bash .ci/workflows
+
+rehearse: $(VENV)/dev $(VENV)/audit/installed ## Deploy all of it with no AWS account, and destroy it; needs terraform and kubectl
+	@$(BIN)/python -m ops.rehearse $(ARGS)
 
 format: $(VENV)/dev ## Format the code, and mend what can be mended
 	$(BIN)/ruff check --fix .
@@ -37,6 +46,65 @@ image: ## Build the container image with buildah, and start it once
 
 lock: $(VENV)/dev ## Make the lock files anew from pyproject.toml
 	$(BIN)/python .ci/check_locks.py --write
+
+# --- A deployment, in this order; docs/deploying.md has the rest. What Terraform asks for comes from TF_VAR_….
+
+TERRAFORM_FOLDER ?= terraform
+REGION ?= us-east-1
+PLAN ?= deployment.tfplan
+OUTPUTS ?= outputs.json
+TERRAFORM = terraform -chdir=$(TERRAFORM_FOLDER)
+OPS = $(BIN)/python -m ops
+# $(call given,NAME) stops where NAME is empty.
+given = $(if $($(1)),,$(error $(1) has to be given: make $@ $(1)=…))
+
+bootstrap: ## Once: the bucket for the state, GitHub's roles (STATE_BUCKET=… REPOSITORY=ORG/REPO)
+	$(call given,STATE_BUCKET)$(call given,REPOSITORY)
+	$(TERRAFORM)/bootstrap init -input=false
+	$(TERRAFORM)/bootstrap apply -input=false -var bucket=$(STATE_BUCKET) -var region=$(REGION) \
+	  -var repository=$(REPOSITORY) $(ARGS)
+
+init: ## Find the state, and get Terraform's provider (STATE_BUCKET=…)
+	$(call given,STATE_BUCKET)
+	$(TERRAFORM) init -input=false -reconfigure -backend-config=bucket=$(STATE_BUCKET) -backend-config=region=$(REGION)
+
+plan: init ## What would change in AWS, kept in deployment.tfplan (STATE_BUCKET=…)
+	$(TERRAFORM) plan -input=false -out=$(abspath $(PLAN)) -var region=$(REGION) $(ARGS)
+
+apply: ## Change just that, and keep what Terraform made in outputs.json
+	$(TERRAFORM) apply -input=false $(abspath $(PLAN))
+	$(TERRAFORM) output -json >$(OUTPUTS)
+
+outputs: ## Keep what Terraform made in outputs.json, once more; init comes first
+	$(TERRAFORM) output -json >$(OUTPUTS)
+
+deploy-objects: $(VENV)/deploy ## The cluster's objects (IMAGE=name@sha256:…)
+	$(call given,IMAGE)
+	$(OPS) apply production --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+
+deploy-database: $(VENV)/deploy ## The database's place and passwords into the cluster, its schema and first rows (IMAGE=…)
+	$(call given,IMAGE)
+	$(OPS) database --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+
+deploy-dns: $(VENV)/deploy ## The public name, to the load balancer
+	$(OPS) dns --outputs $(OUTPUTS) $(ARGS)
+
+deploy-monitoring: $(VENV)/deploy ## What ships logs, metrics and traces, and the control plane's logs (IMAGE=…)
+	$(call given,IMAGE)
+	$(OPS) apply monitoring --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+	$(OPS) cluster-logging --outputs $(OUTPUTS) $(ARGS)
+
+smoke: $(VENV)/deploy ## Ask the three endpoints by their public name
+	$(OPS) smoke --outputs $(OUTPUTS) $(ARGS)
+
+teardown: $(VENV)/deploy ## Remove what Terraform did not make, before destroy
+	$(OPS) teardown --outputs $(OUTPUTS) $(ARGS)
+
+# The database is opened first, but not where it is gone: it would be made anew.
+destroy: ## Destroy all that Terraform made, but for the state and a last snapshot; teardown comes first
+	if $(TERRAFORM) state list | grep -qx aws_db_instance.main; then \
+	  $(TERRAFORM) apply -input=false -var region=$(REGION) -var is_protected=false -target=aws_db_instance.main $(ARGS); fi
+	$(TERRAFORM) destroy -input=false -var region=$(REGION) -var is_protected=false $(ARGS)
 
 clean: ## Remove what the other targets made, but not the data in .local
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
