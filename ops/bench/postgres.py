@@ -9,7 +9,7 @@ from typing import Final
 
 import asyncpg
 
-from ops.bench.contenders import free_port
+from ops.ports import free_port
 from svc import maintenance
 from svc.local import LocalPostgres
 
