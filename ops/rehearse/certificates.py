@@ -1,0 +1,97 @@
+"""Certificates for what stands on loopback: a CA that the rehearsal alone trusts, and what it signs."""
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+_LIFE: Final = timedelta(days=1)  # a rehearsal takes minutes
+_SKEW: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate and its key, both PEM."""
+
+    certificate: Path
+    key: Path
+
+
+def authority(folder: Path) -> Certificate:
+    """A CA of its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name("rehearsal CA")
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=True,
+        crl_sign=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    builder = _builder(name, name, key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    return _write(folder, "ca", builder.add_extension(usage, critical=True).sign(key, hashes.SHA256()), key)
+
+
+def certificate(ca: Certificate, file: str, names: list[str]) -> Certificate:
+    """A server's certificate, beside the CA's.
+
+    Args:
+        ca: that signs it.
+        file: its file's name, without an ending.
+        names: DNS names and addresses that it is for.
+    """
+    signer = x509.load_pem_x509_certificate(ca.certificate.read_bytes())
+    signing_key = serialization.load_pem_private_key(ca.key.read_bytes(), None)
+    assert isinstance(signing_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(_name(names[0]), signer.subject, key).add_extension(
+        x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
+    )
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()), critical=False
+    )
+    return _write(ca.certificate.parent, file, builder.sign(signing_key, hashes.SHA256()), key)
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + _LIFE)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _general_name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _write(folder: Path, file: str, made: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Certificate:
+    written = Certificate(folder / f"{file}.crt", folder / f"{file}.key")
+    written.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    written.key.touch(mode=0o600)
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    written.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    return written

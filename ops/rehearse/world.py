@@ -1,0 +1,212 @@
+"""What stands on this machine for AWS and for the cluster while a rehearsal lasts."""
+
+import asyncio
+import base64
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from ops.aws.common import aws as client
+from ops.ports import free_port
+from ops.rehearse import aws, kubernetes
+from ops.rehearse.aws import REGION
+from ops.rehearse.certificates import Certificate, authority, certificate
+from ops.rehearse.controllers import Controllers
+from ops.rehearse.kubernetes import Object
+from ops.rehearse.tls import Address, Front, listen
+from svc.local import LocalPostgres
+
+NAME: Final = "olimac"
+DOMAIN: Final = "olimac.link"
+
+DATABASE: Final = "clients"  # as terraform/database.tf has both
+_OWNER: Final = "postgres"
+_POSTGRES_PORT: Final = 5432
+
+# Whoever comes over TCP needs a password, as with RDS; the socket is the rehearsal's own.
+_WHO_MAY: Final = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+
+
+@dataclass(frozen=True)
+class World:
+    """What stands.
+
+    Attributes:
+        authority: the CA that signed all certificates, PEM.
+        environment: in which Terraform and the steps find what stands here instead of AWS.
+        cluster: the stand-in for the Kubernetes API.
+        public: where the service's load balancer listens, once there is one.
+        postgres: the database's server.
+    """
+
+    authority: Path
+    environment: dict[str, str]
+    cluster: kubernetes.Cluster
+    public: Address
+    postgres: LocalPostgres
+
+
+@contextlib.contextmanager
+def standing(folder: Path, version: str, image: str) -> Iterator[World]:
+    """Starts all of it, and stops it at the end.
+
+    Args:
+        folder: for its files; nothing else is in it.
+        version: of Kubernetes.
+        image: that this checkout stands for.
+    """
+    folder.mkdir(parents=True)
+    ca = authority(folder)
+    at = _free_address()
+    ours = certificate(ca, "loopback", ["localhost", "127.0.0.1", at[0]])
+    public = certificate(ca, "public", [DOMAIN, f"*.{DOMAIN}"])
+    password = secrets.token_urlsafe(24)
+    with ExitStack() as stack:
+        postgres, port = stack.enter_context(_postgres(folder, password))
+        database = listen(ours, lambda: ("127.0.0.1", port), at, asks=True)
+        stack.callback(database.close)
+        balancer = Balancer(public, ("127.0.0.1", free_port()))
+        stack.callback(balancer.close)
+        controllers = Controllers(image, folder / "pods", balancer)
+        cluster = stack.enter_context(kubernetes.started(version, ours, is_signed, controllers.acting))
+        stand_ins = aws.StandIns(cluster.url, ca.certificate, database.address, password)
+        environment = stack.enter_context(aws.started(stand_ins))
+        _exist_beforehand(public)
+        yield World(ca.certificate, environment, cluster, balancer.address, postgres)
+
+
+@dataclass
+class Balancer:
+    """What the cluster's cloud controller makes for a Service of type LoadBalancer: a classic one, tagged as its own.
+
+    Attributes:
+        certificate: that it shows.
+        address: where it listens on loopback.
+    """
+
+    certificate: Certificate
+    address: Address
+    _front: Front | None = None
+
+    def make(self, service: Object, behind: Callable[[], Address | None]) -> str:
+        """Makes the Service's, in the public subnets that are tagged for it, and gives its hostname.
+
+        Args:
+            service: that wants one.
+            behind: where its next connection goes.
+        """
+        name, metadata = self._name(service), service["metadata"]
+        ec2, elb = client("ec2", REGION), client("elb", REGION)
+        tagged = [
+            {"Name": f"tag:kubernetes.io/cluster/{NAME}", "Values": ["owned", "shared"]},
+            {"Name": "tag:kubernetes.io/role/elb", "Values": ["1"]},
+        ]
+        subnets = ec2.describe_subnets(Filters=tagged)["Subnets"]
+        owned = {"Key": f"kubernetes.io/cluster/{NAME}", "Value": "owned"}
+        group = ec2.create_security_group(
+            GroupName=f"k8s-elb-{name}",
+            Description="of a load balancer",
+            VpcId=subnets[0]["VpcId"],
+            TagSpecifications=[{"ResourceType": "security-group", "Tags": [owned]}],
+        )
+        port = service["spec"]["ports"][0]
+        certificate_arn = metadata["annotations"]["service.beta.kubernetes.io/aws-load-balancer-ssl-cert"]
+        made = elb.create_load_balancer(
+            LoadBalancerName=name,
+            Listeners=[
+                {
+                    "Protocol": "HTTPS",
+                    "LoadBalancerPort": port["port"],
+                    "InstanceProtocol": "HTTP",
+                    "InstancePort": 30080,  # of the nodes, which the cluster chooses
+                    "SSLCertificateId": certificate_arn,
+                }
+            ],
+            Subnets=[subnet["SubnetId"] for subnet in subnets],
+            SecurityGroups=[group["GroupId"]],
+            Tags=[
+                owned,
+                {"Key": "kubernetes.io/service-name", "Value": f"{metadata['namespace']}/{metadata['name']}"},
+            ],
+        )
+        self._front = listen(self.certificate, behind, self.address)
+        hostname: str = made["DNSName"]
+        return hostname
+
+    def remove(self, service: Object) -> None:
+        """Removes the Service's, and its security group."""
+        name = self._name(service)
+        self.close()
+        client("elb", REGION).delete_load_balancer(LoadBalancerName=name)
+        ec2 = client("ec2", REGION)
+        named = [{"Name": "group-name", "Values": [f"k8s-elb-{name}"]}]
+        for group in ec2.describe_security_groups(Filters=named)["SecurityGroups"]:
+            ec2.delete_security_group(GroupId=group["GroupId"])
+
+    def close(self) -> None:
+        """Listens no more."""
+        if self._front:
+            self._front.close()
+        self._front = None
+
+    @staticmethod
+    def _name(service: Object) -> str:
+        return "a" + str(service["metadata"]["uid"]).replace("-", "")[:31]  # as the cloud controller names it
+
+
+def is_signed(token: str) -> bool:
+    """Whether the token is one as EKS has them; the signature itself would be AWS's to check."""
+    with contextlib.suppress(ValueError):
+        kind, _, url = token.partition(".")
+        question = base64.urlsafe_b64decode(url + "=" * (-len(url) % 4)).decode()
+        wanted = {"Action": ["GetCallerIdentity"], "X-Amz-SignedHeaders": ["host;x-k8s-aws-id"]}
+        return kind == "k8s-aws-v1" and wanted.items() <= parse_qs(urlsplit(question).query).items()
+    return False
+
+
+def _free_address() -> Address:
+    """An address of loopback whose PostgreSQL port is free: Terraform decides the port, so it cannot be any."""
+    for number in range(1, 255):
+        with contextlib.suppress(OSError), socket.create_server((f"127.0.0.{number}", _POSTGRES_PORT)):
+            return f"127.0.0.{number}", _POSTGRES_PORT
+    raise OSError(f"port {_POSTGRES_PORT} is taken on all of 127.0.0.1 to 127.0.0.254")
+
+
+@contextlib.contextmanager
+def _postgres(folder: Path, password: str) -> Iterator[tuple[LocalPostgres, int]]:
+    """A PostgreSQL that is as RDS makes it: one database, an owner with a password."""
+    port = free_port()
+    server = LocalPostgres(folder, {"listen_addresses": "127.0.0.1", "port": str(port)})
+    server.start()
+    try:
+        rules = server.data / "pg_hba.conf"
+        rules.write_text(_WHO_MAY)  # the file stays its owner's
+        asyncio.run(_secure(server, password))
+        yield server, port
+    finally:
+        server.stop()
+
+
+async def _secure(server: LocalPostgres, password: str) -> None:
+    connection = await asyncpg.connect(server.dsn())
+    try:
+        await connection.execute(f"ALTER ROLE {_OWNER} PASSWORD '{password}'")
+        await connection.execute(f"CREATE DATABASE {DATABASE}")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
+
+
+def _exist_beforehand(public: Certificate) -> None:
+    """The domain's zone and its certificate, which the deployment looks up by name."""
+    client("route53", REGION).create_hosted_zone(Name=DOMAIN, CallerReference="rehearsal")
+    certificate, key = public.certificate.read_bytes(), public.key.read_bytes()
+    client("acm", REGION).import_certificate(Certificate=certificate, PrivateKey=key)
