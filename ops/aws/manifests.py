@@ -1,5 +1,6 @@
 """The cluster's objects: kustomize puts them together, with what only a deployment knows filled in."""
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from ops.aws.kubernetes import Kubernetes, kubectl
 FOLDER: Final = Path(__file__).resolve().parents[2] / "k8s"
 OVERLAYS: Final = sorted(overlay.name for overlay in (FOLDER / "overlays").iterdir())
 
+_BY_DIGEST: Final = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 _VALUES: Final = "deployment.env"  # of each overlay: the names of the values that it wants
 
 
@@ -25,7 +27,7 @@ def render(overlay: str, outputs: Outputs, image: str) -> str:
     Raises:
         CannotProceed: the overlay wants what is not known, or kustomize does not take it.
     """
-    if "@sha256:" not in image:
+    if not _BY_DIGEST.fullmatch(image):
         raise CannotProceed(f"the image {image} is not named by digest (name@sha256:…), so what runs could change")
     known = {
         "IMAGE": image,
