@@ -52,7 +52,9 @@ def listen(certificate: Certificate, behind: Callable[[], Address | None], at: A
     context.load_cert_chain(certificate.certificate, certificate.key)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        # Cancelled when the front is closed, which is no error.
+        silent = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
+        with contextlib.closing(writer), contextlib.suppress(*silent):
             if not asks or await _begin_tls(reader, writer, context):
                 await _pass_both_ways(reader, writer, behind())
 
