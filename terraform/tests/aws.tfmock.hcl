@@ -35,3 +35,11 @@ mock_resource "aws_eks_cluster" {
 mock_resource "aws_launch_template" {
   defaults = { id = "lt-00000000000000000", latest_version = 1 }
 }
+
+mock_resource "aws_iam_openid_connect_provider" {
+  defaults = { arn = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com" }
+}
+
+mock_resource "aws_s3_bucket" {
+  defaults = { arn = "arn:aws:s3:::made-up" }
+}
