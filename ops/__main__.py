@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _apply(arguments: argparse.Namespace) -> None:
-    """Makes the cluster's objects what an overlay of k8s/overlays says."""
+    """Makes objects of the cluster what k8s/overlays/production says, or monitoring."""
     outputs = read_outputs(arguments.outputs)
     manifests.apply(arguments.overlay, outputs, arguments.image, dry_run=arguments.dry_run)
 
@@ -105,7 +105,7 @@ def _image(parser: argparse.ArgumentParser) -> None:
 
 
 def _overlay(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overlay", choices=manifests.OVERLAYS, help=" ".join(manifests.OVERLAYS))
+    parser.add_argument("overlay", choices=manifests.APPLIED, help=" or ".join(manifests.APPLIED))
 
 
 def _database_authority(parser: argparse.ArgumentParser) -> None:

@@ -30,6 +30,8 @@ Client: TypeAlias = TestClient[Request, None]
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SERVICE_ROLE = "clients_service"
 
+pytest_plugins = ["tests.cloud"]  # fixtures of AWS's mock and of a cluster
+
 # A developer's own settings are not the tests'.
 OWN = ("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "METRICS_INTERVAL", "TRUSTED_PROXIES")
 for name in [n for n in os.environ if n.startswith(("DB_", "OTEL_", "PG")) or n in OWN]:

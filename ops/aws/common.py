@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 _T = TypeVar("_T")
 
-# A throttled call, or one whose connection was lost, is made again: up to 6 times within about 20 s.
+# A throttled call, or one whose connection was lost, is made again, five times at most, after longer and longer pauses.
 _PATIENT: Final = Config(
     retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=5, read_timeout=30, max_pool_connections=2
 )

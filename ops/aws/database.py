@@ -5,6 +5,7 @@ in the cluster only while the Job runs. The service's own password is made here,
 """
 
 import base64
+import hashlib
 import json
 import secrets
 import urllib.request
@@ -27,6 +28,7 @@ JOB: Final = "migrate"
 DEPLOYMENT: Final = "clients-api"
 
 _ROLE: Final = "clients_service"  # as sql/roles.sql makes it
+_FINGERPRINT: Final = "olimac.link/database-secret"
 _PASSWORD_BYTES: Final = 32
 _INSTANCE_SECONDS: Final = 1800.0
 _JOB_SECONDS: Final = 600.0  # more than the Job's own activeDeadlineSeconds
@@ -93,12 +95,10 @@ def prepare(outputs: Outputs, image: str, authority: str, *, dry_run: bool = Fal
         _wait_for_job(cluster)
     finally:
         cluster.delete(NAMESPACE, "secret", OWNER_SECRET, seconds=60)
-    # The first pods wait for the Secret. Those that run have an older one, which they read when they started.
-    has_pods = bool(before) or _has_ready_pods(cluster)
+    if not before:
+        _renew_pods(cluster, service)  # pods that wait for the first Secret start once then, and not twice
     cluster.apply(_object("Secret", SERVICE_SECRET, {"stringData": service}))
-    if has_pods and before != service:
-        say("The service's Secret is new: its pods start anew")
-        cluster.run("rollout", "restart", f"deployment/{DEPLOYMENT}", "--namespace", NAMESPACE)
+    _renew_pods(cluster, service)
     say("Waiting for the service to run on it")
     options = ("--namespace", NAMESPACE, f"--timeout={_ROLLOUT_SECONDS}s")
     say(cluster.run("rollout", "status", f"deployment/{DEPLOYMENT}", *options, seconds=_ROLLOUT_SECONDS + 60).rstrip())
@@ -187,9 +187,17 @@ def _show_log(cluster: Kubernetes) -> None:
         say(f"The Job's log cannot be shown: {error}")
 
 
-def _has_ready_pods(cluster: Kubernetes) -> bool:
-    deployment = cluster.get(NAMESPACE, "deployment", DEPLOYMENT) or {}
-    return bool(deployment.get("status", {}).get("readyReplicas"))
+def _renew_pods(cluster: Kubernetes, service: dict[str, str]) -> None:
+    """Has pods start anew that were started with another Secret, which they read once.
+
+    The Secret's fingerprint is written on the pods' template, so that a run that ended in between is made up for.
+    """
+    fingerprint = hashlib.sha256(json.dumps(service, sort_keys=True).encode()).hexdigest()
+    template = {"metadata": {"annotations": {_FINGERPRINT: fingerprint}}}
+    patch = json.dumps({"spec": {"template": template}})
+    done = cluster.run("patch", "deployment", DEPLOYMENT, "--namespace", NAMESPACE, "--patch", patch)
+    if "(no change)" not in done:
+        say("The service's Secret is new to its pods: they start anew")
 
 
 def _object(kind: str, name: str, content: dict[str, Any]) -> Object:

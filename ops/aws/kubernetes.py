@@ -20,6 +20,8 @@ _MANAGER: Final = "clients-api-deployment"  # who owns the fields that it applie
 _TOKEN_SECONDS: Final = 60  # of the signed request in it; EKS lets the token live for 15 minutes
 _ANSWER_SECONDS: Final = 60
 
+_WAYS: Final = ("PATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
+
 Object = dict[str, Any]
 
 
@@ -135,12 +137,13 @@ def token(cluster: str, region: str) -> str:
 def kubectl(
     arguments: Sequence[str], environment: dict[str, str], *, said: str | None = None, seconds: float = _ANSWER_SECONDS
 ) -> str:
-    """What kubectl says, or CannotProceed with its complaint."""
+    """What kubectl says, or CannotProceed with its complaint. Of our environment it has the way out alone."""
+    ways = {name: os.environ[name] for name in _WAYS if name in os.environ}
     try:
         done = subprocess.run(
             ["kubectl", *arguments],  # noqa: S607 - wherever the person has it
             input=said,
-            env={"PATH": os.environ["PATH"], **environment},
+            env={**ways, **environment},
             capture_output=True,
             text=True,
             timeout=seconds,

@@ -11,6 +11,7 @@ from ops.aws.kubernetes import Kubernetes, kubectl
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "k8s"
 OVERLAYS: Final = sorted(overlay.name for overlay in (FOLDER / "overlays").iterdir())
+APPLIED: Final = ("production", "monitoring")  # the third is the database's step, which knows when
 
 _BY_DIGEST: Final = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 _VALUES: Final = "deployment.env"  # of each overlay: the names of the values that it wants

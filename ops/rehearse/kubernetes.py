@@ -3,7 +3,8 @@
 No API server can be had without one to download. This one keeps objects, holds each against Kubernetes' own schemas,
 and lets `controllers` do what the cluster would do with Jobs, Deployments and Services.
 
-Simplified: one field manager, so that an object becomes what was applied last; deletion is done when it is answered.
+Simplified: who applies is one field manager and who patches another, so that an object becomes what was applied last
+and what was ever patched stays; deletion is done when it is answered.
 """
 
 import asyncio
@@ -106,6 +107,7 @@ class Store:
         """
         self._version = version
         self._objects: dict[Key, Object] = {}
+        self._patches: dict[Key, Object] = {}
         self._revision = 0
         self._watchers: set[asyncio.Queue[Change | None]] = set()
         for name in ("default", "kube-system"):
@@ -115,6 +117,17 @@ class Store:
     def get(self, plural: str, namespace: str, name: str) -> Object | None:
         """The object, or None."""
         return self._objects.get((plural, namespace, name))
+
+    def find(self, kind: Kind, namespace: str, name: str) -> Object:
+        """The object.
+
+        Raises:
+            Refused: there is none.
+        """
+        found = self.get(kind.plural, namespace, name)
+        if found is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "NotFound", f'{kind.plural} "{name}" not found')
+        return found
 
     def all_of(self, plural: str) -> list[Object]:
         """All of a kind."""
@@ -128,20 +141,32 @@ class Store:
         """
         self._check(kind, body)
         metadata = body["metadata"]
-        before = self._objects.get((kind.plural, metadata.get("namespace", ""), metadata["name"]), {})
+        key = (kind.plural, metadata.get("namespace", ""), metadata["name"])
+        before = self._objects.get(key, {})
         own = {
             "uid": str(uuid.uuid4()),
             "creationTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "generation": 0,
         }
         kept = {name: before.get("metadata", {}).get(name, value) for name, value in own.items()}
-        new = {**body, "metadata": {**metadata, **kept}}
+        new: Object = _merged({**body, "metadata": {**metadata, **kept}}, self._patches.get(key, {}))
         _fill_in(new)
         if before.get("spec") != new.get("spec"):
             new["metadata"]["generation"] += 1
         if "status" in before:
             new["status"] = before["status"]
         return self._put("MODIFIED" if before else "ADDED", kind, new)
+
+    def patch(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object:
+        """Changes some of the object's fields, which later applications leave as they are.
+
+        Raises:
+            Refused: there is none, or the result does not meet the schema.
+        """
+        key = (kind.plural, namespace, name)
+        body = {part: of for part, of in self.find(kind, namespace, name).items() if part != "status"}
+        self._patches[key] = _merged(self._patches.get(key, {}), patch)
+        return self.apply(kind, body)
 
     def set_status(self, kind: Kind, found: Object, status: Object) -> None:
         """Changes the object's status, if it is still there."""
@@ -156,9 +181,10 @@ class Store:
         Raises:
             Refused: there is none.
         """
-        found = self._objects.pop((kind.plural, namespace, name), None)
-        if found is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "NotFound", f'{kind.plural} "{name}" not found')
+        key = (kind.plural, namespace, name)
+        found = self.find(kind, namespace, name)
+        del self._objects[key]
+        self._patches.pop(key, None)
         self._tell("DELETED", kind, found)
         return found
 
@@ -186,9 +212,13 @@ class Store:
         return str(self._revision)
 
     def _put(self, how: str, kind: Kind, new: Object) -> Object:
+        key = (kind.plural, new["metadata"].get("namespace", ""), new["metadata"]["name"])
+        before = self._objects.get(key)
+        if before and _unversioned(before) == _unversioned(new):
+            return before  # nothing has changed, and nobody is told
         self._revision += 1
         new["metadata"]["resourceVersion"] = self.revision
-        self._objects[kind.plural, new["metadata"].get("namespace", ""), new["metadata"]["name"]] = new
+        self._objects[key] = new
         self._tell(how, kind, new)
         return new
 
@@ -254,23 +284,16 @@ class Api:
             return await self._list_or_watch(request, kind, namespace)
         match request.method:
             case "GET":
-                found = self._found(kind, namespace, name)
+                found = self._store.find(kind, namespace, name)
             case "PATCH" if request.content_type == _APPLY:
                 found = self._store.apply(kind, yaml.safe_load(await request.text()))
             case "PATCH":
-                before = {part: of for part, of in self._found(kind, namespace, name).items() if part != "status"}
-                found = self._store.apply(kind, _merged(before, await request.json()))
+                found = self._store.patch(kind, namespace, name, await request.json())
             case "DELETE":
                 found = self._store.delete(kind, namespace, name)
             case _:
                 raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", f"{request.method} is not supported")
         return web.json_response(found)
-
-    def _found(self, kind: Kind, namespace: str, name: str) -> Object:
-        found = self._store.get(kind.plural, namespace, name)
-        if found is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "NotFound", f'{kind.plural} "{name}" not found')
-        return found
 
     async def _list_or_watch(self, request: web.Request, kind: Kind, namespace: str) -> web.StreamResponse:
         labels = _equalities(request.query.get("labelSelector", ""))
@@ -431,6 +454,11 @@ def _merged(old: Any, new: Any) -> Any:
     if isinstance(old, dict) and isinstance(new, dict):
         return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
     return new
+
+
+def _unversioned(found: Object) -> Object:
+    metadata = {name: value for name, value in found["metadata"].items() if name != "resourceVersion"}
+    return {**found, "metadata": metadata}
 
 
 def _event(how: str, found: Object) -> bytes:
