@@ -95,8 +95,6 @@ def prepare(outputs: Outputs, image: str, authority: str, *, dry_run: bool = Fal
         _wait_for_job(cluster)
     finally:
         cluster.delete(NAMESPACE, "secret", OWNER_SECRET, seconds=60)
-    if not before:
-        _renew_pods(cluster, service)  # pods that wait for the first Secret start once then, and not twice
     cluster.apply(_object("Secret", SERVICE_SECRET, {"stringData": service}))
     _renew_pods(cluster, service)
     say("Waiting for the service to run on it")
