@@ -9,7 +9,7 @@ import pytest
 
 from ops.aws.common import aws
 from ops.rehearse.aws import REGION, StandIns, started
-from ops.rehearse.reach import Network
+from ops.rehearse.reach import Network, NotUnderstood
 
 PORT = 5432
 
@@ -140,3 +140,21 @@ def test_another_port_is_another_matter(networks: Networks) -> None:
 
     assert [str(one) for one in network.allowed([networks.group], 22)] == ["0.0.0.0/0"]
     assert [str(one) for one in network.allowed([networks.group], PORT)] == ["10.0.0.0/24"]
+
+
+def test_what_is_not_understood_is_no_pass(networks: Networks) -> None:
+    """A rule for another security group could let in anybody who has it: that is not passed over."""
+    pair = {"IpProtocol": "tcp", "FromPort": PORT, "ToPort": PORT, "UserIdGroupPairs": [{"GroupId": networks.group}]}
+    networks.ec2.authorize_security_group_ingress(GroupId=networks.group, IpPermissions=[pair])
+
+    with pytest.raises(NotUnderstood, match="UserIdGroupPairs"):
+        networks.reaching()
+
+
+def test_neither_is_an_access_list(networks: Networks) -> None:
+    """Nor is a network ACL that someone made."""
+    vpc = networks.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    networks.ec2.create_network_acl(VpcId=vpc)
+
+    with pytest.raises(NotUnderstood, match="network ACLs"):
+        networks.reaching()

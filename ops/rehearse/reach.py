@@ -20,15 +20,26 @@ class Subnet:
     range: IPv4Network
 
 
+class NotUnderstood(Exception):
+    """There is something of which it cannot be said whom it lets in."""
+
+
 class Network:
-    """All VPCs of a region, as EC2 describes them. Network ACLs are taken to be the default ones, which allow all."""
+    """All VPCs of a region, as EC2 describes them."""
 
     def __init__(self, ec2: Any) -> None:
         """Asks EC2 for all of it.
 
         Args:
             ec2: boto3's client.
+
+        Raises:
+            NotUnderstood: there is a network ACL other than the default ones, which allow all.
         """
+        if others := [
+            one["NetworkAclId"] for one in ec2.describe_network_acls()["NetworkAcls"] if not one["IsDefault"]
+        ]:
+            raise NotUnderstood(f"there are network ACLs: {', '.join(others)}")
         self.subnets = {
             one["SubnetId"]: Subnet(one["SubnetId"], one["VpcId"], IPv4Network(one["CidrBlock"]))
             for one in ec2.describe_subnets()["Subnets"]
@@ -56,14 +67,17 @@ class Network:
         return str(route.get("NatGatewayId") or route.get("GatewayId") or "") if route else ""
 
     def allowed(self, groups: list[str], port: int) -> list[IPv4Network]:
-        """Where connections to the port may come from, as the security groups say."""
-        return [
-            IPv4Network(block["CidrIp"])
-            for group in groups
-            for rule in self._groups[group]["IpPermissions"]
-            if rule["IpProtocol"] == "-1" or rule["FromPort"] <= port <= rule["ToPort"]
-            for block in rule["IpRanges"]
-        ]
+        """Where connections to the port may come from, as the security groups say.
+
+        Raises:
+            NotUnderstood: a rule allows others than IPv4 ranges.
+        """
+        rules = [rule for group in groups for rule in self._groups[group]["IpPermissions"]]
+        for rule in rules:
+            if others := [kind for kind in ("UserIdGroupPairs", "Ipv6Ranges", "PrefixListIds") if rule.get(kind)]:
+                raise NotUnderstood(f"a rule allows {', '.join(others)}: {rule}")
+        opened = [rule for rule in rules if rule["IpProtocol"] == "-1" or rule["FromPort"] <= port <= rule["ToPort"]]
+        return [IPv4Network(block["CidrIp"]) for rule in opened for block in rule["IpRanges"]]
 
     def _leads(self, source: Subnet, target: Subnet) -> bool:
         route = self._route(source, target.range[1])
