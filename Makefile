@@ -107,7 +107,7 @@ destroy: ## Destroy all that Terraform made, but for the state and a last snapsh
 	$(TERRAFORM) destroy -input=false -var region=$(REGION) -var is_protected=false $(ARGS)
 
 clean: ## Remove what the other targets made, but not the data in .local
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .rehearse
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
