@@ -34,7 +34,7 @@ bench: $(VENV)/dev ## Measure the service beside its peers; needs wrk, and Node.
 workflows: $(VENV)/dev $(VENV)/audit/installed ## Check .github/workflows, the Dockerfile and .ci
 	@bash .ci/workflows
 
-rehearse: $(VENV)/dev $(VENV)/audit/installed ## Deploy all of it with no AWS account, and destroy it; needs terraform and kubectl
+rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy all of it with no AWS account, and destroy it; needs terraform and kubectl
 	@$(BIN)/python -m ops.rehearse $(ARGS)
 
 format: $(VENV)/dev ## Format the code, and mend what can be mended

@@ -119,7 +119,7 @@ def _rehearse(folder: Path, report: Report) -> None:
             **provider,
             **_of_the_steps(work),
             "REHEARSAL_AUTHORITY": str(stands.authority),
-            "REHEARSAL_DATABASE": stands.postgres.dsn(database=world.DATABASE),
+            "REHEARSAL_DATABASE": stands.database,
             "REHEARSAL_PUBLIC": public,
         }
         before = inventory()

@@ -42,16 +42,14 @@ class World:
     Attributes:
         authority: the CA that signed all certificates, PEM.
         environment: in which Terraform and the steps find what stands here instead of AWS.
-        cluster: the stand-in for the Kubernetes API.
         public: where the service's load balancer listens, once there is one.
-        postgres: the database's server.
+        database: where its owner connects, past TLS and passwords: a DSN.
     """
 
     authority: Path
     environment: dict[str, str]
-    cluster: kubernetes.Cluster
     public: Address
-    postgres: LocalPostgres
+    database: str
 
 
 @contextlib.contextmanager
@@ -80,7 +78,7 @@ def standing(folder: Path, version: str, image: str) -> Iterator[World]:
         stand_ins = aws.StandIns(cluster.url, ca.certificate, database.address, password)
         environment = stack.enter_context(aws.started(stand_ins))
         _exist_beforehand(public)
-        yield World(ca.certificate, environment, cluster, balancer.address, postgres)
+        yield World(ca.certificate, environment, balancer.address, postgres.dsn(database=DATABASE))
 
 
 def is_signed(token: str) -> bool:
