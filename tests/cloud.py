@@ -28,6 +28,7 @@ from moto.backends import get_backend
 import ops.__main__
 from ops.aws import common
 from ops.aws.common import Outputs, aws
+from ops.ports import free_port
 from ops.rehearse import kubernetes
 from ops.rehearse.aws import ACCOUNT, REGION, StandIns, inventory, started
 from ops.rehearse.certificates import Certificate, authority, certificate
@@ -327,9 +328,7 @@ def _backend(service: str) -> Any:
 
 
 def free_address() -> Address:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        host, port = free.getsockname()
-        return host, port
+    return "127.0.0.1", free_port()
 
 
 @pytest.fixture(name="ground", scope="module")
