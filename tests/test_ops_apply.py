@@ -106,7 +106,7 @@ def test_a_missing_kubectl_is_said(run: Run, tmp_path: Path, monkeypatch: pytest
 
     done = run(*PRODUCTION)
 
-    assert done == (1, "", "error: kubectl is missing\n")
+    assert done == (1, "", "error: kubectl is missing; it has to be at most one minor version from the cluster's\n")
 
 
 def test_a_cluster_that_is_not_made_yet_is_said(cluster: kubernetes.Cluster, cloud: Cloud, run: Run) -> None:

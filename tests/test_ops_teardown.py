@@ -120,6 +120,16 @@ def test_nothing_at_all_is_no_failure(cloud: Cloud, run: Run) -> None:
     assert run("teardown") == (0, NOTHING, "")
 
 
+def test_without_a_cluster_it_takes_no_kubectl(cloud: Cloud, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nobody to speak to."""
+    cloud.make_balancer("orphan")
+    cloud.remove_cluster()
+    monkeypatch.setenv("PATH", "")
+
+    assert run("teardown").status == 0
+    assert cloud.balancers() == []
+
+
 def test_an_orphan_goes_with_its_security_group(cloud: Cloud, run: Run) -> None:
     """The cluster is gone and has left its balancer; other clusters' are not touched."""
     cloud.make_balancer("orphan")
@@ -162,7 +172,7 @@ def test_a_security_group_that_an_earlier_run_left_goes(
     second = run("teardown")
 
     assert first.status == 1
-    assert "in vain for the balancer's security group to go; once it is there, run this again" in first.error
+    assert "in vain for the balancer's security group to go; run this again" in first.error
     assert second.status == 0
     assert (cloud.balancers(), cloud.security_groups()) == ([], [])
 

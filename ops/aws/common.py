@@ -108,7 +108,7 @@ def wait_for(what: str, ask: Callable[[], _T | None], *, seconds: float) -> _T:
     while (answer := ask()) is None:
         now = time.monotonic()
         if now - began > seconds:
-            raise CannotProceed(f"waited {seconds:.0f} s in vain for {what}; once it is there, run this again")
+            raise CannotProceed(f"waited {seconds:.0f} s in vain for {what}; run this again")
         if now - told > _TELL_SECONDS or told == began:
             say(f"Waiting for {what} ({now - began:.0f} s of {seconds:.0f} at most)")
             told = now

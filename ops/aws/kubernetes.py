@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -39,8 +38,6 @@ class Kubernetes:
             NoCluster: there is none.
             CannotProceed: it cannot be used.
         """
-        if shutil.which("kubectl") is None:
-            raise CannotProceed("kubectl is missing; it has to be at most one minor version from the cluster's")
         self._name, self._region = outputs.name, outputs.region
         cluster = describe(outputs)
         if cluster["status"] not in ("ACTIVE", "UPDATING"):
@@ -150,7 +147,7 @@ def kubectl(
             check=False,
         )
     except FileNotFoundError:
-        raise CannotProceed("kubectl is missing") from None
+        raise CannotProceed("kubectl is missing; it has to be at most one minor version from the cluster's") from None
     except subprocess.TimeoutExpired:
         raise CannotProceed(f"kubectl {arguments[0]} took longer than {seconds:.0f} s") from None
     if done.returncode:
