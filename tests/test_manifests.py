@@ -181,7 +181,6 @@ def test_an_overlay_wants_just_the_values_that_it_uses(overlay: str) -> None:
         "CLUSTER_RANGE": OUTPUTS.cluster_range,
         "DATABASE_RANGE": OUTPUTS.database_range,
         "CERTIFICATE_ARN": OUTPUTS.certificate_arn,
-        "HOSTNAME": OUTPUTS.hostname,
     }
     wanted = re.findall(r"^(\w+)=", (K8S / "overlays" / overlay / "deployment.env").read_text(), re.MULTILINE)
     values = [str(value) for found in rendered(overlay) for _, value in leaves(found)]

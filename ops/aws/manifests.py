@@ -38,7 +38,6 @@ def render(overlay: str, outputs: Outputs, image: str) -> str:
         "CLUSTER_RANGE": outputs.cluster_range,
         "DATABASE_RANGE": outputs.database_range,
         "CERTIFICATE_ARN": outputs.certificate_arn,
-        "HOSTNAME": outputs.hostname,
     }
     with tempfile.TemporaryDirectory(prefix="k8s-") as folder:
         copy = Path(folder, "k8s")
