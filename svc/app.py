@@ -20,7 +20,7 @@ from svc.telemetry.signals import Signals, Silence
 async def build(settings: Settings, lifecycle: Lifecycle, signals: Signals | Silence) -> AsyncIterator[Server]:
     """The service, ready to be given sockets."""
     async with database.connect(settings.database) as connected:
-        signals.watch_connections(lambda: connected.in_use)
+        signals.watch_database(lambda: connected.in_use, lambda: connected.is_away)
         store = Store(connected, settings.database, signals.watch)
         edge = Edge(routes(Endpoints(store), Health(store, lifecycle, settings.build), Docs()))
         yield Server(signals.edge(edge), signals.request, lifecycle)

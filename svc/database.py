@@ -39,7 +39,11 @@ class _Connection(asyncpg.Connection):
 
 
 class Database:
-    """A small pool of connections whose waiters are served in order of arrival, each wait bounded."""
+    """A small pool of connections whose waiters are served in order of arrival, each wait bounded.
+
+    Attributes:
+        is_away: whether the database did not answer when it was last asked.
+    """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: DatabaseSettings) -> None:
         self._pool = pool
@@ -47,7 +51,7 @@ class Database:
         # asyncpg serves its own waiters unfairly: a newcomer overtakes whoever was just woken.
         # So at most as many get to the pool as it has connections, and the rest queue here.
         self._turns = asyncio.Semaphore(settings.pool_size)
-        self._away = False
+        self.is_away = False
 
     @property
     def in_use(self) -> int:
@@ -77,8 +81,8 @@ class Database:
             raise DatabaseUnavailable from error
         finally:
             self._turns.release()
-        if self._away:
-            self._away = False
+        if self.is_away:
+            self.is_away = False
             _log.warning(names.DATABASE_BACK)
         return rows
 
@@ -101,8 +105,8 @@ class Database:
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             # The connections lead to a server that will never write again: make new ones, to the new primary.
             await self._pool.expire_connections()
-        if not self._away:
-            self._away = True
+        if not self.is_away:
+            self.is_away = True
             _log.warning(names.DATABASE_AWAY, error=type(error).__name__, detail=words(error))
 
 

@@ -104,7 +104,7 @@ async def test_each_request_has_one_line_and_one_count(serve: Start, workers: in
     assert lines.counts(counted) == of_lines
     assert sum(len(lines.values(document, names.LATENCY)) for document in counted) == answered.total()
     assert lines.total(counted, names.ERRORS) == answered.total() - answered["/get/1"] - answered["/healthz"]
-    for metric in (names.FAULTS, names.SHED, names.LOG_LINES_DROPPED):
+    for metric in (names.FAULTS, names.SHED, names.LOG_LINES_DROPPED, names.DATABASE_IS_AWAY):
         assert lines.total(counted, metric) == 0
     assert {metric for metric, *_ in lines.series(counted)} == names.METRICS.keys()
     for metric in (names.IN_FLIGHT, names.CONNECTIONS_IN_USE):

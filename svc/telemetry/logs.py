@@ -19,12 +19,12 @@ _TRACEBACK_END_CHARACTERS: Final = 1500  # kept at either end; a line has to fit
 _WORDS_MOST_CHARACTERS: Final = 800  # of anything else that others wrote
 
 _Record: TypeAlias = MutableMapping[str, Any]
-_Render: TypeAlias = Callable[[_Record], bytes]
+Render: TypeAlias = Callable[[_Record], bytes]
 
 
 def configure(writer: LineWriter, *, readable: bool) -> None:
     """From here on, what is logged goes to the writer: structlog's records and the standard library's alike."""
-    render = _readable() if readable else _json
+    render = for_people() if readable else _json
 
     def finish(_: Any, level: str, record: _Record) -> bytes:
         if (error := record.pop("exc_info", None)) is not None:
@@ -66,7 +66,7 @@ class Logger(structlog.make_filtering_bound_logger(logging.INFO)):  # type: igno
 class _Output:
     """What structlog calls with a finished line, by the name of its level."""
 
-    def __init__(self, writer: LineWriter, render: _Render) -> None:
+    def __init__(self, writer: LineWriter, render: Render) -> None:
         self.debug = self.info = self.warning = self.error = self.critical = self.exception = writer.write
         self._writer = writer
         self._render = render
@@ -80,7 +80,7 @@ class _Output:
 class _Bridge(logging.Handler):
     """The standard library's records in the shape of our own."""
 
-    def __init__(self, writer: LineWriter, render: _Render) -> None:
+    def __init__(self, writer: LineWriter, render: Render) -> None:
         super().__init__()
         self._writer = writer
         self._render = render
@@ -119,7 +119,8 @@ def _plain(value: object) -> object:
     return str(value).encode(errors="backslashreplace").decode()
 
 
-def _readable() -> _Render:
+def for_people() -> Render:
+    """Makes a line that people can read of a record; it takes the traceback out of it."""
     renderer = structlog.dev.ConsoleRenderer(colors=True, sort_keys=False, timestamp_key=names.TIMESTAMP)
 
     def render(record: _Record) -> bytes:

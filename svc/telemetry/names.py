@@ -139,6 +139,9 @@ IN_FLIGHT: Final = _metric("InFlight", "Count", OVERALL, "requests under way, lo
 CONNECTIONS_IN_USE: Final = _metric(
     "ConnectionsInUse", "Count", OVERALL, "of the pool, looked at 100 times", "on call: the database"
 )
+DATABASE_IS_AWAY: Final = _metric(
+    "DatabaseAway", "None", OVERALL, "1 while the database does not answer, else 0, looked at 100 times", "on call"
+)
 EVENT_LOOP_LAG: Final = _metric(
     "EventLoopLag", "Milliseconds", OVERALL, "how late a timer ran, 100 timers", "on call: saturation"
 )

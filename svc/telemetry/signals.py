@@ -58,9 +58,10 @@ class Signals:
 
         return watch
 
-    def watch_connections(self, in_use: Callable[[], int]) -> None:
-        """Looks at the number of connections that are at work."""
+    def watch_database(self, in_use: Callable[[], int], is_away: Callable[[], bool]) -> None:
+        """Looks at the number of connections that are at work, and at whether the database answers."""
         self._metrics.gauge(names.CONNECTIONS_IN_USE, in_use)
+        self._metrics.gauge(names.DATABASE_IS_AWAY, is_away)
 
 
 class Silence:
@@ -75,7 +76,7 @@ class Silence:
     def watch(self, _operation: str, _summary: str, _sql: str) -> None:
         """Nobody."""
 
-    def watch_connections(self, in_use: Callable[[], int]) -> None:
+    def watch_database(self, in_use: Callable[[], int], is_away: Callable[[], bool]) -> None:
         """Does not look."""
 
 
