@@ -50,7 +50,7 @@ output "log_groups" {
   value       = { for kind, group in aws_cloudwatch_log_group.pods : kind => group.name }
 }
 
-output "alarm_topic_arn" {
-  description = "Of the topic that alarms are sent to."
-  value       = aws_sns_topic.alarms.arn
+output "alarm_topics" {
+  description = "ARNs of the topics that alarms are sent to, by severity: page and ticket."
+  value       = { for severity, topic in aws_sns_topic.alarms : severity => topic.arn }
 }

@@ -172,7 +172,7 @@ variable "host" {
 }
 
 variable "alarm_email" {
-  description = "Who is told of alarms. Empty: nobody, until someone subscribes to the topic."
+  description = "Who is told of alarms. Empty: nobody, until someone subscribes to the topics."
   type        = string
   default     = ""
 }

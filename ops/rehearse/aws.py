@@ -6,6 +6,8 @@ What is added, and why:
   clusters and node groups, or makes up; the endpoint and the CA of the cluster that stands on this machine.
 * RDS: what moto forgets of a database and of its parameters; the endpoint of the database that stands on this machine,
   and its owner's name and password in the secret, for which moto has made-up ones.
+* CloudWatch: composite alarms, which moto tells of and cannot make; saved queries of Logs Insights, of which it has no
+  calls.
 * EC2: a launch template's own tags, which moto counts among those of what it launches.
 * S3: bucket policies are kept but not enforced: moto heeds no conditions, and the one against plain HTTP would lock
   everybody out.
@@ -27,12 +29,14 @@ from unittest import mock
 # Before moto is loaded, which reads it then.
 os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 
+from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 from moto.ec2.models.launch_templates import LaunchTemplate, LaunchTemplateVersion
 from moto.eks import urls
 from moto.eks.exceptions import ResourceInUseException, ResourceNotFoundException
 from moto.eks.responses import EKSResponse
 from moto.iam.access_control import PermissionResult
+from moto.logs.responses import LogsResponse
 from moto.rds.models import DBInstance, DBParameterGroup, MasterUserSecret
 from moto.s3.models import FakeBucket
 from moto.server import ThreadedMotoServer
@@ -134,6 +138,13 @@ def _extended(stand_ins: StandIns) -> contextlib.ExitStack:
         (FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL),
     ):
         stack.enter_context(mock.patch.object(owner, name, value))
+    for responses, operation, answer in (
+        (CloudWatchResponse, "put_composite_alarm", CloudWatchResponse.put_metric_alarm),
+        (LogsResponse, "put_query_definition", _Logs.put_query_definition),
+        (LogsResponse, "describe_query_definitions", _Logs.describe_query_definitions),
+        (LogsResponse, "delete_query_definition", _Logs.delete_query_definition),
+    ):
+        stack.enter_context(mock.patch.object(responses, operation, answer, create=True))
     return stack
 
 
@@ -145,6 +156,29 @@ _FORGOTTEN: Final = {
     "performance_insights_kms_key_id": "performance_insights_kms_key_id",
     "performance_insights_retention_period": "performance_insights_retention_period",
 }
+
+
+class _Logs(LogsResponse):
+    """CloudWatch Logs, with saved queries."""
+
+    def put_query_definition(self) -> str:
+        given = {name: self._get_param(name) for name in ("name", "queryString", "logGroupNames")}
+        key = self._get_param("queryDefinitionId") or str(uuid.uuid4())
+        _Logs._kept(self)[key] = {**given, "queryDefinitionId": key}
+        return json.dumps({"queryDefinitionId": key})
+
+    def describe_query_definitions(self) -> str:
+        prefix = self._get_param("queryDefinitionNamePrefix", "")
+        found = [one for one in _Logs._kept(self).values() if one["name"].startswith(prefix)]
+        return json.dumps({"queryDefinitions": found})
+
+    def delete_query_definition(self) -> str:
+        found = _Logs._kept(self).pop(self._get_param("queryDefinitionId"), None)
+        return json.dumps({"success": found is not None})
+
+    def _kept(self) -> dict[str, _Thing]:
+        kept: dict[str, _Thing] = vars(self.logs_backend).setdefault("_query_definitions", {})
+        return kept
 
 
 class _Eks(EKSResponse):
@@ -355,6 +389,7 @@ _ALIVE: Final = [{"Name": "state", "Values": ["pending", "available"]}]
 _KINDS: Final[dict[str, Callable[[], list[str]]]] = {
     "alarm": _paged("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
     "bucket": _filtered("s3", "list_buckets", "Buckets", "Name"),
+    "composite alarm": _paged("cloudwatch", "describe_alarms", "CompositeAlarms", "AlarmName"),
     "cluster": _paged("eks", "list_clusters", "clusters"),
     "dashboard": _paged("cloudwatch", "list_dashboards", "DashboardEntries", "DashboardName"),
     "database": _paged("rds", "describe_db_instances", "DBInstances", "DBInstanceIdentifier"),
@@ -375,6 +410,7 @@ _KINDS: Final[dict[str, Callable[[], list[str]]]] = {
     "OIDC provider": _filtered("iam", "list_open_id_connect_providers", "OpenIDConnectProviderList", "Arn"),
     "peering": _peerings,
     "record": _records,
+    "query": _filtered("logs", "describe_query_definitions", "queryDefinitions", "name"),
     "role": _paged("iam", "list_roles", "Roles", "RoleName"),
     "route table": _paged("ec2", "describe_route_tables", "RouteTables", "RouteTableId"),
     "secret": _paged("secretsmanager", "list_secrets", "SecretList", "Name"),

@@ -1,0 +1,138 @@
+"""Widgets of CloudWatch's dashboards, as their JSON has them.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from ops.cloudwatch.rows import Alarms, Metric
+
+NAME: Final = "${name}"  # filled in by Terraform, as the others are
+GROUPS: Final = {
+    "application": f"/aws/containerinsights/{NAME}/application",
+    "metrics": f"/{NAME}/clients-api/metrics",
+}
+
+Widget: TypeAlias = dict[str, Any]
+Line: TypeAlias = list[Any]  # of a chart
+Lines: TypeAlias = list[Line]
+
+_QUERIES: Final = Path(__file__).resolve().parent / "queries"
+_COLUMNS: Final = 24
+_REGION: Final = "${region}"
+_ALARM: Final = "arn:aws:cloudwatch:${region}:${account}:alarm:${name}-"
+
+
+def line(metric: Metric, label: str, *, color: str = "", axis: str = "", **more: Any) -> Line:
+    """A metric."""
+    dimensions = [part for pair in metric.dimensions for part in pair]
+    said = {"stat": metric.statistic, "label": label, "color": color, "yAxis": axis, **more}
+    return [metric.namespace, metric.name, *dimensions, {name: value for name, value in said.items() if value != ""}]
+
+
+def expression(math: str, label: str, color: str = "") -> Line:
+    """Metric math over metrics that are in the same chart."""
+    return [{"expression": math, "label": label, **({"color": color} if color else {})}]
+
+
+def hidden(metrics: Mapping[str, Metric]) -> Lines:
+    """Metrics that an expression takes, by its names for them."""
+    return [line(metric, name, id=name, visible=False) for name, metric in metrics.items()]
+
+
+def rate(metric: Metric, color: str = "") -> Lines:
+    """A metric that is a sum, by the second."""
+    return [*hidden({"total": metric}), expression("total / PERIOD(total)", "a second", color)]
+
+
+def burn(alarms: Alarms, name: str, color: str) -> Lines:
+    """How fast an objective's budget is spent."""
+    objective = alarms.objectives[name]
+    return [*hidden(objective.metrics), expression(f"({objective.bad}) / {objective.budget:g}", name, color)]
+
+
+def budget(alarms: Alarms, name: str) -> Widget:
+    """What is left of an objective's budget, over 30 days."""
+    objective = alarms.objectives[name]
+    left = expression(f"100 - 100 * ({objective.bad}) / {objective.budget:g}", "% of the budget left")
+    title = f"{name.capitalize()}: {objective.percent:g} % over 30 days"
+    return number(title, [*hidden(objective.metrics), left], start="-P30D", setPeriodToTimeRange=True)
+
+
+def limits(alarms: Alarms, name: str) -> list[tuple[float, str]]:
+    """Where an alarm fires."""
+    return [(alarms.metric[name].threshold, f"alarm {name}")]
+
+
+def text(markdown: str, height: int) -> Widget:
+    """Words across the dashboard."""
+    return {"type": "text", "width": _COLUMNS, "height": height, "properties": {"markdown": markdown}}
+
+
+def states(title: str, alarms: Sequence[str], height: int) -> Widget:
+    """The states of alarms across the dashboard."""
+    properties = {"title": title, "alarms": [_ALARM + name for name in alarms]}
+    return {"type": "alarm", "width": _COLUMNS, "height": height, "properties": properties}
+
+
+def number(title: str, lines: Lines, **more: Any) -> Widget:
+    """The latest value as a figure."""
+    return {"type": "metric", "height": 4, "properties": {**_metrics(title, lines, 60), "view": "singleValue", **more}}
+
+
+def chart(
+    title: str,
+    lines: Lines,
+    *,
+    unit: str = "",
+    limits: Sequence[tuple[float, str]] = (),
+    period: int = 60,
+) -> Widget:
+    """Lines over time.
+
+    Args:
+        title: above it.
+        lines: in it.
+        unit: beside its axis.
+        limits: values with their labels, drawn across.
+        period: of a point, in seconds.
+    """
+    left: dict[str, Any] = {"min": 0, "showUnits": False}
+    properties: dict[str, Any] = {"view": "timeSeries", "yAxis": {"left": {**left, "label": unit} if unit else left}}
+    if limits:
+        drawn = [{"value": value, "label": label, "color": "#888888"} for value, label in limits]
+        properties["annotations"] = {"horizontal": drawn}
+    return {"type": "metric", "height": 6, "properties": {**_metrics(title, lines, period), **properties}}
+
+
+def _metrics(title: str, lines: Lines, period: int) -> dict[str, Any]:
+    return {"title": title, "region": _REGION, "period": period, "metrics": lines}
+
+
+def log(title: str, query: str) -> Widget:
+    """What one of the saved queries finds."""
+    text = (_QUERIES / f"{query}.txt").read_text()
+    said = [line for line in text.splitlines() if not line.startswith("#")]
+    (group,) = [line.removeprefix("# group: ") for line in text.splitlines() if line.startswith("# group: ")]
+    properties = {
+        "title": title,
+        "region": _REGION,
+        "view": "table",
+        "query": f"SOURCE '{GROUPS[group]}' | " + "\n".join(said),
+    }
+    return {"type": "log", "width": _COLUMNS, "height": 6, "properties": properties}
+
+
+def body(rows: Sequence[Sequence[Widget]]) -> str:
+    """A dashboard's JSON: each row's widgets side by side, those without a width as wide as each other."""
+    placed, y = [], 0
+    for row in rows:
+        width = _COLUMNS // len(row)
+        for number, widget in enumerate(row):
+            placed.append({**widget, "x": number * width, "y": y, "width": width})
+        y += max(widget["height"] for widget in row)
+    widgets = {"start": "-PT3H", "periodOverride": "inherit", "widgets": placed}
+    return json.dumps(widgets, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,193 @@
+"""Metrics as CloudWatch keeps them: documents in the Embedded Metric Format go in, statistics over periods come out.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Statistics-definitions.html
+"""
+
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+from math import ceil
+from typing import Any, Final
+
+from ops.cloudwatch.rows import Metric, Name
+
+# Seconds of a bucket, and for how long it is kept: an hour's dashboard in detail, a burn rate over three days besides.
+_FINE: Final = (5, 3 * 3600 + 600)
+_COARSE: Final = (300, 10 * 86400)
+
+
+class Samples:
+    """What was sampled in some time.
+
+    Attributes:
+        counts: how often each value was. Values have 3 digits: a percentile is right to within 0.5 %.
+    """
+
+    __slots__ = ("count", "counts", "maximum", "minimum", "total")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.minimum = float("inf")
+        self.maximum = float("-inf")
+        self.counts: Counter[float] = Counter()
+
+    def add(self, values: Iterable[float]) -> None:
+        """Takes samples."""
+        for value in values:
+            self.counts[float(f"{value:.3g}")] += 1
+            self.count += 1
+            self.total += value
+            self.minimum = min(self.minimum, value)
+            self.maximum = max(self.maximum, value)
+
+    def merge(self, other: "Samples") -> None:
+        """Takes what another has."""
+        self.counts.update(other.counts)
+        self.count += other.count
+        self.total += other.total
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+
+
+def told(document: Mapping[str, Any]) -> Iterator[tuple[list[Name], list[float]]]:
+    """What a document in the Embedded Metric Format tells: metrics, each by all of its dimensions, with their values.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
+    for directive in document["_aws"]["CloudWatchMetrics"]:
+        sets = [tuple(sorted((name, document[name]) for name in names)) for names in directive["Dimensions"]]
+        for metric in directive["Metrics"]:
+            values = document[metric["Name"]]
+            yield (
+                [(directive["Namespace"], metric["Name"], dimensions) for dimensions in sets],
+                values if isinstance(values, list) else [values],
+            )
+
+
+class MetricStore:
+    """All metrics of the last hours, and coarser of the last days."""
+
+    def __init__(self) -> None:
+        self._fine: dict[Name, _Buckets] = {}
+        self._coarse: dict[Name, _Buckets] = {}
+
+    def add(self, document: Mapping[str, Any]) -> None:
+        """Takes a document in the Embedded Metric Format.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        at = document["_aws"]["Timestamp"] / 1000
+        for names, values in told(document):
+            samples = Samples()
+            samples.add(values)
+            for name in names:
+                self._add(name, at, samples)
+
+    def _add(self, name: Name, at: float, samples: Samples) -> None:
+        for buckets, (seconds, kept_seconds) in ((self._fine, _FINE), (self._coarse, _COARSE)):
+            if name not in buckets:
+                buckets[name] = _Buckets(seconds, kept_seconds)
+            buckets[name].add(at, samples)
+
+    def known(self) -> set[Name]:
+        """All metrics that there ever was a sample of."""
+        return set(self._fine)
+
+    def series(self, metric: Metric, period: int, end: float, count: int) -> list[float | None]:
+        """A statistic, period by period.
+
+        Args:
+            metric: which.
+            period: in seconds.
+            end: of the last period, in seconds since 1970. Periods slide with it; they are not cut to the clock.
+            count: of periods.
+
+        Returns:
+            A value for each period, the oldest first; None where there is no sample.
+
+        Raises:
+            ValueError: there is no such statistic.
+        """
+        statistic = _statistic(metric.statistic)
+        buckets = (self._coarse if period >= _COARSE[0] else self._fine).get(metric.key)
+        if buckets is None:
+            return [None] * count
+        return [
+            statistic(samples) if samples.count else None
+            for samples in (
+                buckets.between(end - back * period, end - (back - 1) * period) for back in range(count, 0, -1)
+            )
+        ]
+
+
+class _Buckets:
+    """Samples of one metric, put together by when they were."""
+
+    def __init__(self, seconds: int, kept_seconds: int) -> None:
+        self._seconds = seconds
+        self._most = kept_seconds // seconds
+        self._samples: OrderedDict[int, Samples] = OrderedDict()
+
+    def add(self, at: float, samples: Samples) -> None:
+        number = int(at // self._seconds)
+        if number not in self._samples:
+            self._samples[number] = Samples()
+            while len(self._samples) > self._most:
+                self._samples.popitem(last=False)
+        self._samples[number].merge(samples)
+
+    def between(self, start: float, end: float) -> Samples:
+        """What began from start on and before end."""
+        numbers = range(ceil(start / self._seconds), ceil(end / self._seconds))
+        if len(numbers) > len(self._samples):
+            return self._of(number for number in self._samples if number in numbers)
+        return self._of(number for number in numbers if number in self._samples)
+
+    def _of(self, numbers: Iterable[int]) -> Samples:
+        found = Samples()
+        for number in numbers:
+            found.merge(self._samples[number])
+        return found
+
+
+_SIMPLE: Final[dict[str, Callable[[Samples], float]]] = {
+    "Sum": lambda samples: samples.total,
+    "Average": lambda samples: samples.total / samples.count,
+    "Minimum": lambda samples: samples.minimum,
+    "Maximum": lambda samples: samples.maximum,
+    "SampleCount": lambda samples: samples.count,
+}
+_PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?|100)")
+_RANK: Final = re.compile(r"PR\((\d+(?:\.\d+)?)?:(\d+(?:\.\d+)?)?\)")
+
+
+def _statistic(name: str) -> Callable[[Samples], float]:
+    if name in _SIMPLE:
+        return _SIMPLE[name]
+    if percentile := _PERCENTILE.fullmatch(name):
+        share = float(percentile[1]) / 100
+        return lambda samples: _percentile(samples, share)
+    if rank := _RANK.fullmatch(name):
+        least, most = (float(bound) if bound else None for bound in rank.groups())
+        return lambda samples: _rank(samples, least, most)
+    raise ValueError(f"{name} is no statistic")
+
+
+def _percentile(samples: Samples, share: float) -> float:
+    values = sorted(samples.counts)
+    below = accumulate(samples.counts[value] for value in values)
+    value = next(value for value, count in zip(values, below, strict=True) if count >= share * samples.count)
+    return min(max(value, samples.minimum), samples.maximum)
+
+
+def _rank(samples: Samples, least: float | None, most: float | None) -> float:
+    within = sum(
+        count
+        for value, count in samples.counts.items()
+        if (least is None or value > least) and (most is None or value <= most)
+    )
+    return 100 * within / samples.count
