@@ -13,7 +13,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/local ## Serve the API on http://127.0.0.1:8080, with a PostgreSQL of its own unless DATABASE_URL names one
-	@exec $(BIN)/python -m svc serve
+	@exec $(BIN)/python -m ops.preview.recorder
 
 test: $(VENV)/dev ## Run the tests, on a real PostgreSQL (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)

@@ -30,7 +30,10 @@ Client: TypeAlias = TestClient[Request, None]
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SERVICE_ROLE = "clients_service"
 
-pytest_plugins = ["tests.cloud"]  # fixtures of AWS's mock and of a cluster
+pytest_plugins = [
+    "tests.cloud",
+    "tests.recording",
+]  # fixtures of AWS's mock and of a cluster; of a run that is recorded
 
 # A developer's own settings are not the tests'.
 OWN = ("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "METRICS_INTERVAL", "TRUSTED_PROXIES")

@@ -17,15 +17,20 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Service:
-    """`python -m svc serve` on a free port of 127.0.0.1."""
+    """`python -m svc serve`, or what starts it, on a free port of 127.0.0.1."""
 
     def __init__(
-        self, environment: Mapping[str, str], *, before: Sequence[str] = (), stdout: int | None = None
+        self,
+        environment: Mapping[str, str],
+        *,
+        before: Sequence[str] = (),
+        stdout: int | None = None,
+        module: Sequence[str] = ("svc", "serve"),
     ) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.process = subprocess.Popen(
-            [*before, sys.executable, "-m", "svc", "serve"],
+            [*before, sys.executable, "-m", *module],
             cwd=ROOT,
             env={**inherited, "PORT": "0", "PYTHONWARNINGS": "error", **environment},
             stdout=self._output if stdout is None else stdout,

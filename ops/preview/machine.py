@@ -1,0 +1,188 @@
+"""This machine's own figures, under the names by which AWS has those of pods, nodes and RDS.
+
+So their panels show something where there are none, and one that has a wrong name shows nothing. A worker process
+stands for a pod; this machine for a node, and for the one that RDS runs on; the PostgreSQL that the service uses for
+RDS's; what records for what ships.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import psutil
+
+NAME: Final = "clients"  # of the deployment that this machine stands for
+
+_CLUSTER: Final = {"ClusterName": NAME}
+_SERVICE: Final = {**_CLUSTER, "Namespace": "clients", "Service": "clients-api"}
+_PODS: Final = {**_CLUSTER, "Namespace": "clients", "PodName": "clients-api"}
+_DATABASE: Final = {"DBInstanceIdentifier": NAME}
+_METRICS_GROUP: Final = {"LogGroupName": f"/{NAME}/clients-api/metrics"}
+
+_POD_MEMORY_BYTES: Final = 384 * 2**20  # the limit in k8s/base/deployment.yaml
+_DATABASE_SECONDS: Final = 2.0  # for its answers
+_SESSIONS: Final = """
+    SELECT count(*) AS connections,
+           count(*) FILTER (WHERE state = 'active') AS load,
+           (SELECT max(age(datfrozenxid)) FROM pg_database) AS transaction_ids
+    FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+
+
+@dataclass
+class Shipped:
+    """What was shipped since it was last told of.
+
+    Attributes:
+        records: lines.
+        spans: of traces.
+        spans_refused: exports of them that could not be read.
+        unread: metrics' documents that are no JSON.
+        invalid: those that break the format's rules.
+        restarts: worker processes that ended and were started again.
+    """
+
+    records: int = 0
+    spans: int = 0
+    spans_refused: int = 0
+    unread: int = 0
+    invalid: int = 0
+    restarts: int = 0
+
+
+class Machine:
+    """Looks at this machine.
+
+    Args:
+        service: the id of the process that serves, or of the parent of those that do.
+        dsn: of its database.
+        folder: on the disk that stands for the database's.
+
+    Attributes:
+        shipped: is told of at each look, and begins anew.
+    """
+
+    def __init__(self, service: int, dsn: str, folder: Path) -> None:
+        self.shipped = Shipped()
+        self._service = psutil.Process(service)
+        self._pods: list[psutil.Process] = []
+        self._dsn = dsn
+        self._folder = folder
+        self._disk = psutil.disk_io_counters()
+
+    async def look(self, at_ms: int) -> list[dict[str, Any]]:
+        """Documents in the Embedded Metric Format, for the time since the last look."""
+        self._find_pods()
+        database = {**self._database_machine(), **await self._database()}
+        shipped, self.shipped = self.shipped, Shipped()
+        errors = {"EMFParsingErrors": shipped.unread, "EMFValidationErrors": shipped.invalid}
+        return [
+            document("ContainerInsights", _CLUSTER, self._node(), at_ms),
+            document("ContainerInsights", _SERVICE, {"service_number_of_running_pods": len(self._pods)}, at_ms),
+            document("ContainerInsights", _PODS, self._pod(shipped.restarts), at_ms),
+            document("AWS/RDS", _DATABASE, database, at_ms),
+            document("Telemetry", _CLUSTER, _shipping(shipped), at_ms),
+            document("AWS/Logs", _METRICS_GROUP, errors, at_ms),
+        ]
+
+    def _find_pods(self) -> None:
+        """The worker processes; where there are none, the one process that serves."""
+        try:
+            name = self._service.name()
+            found = [child for child in self._service.children() if child.name() == name] or [self._service]
+        except psutil.NoSuchProcess:
+            found = []
+        known = {pod.pid: pod for pod in self._pods}
+        self._pods = [known.get(pod.pid, pod) for pod in found]  # those that are known know when they were looked at
+
+    def _node(self) -> dict[str, float]:
+        return {
+            "cluster_node_count": 1,
+            "cluster_failed_node_count": 0,
+            "node_cpu_utilization": psutil.cpu_percent(),
+            "node_memory_utilization": psutil.virtual_memory().percent,
+            "node_filesystem_utilization": psutil.disk_usage(str(self._folder)).percent,
+        }
+
+    def _pod(self, restarts: int) -> dict[str, float]:
+        cpus = psutil.cpu_count() or 1
+        looks = [look for pod in self._pods if (look := _look_at(pod))]
+        return {
+            "pod_cpu_utilization": max((cpu / cpus for cpu, _ in looks), default=0),
+            "pod_memory_utilization_over_pod_limit": max(
+                (100 * memory / _POD_MEMORY_BYTES for _, memory in looks), default=0
+            ),
+            "pod_number_of_container_restarts": restarts,
+        }
+
+    def _database_machine(self) -> dict[str, float]:
+        before, self._disk = self._disk, psutil.disk_io_counters()
+        return {
+            "CPUUtilization": psutil.cpu_percent(),
+            "FreeableMemory": psutil.virtual_memory().available,
+            "FreeStorageSpace": psutil.disk_usage(str(self._folder)).free,
+            "ReadLatency": _seconds_each(before, self._disk, "read"),
+            "WriteLatency": _seconds_each(before, self._disk, "write"),
+        }
+
+    async def _database(self) -> dict[str, float]:
+        """What PostgreSQL says; nothing while it is away."""
+        try:
+            connection = await asyncpg.connect(self._dsn, timeout=_DATABASE_SECONDS, command_timeout=_DATABASE_SECONDS)
+        except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError):
+            return {}
+        try:
+            (row,) = await connection.fetch(_SESSIONS)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return {}
+        finally:
+            connection.terminate()
+        return {
+            "DatabaseConnections": row["connections"],
+            "DBLoad": row["load"],
+            "MaximumUsedTransactionIDs": row["transaction_ids"],
+        }
+
+
+def document(namespace: str, dimensions: Mapping[str, str], values: Mapping[str, float], at_ms: int) -> dict[str, Any]:
+    """A document in the Embedded Metric Format.
+
+    Args:
+        namespace: of the metrics.
+        dimensions: of all of them.
+        values: by their names.
+        at_ms: when, in milliseconds since 1970.
+    """
+    metrics = [{"Name": name} for name in values]
+    directive = {"Namespace": namespace, "Dimensions": [list(dimensions)], "Metrics": metrics}
+    return {"_aws": {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}, **dimensions, **values}
+
+
+def _look_at(pod: psutil.Process) -> tuple[float, int] | None:
+    """Its share of a core since the last look, in per cent, and its memory in bytes; None where it is gone."""
+    try:
+        return pod.cpu_percent(), pod.memory_info().rss
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _seconds_each(before: Any, after: Any, what: str) -> float:
+    """How long a read or a write of the disk took on average; 0 where there was none, or nobody counts them."""
+    if before is None or after is None:
+        return 0
+    count = getattr(after, f"{what}_count") - getattr(before, f"{what}_count")
+    milliseconds = getattr(after, f"{what}_time") - getattr(before, f"{what}_time")
+    return milliseconds / 1000 / count if count else 0
+
+
+def _shipping(shipped: Shipped) -> dict[str, float]:
+    return {
+        "fluentbit_output_proc_records_total": shipped.records,
+        "fluentbit_output_retries_total": 0,
+        "fluentbit_output_dropped_records_total": 0,
+        "otelcol_exporter_sent_spans": shipped.spans,
+        "otelcol_exporter_send_failed_spans": shipped.spans_refused,
+    }

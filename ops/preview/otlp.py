@@ -1,0 +1,28 @@
+"""Traces as they are sent, and as OTLP writes them in JSON.
+
+https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
+"""
+
+import base64
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+_IDS: Final = ("traceId", "spanId", "parentSpanId")
+
+
+def as_json(request: ExportTraceServiceRequest) -> tuple[dict[str, Any], int]:
+    """An export in OTLP's JSON, and how many spans it has."""
+    document: dict[str, Any] = MessageToDict(request)
+    spans = [
+        span
+        for resource in document.get("resourceSpans", ())
+        for scope in resource.get("scopeSpans", ())
+        for span in scope.get("spans", ())
+    ]
+    for identified in [*spans, *(link for span in spans for link in span.get("links", ()))]:
+        for name in _IDS:
+            if name in identified:  # protocol buffers' own JSON has bytes in base 64
+                identified[name] = base64.b64decode(identified[name]).hex()
+    return document, len(spans)
