@@ -1,5 +1,5 @@
-# What pods say: Container Insights' groups by their usual names, and the service's metrics in a group of their own,
-# where CloudWatch finds them at the root of each event.
+# What pods say: Container Insights' groups by their usual names, and metrics in groups of their own, where CloudWatch
+# finds them at the root of each event: the service's, and those of telemetry itself.
 
 resource "aws_cloudwatch_log_group" "pods" {
   #checkov:skip=CKV_AWS_338:how long logs are worth their price is a variable, a month by default
@@ -9,6 +9,7 @@ resource "aws_cloudwatch_log_group" "pods" {
     host        = "/aws/containerinsights/${var.name}/host"
     performance = "/aws/containerinsights/${var.name}/performance"
     metrics     = "/${var.name}/clients-api/metrics"
+    telemetry   = "/${var.name}/telemetry/metrics"
   }
 
   name              = each.value

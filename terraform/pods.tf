@@ -6,6 +6,7 @@ locals {
     clients-api        = { namespace = "clients", account = "clients-api" }
     fluent-bit         = { namespace = "telemetry", account = "fluent-bit" }
     collector          = { namespace = "telemetry", account = "collector" }
+    container-insights = { namespace = "telemetry", account = "container-insights" }
     cluster-autoscaler = { namespace = "kube-system", account = "cluster-autoscaler" }
   }
 
@@ -13,6 +14,7 @@ locals {
   policies = {
     fluent-bit         = data.aws_iam_policy_document.fluent_bit.json
     collector          = data.aws_iam_policy_document.collector.json
+    container-insights = data.aws_iam_policy_document.container_insights.json
     cluster-autoscaler = data.aws_iam_policy_document.autoscaler.json
   }
 }
@@ -68,26 +70,34 @@ resource "aws_eks_pod_identity_association" "pod" {
 
 data "aws_iam_policy_document" "fluent_bit" {
   statement {
-    actions   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
-    resources = [for group in aws_cloudwatch_log_group.pods : "${group.arn}:*"]
+    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    resources = [for kind in ["application", "dataplane", "host", "metrics"] : "${aws_cloudwatch_log_group.pods[kind].arn}:*"]
   }
 }
 
 data "aws_iam_policy_document" "collector" {
   statement {
-    sid       = "Performance"
-    actions   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
-    resources = ["${aws_cloudwatch_log_group.pods["performance"].arn}:*"]
+    sid       = "Metrics"
+    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.pods["telemetry"].arn}:*"]
   }
 
   # X-Ray's own have no resources to be limited to.
   statement {
     sid       = "Traces"
-    actions   = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+    actions   = ["xray:PutTraceSegments"]
     resources = ["*"]
   }
+}
 
-  # Container Insights asks EC2 for the volumes and the tags of its node.
+data "aws_iam_policy_document" "container_insights" {
+  statement {
+    sid       = "Performance"
+    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.pods["performance"].arn}:*"]
+  }
+
+  # It asks EC2 for the volumes and the tags of its node; the tags say which cluster it is of.
   statement {
     sid       = "Nodes"
     actions   = ["ec2:DescribeVolumes", "ec2:DescribeTags"]

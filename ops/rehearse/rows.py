@@ -132,6 +132,7 @@ def test_each_pods_role_is_bound_to_one_service_account(outputs: Outputs) -> Non
         "clients/clients-api",
         "kube-system/cluster-autoscaler",
         "telemetry/collector",
+        "telemetry/container-insights",
         "telemetry/fluent-bit",
     }
     assert not iam.list_role_policies(RoleName=f"{outputs.name}-clients-api")["PolicyNames"]
@@ -200,5 +201,5 @@ def test_log_groups_keep_what_they_have_for_a_bounded_time(outputs: Outputs) -> 
     pages = aws("logs", outputs.region).get_paginator("describe_log_groups").paginate()
     groups = [group for page in pages for group in page["logGroups"]]
 
-    assert len(groups) == 10
+    assert len(groups) == 11
     assert all(group["retentionInDays"] == 30 and group["kmsKeyId"] for group in groups)

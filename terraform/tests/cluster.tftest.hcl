@@ -89,14 +89,32 @@ run "each_role_of_a_pod_is_one_service_accounts" {
       clients-api        = "clients/clients-api"
       cluster-autoscaler = "kube-system/cluster-autoscaler"
       collector          = "telemetry/collector"
+      container-insights = "telemetry/container-insights"
       fluent-bit         = "telemetry/fluent-bit"
     }
-    error_message = "Four roles, each for one account."
+    error_message = "Five roles, each for one account."
   }
 
   assert {
     condition     = !contains(keys(aws_iam_role_policy.pod), "clients-api")
     error_message = "The service itself may do nothing in AWS."
+  }
+}
+
+run "what_ships_telemetry_may_do_little" {
+  assert {
+    condition     = toset(flatten([for one in data.aws_iam_policy_document.collector.statement : tolist(one.actions)])) == toset(["logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTraceSegments"])
+    error_message = "The collector sends traces, and counters of its own."
+  }
+
+  assert {
+    condition     = toset(flatten([for one in data.aws_iam_policy_document.container_insights.statement : tolist(one.actions)])) == toset(["ec2:DescribeTags", "ec2:DescribeVolumes", "logs:CreateLogStream", "logs:PutLogEvents"])
+    error_message = "Container Insights sends figures, and looks at its node's volumes and tags."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_log_group.pods["telemetry"].name == "/olimac/telemetry/metrics"
+    error_message = "Counters of telemetry have a group of their own."
   }
 }
 
