@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint infra workflows bench rehearse format image lock clean
+.PHONY: help run oncall test lint infra workflows bench rehearse format dashboards image lock clean
 .PHONY: bootstrap init plan apply outputs deploy-objects deploy-database deploy-dns deploy-monitoring smoke
 .PHONY: teardown destroy
 
@@ -14,6 +14,9 @@ help: ## List the targets
 
 run: $(VENV)/local ## Serve the API on http://127.0.0.1:8080, with a PostgreSQL of its own unless DATABASE_URL names one
 	@exec $(BIN)/python -m ops.preview.recorder
+
+oncall: $(VENV)/oncall ## Dashboards, alarms, logs and traces of what make run serves, on http://127.0.0.1:8081 (ARGS="--help" for more)
+	@exec $(BIN)/python -m ops.preview $(ARGS)
 
 test: $(VENV)/dev ## Run the tests, on a real PostgreSQL (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)
@@ -40,6 +43,9 @@ rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy all of it
 format: $(VENV)/dev ## Format the code, and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+dashboards: $(VENV)/dev ## Make CloudWatch's dashboards anew from ops/cloudwatch/dashboard.py
+	$(BIN)/python -m ops.cloudwatch.dashboard
 
 image: ## Build the container image with buildah, and start it once
 	bash .ci/image

@@ -2,8 +2,9 @@
 
     python .ci/check_locks.py [--write] [--upgrade]
 
-service.txt is what the image runs, local.txt adds the embedded PostgreSQL, dev.txt what tests and checks need,
-deploy.txt is for the steps of a deployment; audit.txt is apart, for tools that agree with none of these.
+service.txt is what the image runs, local.txt adds the embedded PostgreSQL, oncall.txt is for the page of make oncall,
+dev.txt is what tests and checks need, deploy.txt is for the steps of a deployment; audit.txt is apart, for tools that
+agree with none of these.
 They hold hashes for every platform and Python that the project takes, and no registry's address.
 """
 
@@ -18,6 +19,7 @@ LOCKS = {
     "dev": ["pyproject.toml", "--extra", "local", "--group", "dev"],
     "service": ["pyproject.toml", "--constraint", "requirements/dev.txt"],
     "local": ["pyproject.toml", "--constraint", "requirements/dev.txt", "--extra", "local"],
+    "oncall": ["pyproject.toml", "--constraint", "requirements/dev.txt", "--group", "oncall"],
     "deploy": ["--group", "deploy", "--constraint", "requirements/dev.txt"],
     "audit": ["--group", "audit"],
 }

@@ -12,7 +12,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -53,6 +53,10 @@ class Recording:
             self._path.replace(self._path.with_suffix(".1.jsonl"))
             self._file = self._path.open("wb", buffering=0)
         self._file.write(lines)
+
+    def close(self) -> None:
+        """Closes it."""
+        self._file.close()
 
     def add(self, documents: Iterable[dict[str, Any]]) -> None:
         """Adds documents, a line each."""
@@ -165,9 +169,9 @@ async def serve(settings: Settings) -> int:
     path = settings.local_folder / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     dsn = settings.database.dsn or LocalPostgres(settings.local_folder).dsn()
-    with socket.create_server(("127.0.0.1", 0)) as collector:
+    with socket.create_server(("127.0.0.1", 0)) as collector, closing(Recording(path)) as recording:
         process = await _start(f"http://127.0.0.1:{collector.getsockname()[1]}")
-        recorder = Recorder(Recording(path), Machine(process.pid, dsn, path.parent))
+        recorder = Recorder(recording, Machine(process.pid, dsn, path.parent))
         print("On call  make oncall shows its dashboards, alarms, logs and traces", file=sys.stderr, flush=True)
         async with _collecting(recorder, collector), _meanwhile(recorder.look_at_machine(), recorder.probe()):
             await recorder.take_lines(cast("asyncio.StreamReader", process.stdout))
@@ -184,10 +188,11 @@ async def _start(collector: str) -> Process:
         "OTEL_TRACES_SAMPLER_ARG": "1",  # whoever tries a request wants to see its trace
         **os.environ,
     }
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "svc", "serve", stdout=PIPE, env=environment)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, process.send_signal, signal.SIGTERM)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal sends it to the service too
+    # Not in the terminal's group: it gets each signal once, from here.
+    command = [sys.executable, "-m", "svc", "serve"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=environment, start_new_session=True)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, process.send_signal, number)
     return process
 
 
