@@ -1,12 +1,12 @@
 # The nodes: in the private subnets, from 2 to 5 of them.
 
 resource "aws_eks_node_group" "main" {
-  cluster_name    = aws_eks_cluster.main.name
-  node_group_name = "main"
-  node_role_arn   = aws_iam_role.node.arn
-  subnet_ids      = [for subnet in aws_subnet.private : subnet.id]
-  instance_types  = [var.node_type]
-  ami_type        = "AL2023_x86_64_STANDARD"
+  cluster_name           = aws_eks_cluster.main.name
+  node_group_name_prefix = "main-" # another type of instance is another group, and the old one is there until then
+  node_role_arn          = aws_iam_role.node.arn
+  subnet_ids             = [for subnet in aws_subnet.private : subnet.id]
+  instance_types         = [var.node_type]
+  ami_type               = "AL2023_x86_64_STANDARD"
 
   scaling_config {
     min_size     = var.nodes.least

@@ -172,7 +172,7 @@ def platform(alarms: Alarms) -> list[list[Widget]]:
         [states("Alarms", _calling(alarms, is_ours=False), 4)],
         [
             chart(
-                "Pods that run",
+                "Pods that are ready",
                 [line(_insights("service_number_of_running_pods", _SERVICE, "Minimum"), "of the service", color=_CALM)],
                 limits=limits(alarms, "pods-few"),
             ),

@@ -149,8 +149,10 @@ class Recorder:
         return web.Response(content_type="application/x-protobuf")
 
     async def look_at_machine(self) -> None:
-        """Adds the machine's figures now and then."""
+        """Adds the machine's figures now and then, from when there is a service to look at."""
         while True:
+            while self.port is None:  # noqa: ASYNC110 - it is told in a line
+                await asyncio.sleep(0.1)
             self._recording.add(await self._machine.look(time.time_ns() // 1_000_000))
             await asyncio.sleep(_LOOK_SECONDS)
 
