@@ -20,6 +20,7 @@ from svc import __main__ as command_line
 from svc import database as pool
 from svc import dsn, health, protocol, settings
 from svc.settings import Settings
+from tests import adot, fluentbit
 from tests.lacking import lacking
 from tests.process import ROOT
 
@@ -48,6 +49,8 @@ SECRETS = {
     database.SERVICE_SECRET: {**PLACE, "DB_USERNAME": "clients_service"},
     database.OWNER_SECRET: {**PLACE, "DB_USERNAME": "postgres", "DB_SERVICE_PASSWORD": "made-up"},
 }
+
+NODE = "10.64.1.1"  # a balancer's address is in the same network
 
 # Of a db.t4g.micro: LEAST({DBInstanceClassMemory/9531392}, 5000) of what its system leaves of 1 GiB.
 CONNECTIONS = 80
@@ -139,7 +142,12 @@ def environment(pod: Pod, container: Object) -> dict[str, str]:
     for source in container.get("envFrom", []):
         ((kind, reference),) = source.items()
         variables |= {"configMapRef": data, "secretRef": SECRETS}[kind][reference["name"]]
-    fields = {"metadata.name": f"{pod.owner.split()[1]}-1", "spec.nodeName": "node-1"}
+    fields = {
+        "metadata.name": f"{pod.owner.split()[1]}-1",
+        "metadata.namespace": pod.namespace,
+        "spec.nodeName": "node-1",
+        "status.hostIP": NODE,
+    }
     listed: dict[str, str] = {}
     for one in container.get("env", []):
         value = one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
@@ -581,19 +589,247 @@ def test_the_autoscaler_finds_the_nodes_of_its_own_cluster() -> None:
 def test_nobody_may_do_everything() -> None:
     """No rule has a wildcard, reads Secrets or gives rights away, and each binding is one account's."""
     rules = [rule for kind in ("Role", "ClusterRole") for found in all_of(kind) for rule in found["rules"]]
-    accounts = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in all_of("ServiceAccount")}
     bindings = [*all_of("RoleBinding"), *all_of("ClusterRoleBinding")]
     subjects = [one for found in bindings for one in found["subjects"]]
 
     for rule in rules:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
-        assert not {"secrets", "pods/exec", "serviceaccounts/token"} & set(rule["resources"])
+        # Who may ask a node's proxy may also have it run a command in a pod.
+        assert not {"secrets", "nodes/proxy", "pods/exec", "serviceaccounts/token"} & set(rule["resources"])
         assert not {"bind", "escalate", "impersonate"} & set(rule["verbs"])
         if {"update", "delete"} & set(rule["verbs"]) and rule["resources"] != ["nodes"]:
             assert rule["resourceNames"]
     assert {(one["kind"], one["namespace"], one["name"]) for one in subjects} == {
-        ("ServiceAccount", *account) for account in accounts if account[1] == "cluster-autoscaler"
+        ("ServiceAccount", pod.namespace, pod.spec["serviceAccountName"])
+        for pod in pods()
+        if pod.spec["automountServiceAccountToken"]
     }
+
+
+# --- The collector
+
+COLLECTORS = {"collector": "Deployment", "container-insights": "DaemonSet"}
+each_collector = pytest.mark.parametrize("name", COLLECTORS)
+
+
+def collector(name: str) -> tuple[Pod, Object, adot.Config]:
+    """Its pods, their container, and what that reads."""
+    (pod,) = pods_of(the(COLLECTORS[name], name))
+    (container,) = pod.containers
+    return pod, container, adot.read(adot.FOLDER / f"{name}.yaml")
+
+
+@each_collector
+def test_a_collector_reads_its_file_and_starts_anew_when_that_changes(name: str) -> None:
+    """The object that holds the file is named by what is in it."""
+    pod, container, _ = collector(name)
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    (volume,) = [one for one in pod.spec["volumes"] if "configMap" in one]
+    found = the("ConfigMap", volume["configMap"]["name"])
+
+    assert found["data"] == {f"{name}.yaml": (adot.FOLDER / f"{name}.yaml").read_text()}
+    assert container["args"] == [f"--config={mounts[volume['name']]}/{name}.yaml"]
+    assert re.fullmatch(rf"{name}-[a-z0-9]{{10}}", volume["configMap"]["name"])
+
+
+@each_collector
+def test_a_collector_finds_what_its_file_asks_the_environment_for(name: str) -> None:
+    """What is not there would be taken for an empty word."""
+    pod, container, _ = collector(name)
+    known = environment(pod, container)
+    asked = re.findall(r"\$\{env:(\w+)\}", (adot.FOLDER / f"{name}.yaml").read_text())
+
+    assert [one for one in asked if not known.get(one)] == []
+    assert (known["CLUSTER"], known["REGION"]) == (OUTPUTS.name, OUTPUTS.region)
+
+
+@each_collector
+def test_a_collector_refuses_before_the_kernel_ends_it(name: str) -> None:
+    """The garbage collector works against 80 % of the limit, and what comes in is refused below that.
+
+    In MiB: with the node's control groups mounted, a percentage would be of the node's memory.
+    """
+    pod, container, config = collector(name)
+    limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
+    heap = int(environment(pod, container)["GOMEMLIMIT"].removesuffix("MiB"))
+    limiter = config["processors"]["memory_limiter"]
+
+    assert heap == 0.8 * limit
+    assert limiter["spike_limit_mib"] < limiter["limit_mib"] < heap
+
+
+def test_the_collector_listens_where_it_is_looked_for() -> None:
+    """Senders, the Service and the probes mean its ports; what is on the node's network is on loopback only."""
+    pod, container, config = collector("collector")
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    outside = the("Service", "collector")["spec"]
+    protocols = config["receivers"]["otlp"]["protocols"]
+    listens = {f"otlp-{name}": int(one["endpoint"].rpartition(":")[2]) for name, one in protocols.items()}
+    _, on_the_node, of_the_node = collector("container-insights")
+
+    assert ports == {**listens, "health": port_of_health(config)}
+    assert {one["name"]: one["port"] for one in outside["ports"]} == listens
+    assert outside["selector"].items() <= pod.labels.items()
+    assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("liveness", "readiness")} == {"health"}
+    assert of_the_node["extensions"]["health_check"]["endpoint"].startswith("127.0.0.1:")
+    assert {
+        (on_the_node[f"{kind}Probe"]["httpGet"]["host"], on_the_node[f"{kind}Probe"]["httpGet"]["port"])
+        for kind in ("liveness", "readiness")
+    } == {("127.0.0.1", port_of_health(of_the_node))}
+    assert "otlp" not in of_the_node["receivers"]
+
+
+def port_of_health(config: adot.Config) -> int:
+    return int(config["extensions"]["health_check"]["endpoint"].rpartition(":")[2])
+
+
+def test_who_counts_meets_the_same_collector_each_time() -> None:
+    """Of two, each would take what the other had counted for its own."""
+    assert the("Deployment", "collector")["spec"]["replicas"] == 2
+    assert the("Service", "collector")["spec"]["sessionAffinity"] == "ClientIP"
+    assert the("PodDisruptionBudget", "collector")["spec"]["maxUnavailable"] == 1
+
+
+def test_what_all_traces_have_in_common_is_told_to_the_collector() -> None:
+    """It could not find it out: a pod does not reach its node's metadata."""
+    pod, container, config = collector("collector")
+    said = environment(pod, container)["OTEL_RESOURCE_ATTRIBUTES"]
+
+    assert config["processors"]["resource_detection"]["detectors"] == ["env"]
+    assert dict(part.split("=") for part in said.split(",")) == {
+        "cloud.provider": "aws",
+        "cloud.platform": "aws_eks",
+        "cloud.region": OUTPUTS.region,
+        "k8s.cluster.name": OUTPUTS.name,
+    }
+
+
+def test_what_reads_the_node_can_change_nothing_of_it() -> None:
+    """It is root, without what makes root more than a user, and sees no more of the node than the receiver looks at."""
+    pod, container, _ = collector("container-insights")
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    paths = {one["name"]: one["hostPath"]["path"] for one in pod.spec["volumes"] if "hostPath" in one}
+
+    assert sorted(breaches(pod)) == [
+        "container-insights: runAsNonRoot",
+        "container-insights: runAsUser",
+        "hostNetwork",
+        "hostPath",
+        "hostPath",
+        "hostPath",
+    ]
+    assert paths == {"proc": "/proc", "sys": "/sys", "containerd": "/run/containerd/containerd.sock"}
+    assert all(mount["readOnly"] for mount in mounts.values())
+    assert {mounts[name].get("recursiveReadOnly") for name in ("proc", "sys")} == {"IfPossible"}
+    assert {"HOST_IP", "HOST_NAME", "K8S_NAMESPACE", "AWS_REGION"} <= environment(pod, container).keys()
+
+
+def test_collectors_may_only_look() -> None:
+    """One at pods, the other at nodes and what is behind services, too; it holds the lease of the one that leads."""
+    rules = {
+        (found["kind"], found["metadata"]["name"]): sorted(
+            (resource, verb) for rule in found["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+        )
+        for kind in ("ClusterRole", "Role")
+        for found in all_of(kind)
+    }
+    looked_at = ("endpointslices", "nodes", "pods", "replicasets")
+
+    assert rules["ClusterRole", "collector"] == [("pods", "list"), ("pods", "watch")]
+    assert rules["ClusterRole", "container-insights"] == sorted(
+        [("nodes/pods", "get"), *((resource, verb) for resource in looked_at for verb in ("list", "watch"))]
+    )
+    assert {resource for resource, _ in rules["Role", "container-insights"]} == {"events", "leases"}
+
+
+# --- Fluent Bit
+
+
+def shipper() -> tuple[Pod, Object, str]:
+    """Its pods, their container, and what that reads."""
+    (pod,) = pods_of(the("DaemonSet", "fluent-bit"))
+    (container,) = pod.containers
+    return pod, container, fluentbit.FILE.read_text()
+
+
+def test_fluent_bit_reads_its_file_and_starts_anew_when_that_changes() -> None:
+    """The object that holds the file is named by what is in it."""
+    pod, container, text = shipper()
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    (volume,) = [one for one in pod.spec["volumes"] if "configMap" in one]
+    name = volume["configMap"]["name"]
+
+    assert the("ConfigMap", name)["data"] == {"fluent-bit.yaml": text}
+    assert container["args"] == [f"--config={mounts[volume['name']]}/fluent-bit.yaml"]
+    assert re.fullmatch(r"fluent-bit-[a-z0-9]{10}", name)
+
+
+def test_fluent_bit_finds_what_its_file_asks_the_environment_for() -> None:
+    """What is not there would be taken for an empty word."""
+    pod, container, text = shipper()
+    known = environment(pod, container)
+
+    assert set(re.findall(r"\$\{(\w+)\}", text)) == known.keys() == fluentbit.ENVIRONMENT.keys()
+    assert (known["CLUSTER"], known["REGION"]) == (OUTPUTS.name, OUTPUTS.region)
+    assert (known["NODE"], known["NODE_ADDRESS"]) == ("node-1", NODE)
+
+
+def test_fluent_bit_is_on_each_node_and_starts_anew_on_one_at_a_time() -> None:
+    """Whatever keeps others away; and its own grace, in which it sends what it has, is within the pod's."""
+    pod, _, _ = shipper()
+    update = the("DaemonSet", "fluent-bit")["spec"]["updateStrategy"]
+
+    assert pod.spec["tolerations"] == [{"operator": "Exists"}]
+    assert not {"nodeSelector", "affinity"} & pod.spec.keys()
+    assert update["rollingUpdate"] == {"maxUnavailable": 1}
+    assert fluentbit.read()["service"]["grace"] + 10 <= pod.spec["terminationGracePeriodSeconds"]
+
+
+def test_fluent_bit_is_well_as_long_as_it_answers_and_ready_while_events_are_taken() -> None:
+    """No restart mends CloudWatch, and one that waits for names as it starts is not hanging."""
+    _, container, _ = shipper()
+    (port,) = container["ports"]
+    asks = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
+    startup = container["startupProbe"]
+
+    assert {kind: one["path"] for kind, one in asks.items()} == {
+        "startup": "/api/v1/uptime",
+        "liveness": "/api/v1/uptime",
+        "readiness": "/api/v1/health",
+    }
+    assert {one["port"] for one in asks.values()} == {port["name"]}
+    assert port["containerPort"] == fluentbit.read()["service"]["http_port"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] > 6 * 30
+
+
+def test_fluent_bit_can_change_nothing_of_the_node_but_its_own_state() -> None:
+    """It is root, without what makes root more than a user; what it keeps outlives the pod, what it reads is there."""
+    pod, container, _ = shipper()
+    paths = {one["name"]: one["hostPath"]["path"] for one in pod.spec["volumes"] if "hostPath" in one}
+    written = [mount for mount in container["volumeMounts"] if not mount.get("readOnly")]
+    read = [mount["mountPath"] for mount in container["volumeMounts"] if mount.get("readOnly")]
+    config = fluentbit.read()
+    inputs = config["pipeline"]["inputs"]
+    kept = [config["service"]["storage.path"], *(one["db"] for one in inputs if "db" in one)]
+
+    assert sorted(breaches(pod)) == ["fluent-bit: runAsNonRoot", "fluent-bit: runAsUser", *["hostPath"] * 4]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert [paths[mount["name"]] for mount in written] == [mount["mountPath"] for mount in written]
+    assert {str(Path(one).parent) for one in kept} == {mount["mountPath"] for mount in written}
+    assert all(mount["mountPath"] == paths.get(mount["name"], "/etc/fluent-bit") for mount in container["volumeMounts"])
+    assert {"/var/log", "/run/log", "/etc/machine-id"} < set(read)
+    assert {one["path"].partition("/containers/")[0] for one in inputs if "path" in one} == {"/var/log"}
+
+
+def test_fluent_bit_may_ask_for_the_pods_of_its_node_alone() -> None:
+    """Of the kubelet, at the port that the network lets it; the cluster's API has nothing for it."""
+    (kubernetes,) = fluentbit.of_kind(fluentbit.read(), "filters", "kubernetes")
+
+    assert the("ClusterRole", "fluent-bit")["rules"] == [
+        {"apiGroups": [""], "resources": ["nodes/pods"], "verbs": ["get"]}
+    ]
+    assert kubernetes["use_kubelet"] is True
+    assert may(ends()["DaemonSet fluent-bit"], End(NODE), kubernetes["kubelet_port"])
 
 
 # --- The network
@@ -671,7 +907,6 @@ def _selects(selector: Object, labels: dict[str, str]) -> bool:
     )
 
 
-NODE = "10.64.1.1"  # a balancer's address is in the same network
 DATABASE = End("10.65.1.1")
 INTERNET = End("203.0.113.1")
 DNS = End("10.64.2.1", "kube-system", {"k8s-app": "kube-dns"})
@@ -685,7 +920,6 @@ def ends() -> dict[str, End]:
         "a stranger by our name": End("10.64.5.2", "clients", {"app.kubernetes.io/name": "clients-api"}),
         "a stranger by our component": End("10.64.5.3", "clients", {"app.kubernetes.io/component": "service"}),
         "the collector": COLLECTOR,
-        "fluent-bit": End("10.64.3.2", "telemetry", {"app.kubernetes.io/name": "fluent-bit"}),
     }
 
 
@@ -734,11 +968,12 @@ def test_traces_go_from_the_service_to_the_collector() -> None:
     for one in (port, 4317):
         assert [name for name, end in inside.items() if may(end, COLLECTOR, one)] == ["Deployment clients-api"]
     assert not may(inside["Deployment clients-api"], COLLECTOR, 13133)
+    assert may(End(NODE), COLLECTOR, 13133)
 
 
 def test_what_ships_telemetry_reaches_aws_and_its_node() -> None:
     """AWS's APIs, its role, the kubelets and names; nobody but the service reaches it."""
-    for name in ("the collector", "fluent-bit"):
+    for name in ("the collector", "DaemonSet fluent-bit"):
         end = ends()[name]
         assert may(end, INTERNET, 443)
         assert may(end, End("169.254.170.23"), 80)
@@ -746,6 +981,20 @@ def test_what_ships_telemetry_reaches_aws_and_its_node() -> None:
         assert may(end, DNS, 53, "UDP")
         assert not may(end, INTERNET, 80)
         assert not may(End(NODE), end, 4318)
+
+
+def test_counts_go_from_fluent_bit_to_the_collector() -> None:
+    """Both ends let them, at the place that the configuration names; and its kubelet reaches its page of health."""
+    (output,) = fluentbit.of_kind(fluentbit.read(), "outputs", "opentelemetry")
+    watching = {name: end for name, end in ends().items() if end.namespace == COLLECTOR.namespace}
+    itself = watching["DaemonSet fluent-bit"]
+
+    assert output["host"].startswith(f"{COLLECTOR.labels['app.kubernetes.io/name']}.{COLLECTOR.namespace}.svc")
+    assert [name for name, end in watching.items() if may(end, COLLECTOR, output["port"])] == ["DaemonSet fluent-bit"]
+    assert not may(itself, COLLECTOR, 4317)
+    assert may(End(NODE), itself, 2020)
+    assert not may(INTERNET, itself, 2020)
+    assert not may(COLLECTOR, itself, 2020)
 
 
 def test_the_autoscaler_reaches_aws_and_the_clusters_api() -> None:

@@ -9,11 +9,13 @@ from typing import Final
 from ops.aws.common import CannotProceed, Outputs, say
 from ops.aws.kubernetes import Kubernetes, kubectl
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "k8s"
+_ROOT: Final = Path(__file__).resolve().parents[2]
+FOLDER: Final = _ROOT / "k8s"
 OVERLAYS: Final = sorted(overlay.name for overlay in (FOLDER / "overlays").iterdir())
 APPLIED: Final = ("production", "monitoring")  # the third is the database's step, which knows when
 
 _BY_DIGEST: Final = re.compile(r"\S+@sha256:[0-9a-f]{64}")
+_CONFIGURATIONS: Final = ("ops/fluent-bit", "ops/adot")  # of what k8s/telemetry runs
 _VALUES: Final = "deployment.env"  # of each overlay: the names of the values that it wants
 
 
@@ -40,8 +42,10 @@ def render(overlay: str, outputs: Outputs, image: str) -> str:
         "CERTIFICATE_ARN": outputs.certificate_arn,
     }
     with tempfile.TemporaryDirectory(prefix="k8s-") as folder:
-        copy = Path(folder, "k8s")
+        copy = Path(folder, FOLDER.name)
         shutil.copytree(FOLDER, copy)
+        for configuration in _CONFIGURATIONS:
+            shutil.copytree(_ROOT / configuration, Path(folder, configuration))
         for values in (copy / "overlays" / overlay).glob(_VALUES):
             wanted = [line.partition("=")[0] for line in values.read_text().splitlines() if line[:1].isalpha()]
             if missing := [name for name in wanted if not known.get(name)]:
