@@ -158,7 +158,7 @@ def test_an_unknown_statistic_is_refused() -> None:
 )
 def test_metric_math_is_done_point_by_point(expression: str, expected: list[float | None]) -> None:
     """What is missing stays missing, and so does what is divided by 0."""
-    series = {"a": [1, None, 3, 4], "b": [2, 2, 0, 4]}
+    series: dict[str, list[float | None]] = {"a": [1, None, 3, 4], "b": [2, 2, 0, 4]}
 
     assert evaluate(expression, series, 60) == [None if value is None else pytest.approx(value) for value in expected]
 

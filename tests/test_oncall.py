@@ -38,7 +38,7 @@ def service(database_settings: DatabaseSettings, short_folder: Path) -> Iterator
 def page(short_folder: Path) -> Iterator[str]:
     """What make oncall starts: its address."""
     port = free_port()
-    command = [sys.executable, "-m", "ops.preview", "--follow", short_folder / FILE, "--port", str(port)]
+    command = [sys.executable, "-m", "ops.preview", "--follow", str(short_folder / FILE), "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         yield f"http://127.0.0.1:{port}"
