@@ -1,0 +1,126 @@
+"""Dashboards as CloudWatch takes them: what their widgets say, with its shorthand written out.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from ops.cloudwatch.rows import Metric
+
+Widget: TypeAlias = Mapping[str, Any]
+
+FOLDER: Final = Path(__file__).resolve().parents[1] / "cloudwatch" / "dashboards"
+
+_PERIOD_SECONDS: Final = 300  # CloudWatch's, where a widget says none
+_STATISTIC: Final = "Average"  # likewise
+_VARIABLE: Final = re.compile(r"\$?\$\{(\w+)\}")
+
+
+class InvalidDashboard(ValueError):
+    """A dashboard is none that CloudWatch would take, as far as it is read here."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart, or a number.
+
+    Attributes:
+        id: by which expressions name it; may be empty.
+        label: for people.
+        of: a metric, or an expression of metric math.
+        period_seconds: of a point.
+        is_visible: whether it is drawn; what is not may be part of an expression.
+        axis: left or right.
+        color: such as #1f77b4; empty for the page's choice.
+    """
+
+    id: str
+    label: str
+    of: Metric | str
+    period_seconds: int
+    is_visible: bool
+    axis: str
+    color: str
+
+
+def load(variables: Mapping[str, str], folder: Path = FOLDER) -> dict[str, list[Widget]]:
+    """The widgets of each dashboard in a folder, by its name; service comes first.
+
+    Args:
+        variables: what Terraform's templatefile would fill in: the deployment's name, the region.
+        folder: with a file of JSON for each.
+
+    Raises:
+        InvalidDashboard: one is none.
+    """
+    files = sorted(folder.glob("*.json"), key=lambda file: (file.stem != "service", file.stem))
+    return {file.stem: _widgets(file, variables) for file in files}
+
+
+def _widgets(file: Path, variables: Mapping[str, str]) -> list[Widget]:
+    try:
+        widgets: list[Widget] = json.loads(_filled(file.read_text(encoding="utf-8"), variables))["widgets"]
+        for widget in widgets:
+            lines_of(widget)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise InvalidDashboard(f"{file.name}: {error!r}") from error
+    return sorted(widgets, key=lambda widget: (widget.get("y", 0), widget.get("x", 0)))
+
+
+def _filled(text: str, variables: Mapping[str, str]) -> str:
+    """Fills in `${name}` as Terraform does, which takes `$${` for a mere `${`."""
+    return _VARIABLE.sub(lambda found: found[0][1:] if found[0][1] == "$" else variables[found[1]], text)
+
+
+def lines_of(widget: Widget) -> list[Line]:
+    """The lines of a widget; none where it draws no metrics."""
+    properties = widget["properties"]
+    return [_line(row, options, properties) for row, options in _rows(properties.get("metrics", ()))]
+
+
+def metrics_of(widget: Widget) -> list[Metric]:
+    """The metrics that a widget reads, those that only its expressions take included."""
+    return [line.of for line in lines_of(widget) if isinstance(line.of, Metric)]
+
+
+def _rows(rows: Sequence[Sequence[Any]]) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
+    """Rows with their shorthand written out, each with its options: `.` repeats a part of the row before, `...` all."""
+    before: list[str] = []
+    for row in rows:
+        options = row[-1] if isinstance(row[-1], Mapping) else {}
+        parts = [str(part) for part in row if not isinstance(part, Mapping)]
+        if parts and parts[0] == "...":
+            parts = before[: len(before) - len(parts) + 1] + parts[1:]
+        parts = [before[place] if part == "." else part for place, part in enumerate(parts)]
+        before = parts or before
+        yield parts, options
+
+
+def _line(parts: Sequence[str], options: Mapping[str, Any], properties: Mapping[str, Any]) -> Line:
+    of: Metric | str = options["expression"] if "expression" in options else _metric(parts, options, properties)
+    return Line(
+        id=options.get("id", ""),
+        label=options.get("label") or (of if isinstance(of, str) else _label(of)),
+        of=of,
+        period_seconds=int(options.get("period") or properties.get("period") or _PERIOD_SECONDS),
+        is_visible=options.get("visible", True),
+        axis=options.get("yAxis", "left"),
+        color=options.get("color", ""),
+    )
+
+
+def _metric(parts: Sequence[str], options: Mapping[str, Any], properties: Mapping[str, Any]) -> Metric:
+    namespace, name, *dimensions = parts
+    if len(dimensions) % 2:
+        raise InvalidDashboard(f"{parts} has a dimension without a value")
+    pairs = tuple(sorted(zip(dimensions[::2], dimensions[1::2], strict=True)))
+    return Metric(namespace, name, pairs, options.get("stat") or properties.get("stat") or _STATISTIC)
+
+
+def _label(metric: Metric) -> str:
+    return " ".join([metric.name, *(value for _, value in metric.dimensions)])

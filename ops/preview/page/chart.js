@@ -1,0 +1,113 @@
+// Charts, by Plotly.
+
+import { quantity } from "./format.js";
+
+const FALLBACK = 8; // colours in the style sheet
+
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+export const colorOf = (line, number) => line.color || css(`--line-${(number % FALLBACK) + 1}`);
+
+/** Draws a chart, or draws it anew. */
+export function draw(element, panel, [start, end]) {
+  const traces = panel.lines.map((line, number) => trace(panel, line, number));
+  return Plotly.react(element, traces, layout(element, panel, start, end), { displayModeBar: false, responsive: false });
+}
+
+function trace(panel, line, number) {
+  const color = colorOf(line, number);
+  const alone = line.values.filter((value) => value !== null).length < 3;
+  return {
+    type: "scatter",
+    mode: alone ? "markers" : "lines",
+    name: escaped(line.label),
+    x: panel.times,
+    y: line.values,
+    text: line.values.map((value) => quantity(value, line.unit)),
+    hovertemplate: "%{text}",
+    line: { color, width: 1.5, shape: "linear" },
+    marker: { color, size: 5 },
+    yaxis: line.axis === "right" ? "y2" : "y",
+    ...(panel.stacked && { stackgroup: line.axis, fillcolor: `${hex(color)}55` }),
+  };
+}
+
+const hex = (color) => (/^#[0-9a-f]{6}$/i.test(color) ? color : css("--line-1"));
+
+function layout(element, panel, start, end) {
+  const axes = { left: axis(panel, "left"), right: axis(panel, "right") };
+  return {
+    width: element.clientWidth,
+    height: element.clientHeight,
+    margin: { l: 52, r: axes.right ? 52 : 10, t: 6, b: 24 },
+    paper_bgcolor: css("--paper"),
+    plot_bgcolor: css("--paper"),
+    font: { family: css("--font"), size: 11, color: css("--muted") },
+    showlegend: false,
+    hovermode: "x unified",
+    hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line"), font: { color: css("--ink"), size: 12 } },
+    dragmode: false,
+    xaxis: { type: "date", range: [start * 1000, end * 1000], fixedrange: true, gridcolor: css("--grid"), linecolor: css("--line"), zeroline: false, nticks: 6, tickformat: "%H:%M", hoverformat: "%H:%M:%S UTC", spikethickness: 1, spikecolor: css("--muted"), spikedash: "dot" },
+    yaxis: axes.left ?? { visible: false },
+    ...(axes.right && { yaxis2: { ...axes.right, overlaying: "y", side: "right", showgrid: false } }),
+    shapes: limits(panel, axes).map(({ limit, axis: name }) => ({
+      type: "line", xref: "paper", x0: 0, x1: 1, yref: name, y0: limit.value, y1: limit.value,
+      line: { color: limit.color || css("--bad"), width: 1, dash: "dash" },
+    })),
+    annotations: labelled(limits(panel, axes), axes, element.clientHeight).map(({ limit, axis: name }) => ({
+      xref: "paper", x: 1, xanchor: "right", yref: name, y: limit.value, yanchor: "bottom", showarrow: false,
+      text: escaped(limit.label), font: { size: 10.5, color: css("--muted") },
+    })),
+  };
+}
+
+/** An axis with room for its lines and limits; none where it has no line. */
+function axis(panel, side) {
+  const lines = panel.lines.filter((line) => line.axis === side);
+  if (!lines.length) return null;
+  const given = panel.axes[side] ?? {};
+  const limits = panel.limits.filter((limit) => (limit.yAxis ?? "left") === side).map((limit) => limit.value);
+  const most = Math.max(given.max ?? -Infinity, tallest(panel, lines), ...limits.filter((limit) => limit > 0), 0);
+  const least = given.min ?? Math.min(0, ...lines.flatMap((line) => line.values.filter((value) => value !== null)));
+  const top = given.max ?? (most > least ? least + (most - least) * 1.15 : least + 1);
+  return { range: [least, top], fixedrange: true, gridcolor: css("--grid"), zeroline: false, automargin: true, ...ticks(least, top, lines[0].unit) };
+}
+
+function tallest(panel, lines) {
+  if (!panel.stacked) return Math.max(-Infinity, ...lines.flatMap((line) => line.values.filter((value) => value !== null)));
+  return Math.max(...panel.times.map((_, at) => lines.reduce((sum, line) => sum + (line.values[at] ?? 0), 0)));
+}
+
+/** Where an axis has its marks, in steps that are round in the unit that people read. */
+function ticks(least, most, unit = "") {
+  const base = unit.startsWith("Bytes") ? 1024 ** Math.floor(Math.log(Math.max(most, 1)) / Math.log(1024)) : 1;
+  const rough = (most - least) / base / 4;
+  const scale = 10 ** Math.floor(Math.log10(rough));
+  const step = base * scale * [1, 2, 2.5, 5, 10].find((factor) => factor * scale >= rough * 0.999);
+  const values = [];
+  for (let at = Math.ceil(least / step) * step; at <= most * 1.0001; at += step) values.push(Number(at.toPrecision(12)));
+  return { tickvals: values, ticktext: values.map((value) => quantity(value, unit)) };
+}
+
+function limits(panel, axes) {
+  return panel.limits
+    .map((limit) => ({ limit, axis: (limit.yAxis ?? "left") === "right" ? "y2" : "y" }))
+    .filter(({ axis: name }) => (name === "y" ? axes.left : axes.right));
+}
+
+const LABEL_PIXELS = 14;
+
+/** Those whose label has room: of two that would lie over each other, the higher one. */
+function labelled(all, axes, height) {
+  let above = Infinity;
+  return all.filter(({ limit }) => limit.label).sort((one, other) => other.limit.value - one.limit.value).filter(({ limit, axis: name }) => {
+    const [least, most] = (name === "y" ? axes.left : axes.right).range;
+    const at = (height * (limit.value - least)) / (most - least);
+    if (above - at < LABEL_PIXELS) return false;
+    above = at;
+    return true;
+  });
+}
+
+// Plotly reads a little HTML in labels; ours have none.
+const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");

@@ -1,0 +1,151 @@
+// A dashboard: its panels in CloudWatch's grid of 24 columns, drawn anew with each answer.
+
+import { ask } from "./api.js";
+import { colorOf, draw } from "./chart.js";
+import { h, rendered, show } from "./dom.js";
+import { quantity } from "./format.js";
+import { STATES } from "./head.js";
+import { table } from "./table.js";
+import { changed, link } from "./route.js";
+
+export class Dashboard {
+  constructor(main, name) {
+    this.main = main;
+    this.name = name;
+    this.panels = [];
+    this.latest = null;
+    this.visible = new Set();
+    // A chart is drawn where it is seen: a long dashboard costs no more than the screen.
+    this.seen = new IntersectionObserver((entries) => entries.forEach((entry) => this.toggle(entry)), { rootMargin: "200px" });
+    this.resized = new ResizeObserver((entries) => entries.forEach(({ target }) => this.drawChart(target.closest(".panel"))));
+  }
+
+  async refresh({ minutes }) {
+    const view = await ask("/api/view", { dashboard: this.name, minutes });
+    return { head: view.head, draw: () => this.take(view) };
+  }
+
+  redraw() {
+    if (this.latest) this.take(this.latest);
+  }
+
+  take(view) {
+    this.latest = view;
+    if (this.panels.length !== view.panels.length) this.build(view);
+    this.panels.forEach((element, number) => {
+      element.data = view.panels[number];
+      fill(element, view);
+      if (this.visible.has(element)) this.drawChart(element);
+    });
+  }
+
+  build(view) {
+    this.panels = view.panels.map((panel) => frame(panel));
+    this.main.replaceChildren(h("div", { class: "grid" }, this.panels));
+    for (const element of this.panels) {
+      this.seen.observe(element);
+      this.resized.observe(element.querySelector(".content"));
+    }
+  }
+
+  toggle({ target, isIntersecting }) {
+    if (isIntersecting) this.visible.add(target);
+    else this.visible.delete(target);
+    if (isIntersecting) this.drawChart(target);
+  }
+
+  drawChart(element) {
+    const chart = element.querySelector(".chart");
+    if (!chart || !chart.clientWidth) return;
+    draw(chart, element.data, [this.latest.start, this.latest.end]);
+  }
+
+  close() {
+    this.seen.disconnect();
+    this.resized.disconnect();
+    for (const chart of this.main.querySelectorAll(".chart")) Plotly.purge(chart);
+  }
+}
+
+let frames = 0;
+
+function frame(panel) {
+  const { x, y, width, height } = panel.place;
+  const id = `panel-${(frames += 1)}`;
+  return h("section", {
+    class: `panel ${panel.kind}`,
+    "aria-labelledby": panel.title ? id : undefined,
+    style: { "--column": x + 1, "--columns": width, "--row": y + 1, "--rows": height },
+  }, panel.title && h("h2", { id }, panel.title), h("div", { class: "content" }));
+}
+
+const FILL = { chart, numbers, gauge: gauges, alarms, table: rows, text, unknown };
+
+function fill(element, view) {
+  const { data } = element;
+  FILL[data.kind](element.querySelector(".content"), data, view);
+}
+
+const last = (line) => line.values.findLast((value) => value !== null) ?? null;
+
+function chart(content, panel) {
+  const hasData = panel.lines.some((line) => last(line) !== null);
+  show(content, hasData, () => (hasData ? [h("div", { class: "chart", role: "img" }), h("ul", { class: "legend" })] : nothing(panel)));
+  if (!hasData) return;
+  const latest = panel.lines.map((line, number) => [line.label, quantity(last(line), line.unit), colorOf(line, number)]);
+  content.firstChild.setAttribute("aria-label", `${panel.title}, latest: ${latest.map(([label, value]) => `${label} ${value}`).join(", ")}`);
+  show(content.lastChild, latest, () => latest.map(([label, value, color]) =>
+    h("li", {}, h("i", { class: "swatch", style: { background: color } }), h("span", {}, label), h("b", {}, value))));
+}
+
+const missing = (panel) => `No data yet: ${panel.reads.join(", ")}`;
+
+const nothing = (panel) => h("p", { class: "nothing" }, missing(panel));
+
+function numbers(content, panel) {
+  show(content, panel.lines, (lines) => lines.map((line) =>
+    h("div", { class: "number" }, h("b", {}, quantity(last(line), line.unit)), h("span", {}, last(line) === null ? missing(panel) : line.label))));
+}
+
+function gauges(content, panel) {
+  show(content, panel.lines, (lines) => lines.map((line) => gauge(panel, line)));
+}
+
+function gauge(panel, line) {
+  const { min = 0, max = 100 } = panel.axes.left ?? {};
+  const value = last(line);
+  return h("div", { class: "number" }, h("b", {}, quantity(value, line.unit)),
+    value !== null && h("meter", { min, max, value, "aria-label": line.label }),
+    h("span", {}, value === null ? missing(panel) : line.label));
+}
+
+function alarms(content, panel, view) {
+  const states = Object.fromEntries(view.head.alarms.map((alarm) => [alarm.name, alarm]));
+  show(content, panel.alarms.map((name) => [name, states[name]?.state, states[name]?.reason]), (all) =>
+    h("ul", { class: "alarms" }, all.map(([name, state, reason]) => alarm(name, STATES[state], reason))));
+}
+
+function alarm(name, state, reason) {
+  if (!state) return h("li", { class: "unsure" }, h("span", {}, `${name} is no alarm here`));
+  return h("li", { class: state.kind },
+    h("a", { href: changed({ runbook: name }), title: reason },
+      h("span", { class: "icon", "aria-hidden": "true" }, state.icon), h("span", { class: "name" }, name), h("span", { class: "word" }, state.word)));
+}
+
+function rows(content, panel) {
+  show(content, [panel.columns, panel.rows, panel.problem], () => {
+    if (panel.problem) return h("p", { class: "nothing" }, panel.problem);
+    if (!panel.rows.length) return h("p", { class: "nothing" }, "No line in this time.");
+    return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": panel.title }, table(panel.columns, panel.rows));
+  });
+  content.closest(".panel").querySelector("h2")?.replaceChildren(h("a", { href: link("logs", { q: panel.query }) }, panel.title));
+}
+
+function text(content, panel) {
+  content.classList.add("prose");
+  show(content, panel.html, rendered);
+}
+
+function unknown(content, panel) {
+  show(content, panel.problem, (problem) => h("p", { class: "nothing" }, problem));
+}

@@ -1,0 +1,22 @@
+// Where the page is: #/service, #/logs?query=faults, #/trace/<id>.
+
+export function here() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [page = "", ...rest] = path.split("/").map(decodeURIComponent);
+  return { page: page || "service", argument: rest[0] ?? "", parameters: new URLSearchParams(query) };
+}
+
+export function link(page, parameters = {}) {
+  const query = new URLSearchParams(parameters).toString();
+  return `#/${page}${query && `?${query}`}`;
+}
+
+/** The same place with parameters changed; an empty one is removed. */
+export function changed(parameters) {
+  const { page, argument, parameters: all } = here();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value) all.set(name, value);
+    else all.delete(name);
+  }
+  return link(argument ? `${page}/${argument}` : page, Object.fromEntries(all));
+}

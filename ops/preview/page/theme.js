@@ -1,0 +1,9 @@
+// No module: it runs before the first paint, so that no other colours flash past.
+"use strict";
+
+const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
+const useTheme = () => {
+  document.documentElement.dataset.theme = localStorage.getItem("theme") ?? (systemIsDark.matches ? "dark" : "light");
+};
+systemIsDark.addEventListener("change", useTheme);
+useTheme();

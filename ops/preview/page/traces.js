@@ -1,0 +1,118 @@
+// Traces: the last ones, and the waterfall of one.
+
+import { ask, Refused } from "./api.js";
+import { h, show } from "./dom.js";
+import { clock, milliseconds, plural } from "./format.js";
+import { linesOf } from "./logs.js";
+import { changed, here } from "./route.js";
+import { fields } from "./table.js";
+
+export class Traces {
+  constructor(main) {
+    this.list = h("div", { class: "panel" });
+    this.errors = h("input", { type: "checkbox", on: { change: () => this.narrow() } });
+    this.least = h("input", { type: "number", min: 0, step: "any", inputmode: "decimal", on: { change: () => this.narrow() } });
+    main.replaceChildren(h("div", { class: "traces" },
+      h("form", { class: "row", on: { submit: (event) => event.preventDefault() } },
+        h("label", {}, this.errors, " only failed ones"), h("label", {}, "at least ", this.least, " ms")),
+      this.list));
+  }
+
+  narrow() {
+    location.hash = changed({ errors: this.errors.checked ? "1" : "", least_ms: this.least.value });
+  }
+
+  async refresh() {
+    const { parameters } = here();
+    const chosen = { errors: parameters.get("errors") ?? "", least_ms: parameters.get("least_ms") ?? "" };
+    this.errors.checked = chosen.errors === "1";
+    if (document.activeElement !== this.least) this.least.value = chosen.least_ms;
+    const head = await ask("/api/head");
+    const found = await ask("/api/traces", chosen);
+    return { head, draw: () => show(this.list, found, listed) };
+  }
+}
+
+function listed({ traces, kept }) {
+  if (!traces.length) return h("p", { class: "nothing" }, kept ? "No trace is like that." : "No trace yet: one request in 20 is sampled.");
+  const longest = Math.max(...traces.map((trace) => trace.duration_ms));
+  const head = ["Time", "Request", "Status", "Took", ""].map((name) => h("th", { scope: "col", class: name === "Took" ? "number" : undefined }, name));
+  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Traces" },
+    h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, traces.map((trace) => summary(trace, longest)))));
+}
+
+function summary(trace, longest) {
+  return h("tr", {},
+    h("td", { class: "time" }, clock(trace.start, true)),
+    h("td", {}, h("a", { href: `#/trace/${trace.trace_id}` }, trace.name)),
+    h("td", {}, status(trace)),
+    h("td", { class: "number" }, milliseconds(trace.duration_ms)),
+    h("td", { class: "wide" }, bar(0, trace.duration_ms / longest, trace.error !== null)));
+}
+
+function status(span) {
+  if (span.error !== null) return h("span", { class: "badge bad" }, `▲ ${span.status ?? ""} ${span.error}`);
+  return h("span", { class: "badge" }, span.status ?? "ok");
+}
+
+const bar = (from, share, failed) =>
+  h("div", { class: "track" }, h("div", { class: failed ? "span bad" : "span", style: { left: `${100 * from}%`, width: `${100 * share}%` } }));
+
+export class Trace {
+  constructor(main, id) {
+    this.main = main;
+    this.id = id;
+  }
+
+  async refresh() {
+    const head = await ask("/api/head");
+    try {
+      this.found = await ask(`/api/trace/${encodeURIComponent(this.id)}`);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.found ??= { problem: error.message }; // one that was shown stays, though it may be given up meanwhile
+    }
+    return { head, draw: () => show(this.main, this.found, (trace) => waterfall(trace, this.id)) };
+  }
+}
+
+function waterfall(trace, id) {
+  const back = h("p", { class: "row" }, h("a", { href: "#/traces" }, "‹ All traces"), h("a", { href: linesOf(id), id: "lines" }, "Its log lines"));
+  if (trace.problem) return [back, h("section", { class: "panel" }, h("p", { class: "nothing" }, trace.problem))];
+  const [root] = trace.rows;
+  const total = Math.max(...trace.rows.map((row) => row.offset_ms + row.duration_ms));
+  const linked = trace.rows.some((row) => row.is_linked);
+  return [
+    back,
+    h("section", { class: "panel trace" },
+      h("h1", {}, root.name, " ", status(root)),
+      h("p", { class: "hint" }, `${clock(root.start, true)} UTC, ${milliseconds(root.duration_ms)}, ${plural(trace.rows.length, "span")}. `, h("code", {}, id)),
+      h("div", { class: "waterfall" }, scale(total), trace.rows.map((row) => spanRow(row, total))),
+      linked && h("p", { class: "hint" }, "⇠ served this request too, and belongs to another one's trace.")),
+  ];
+}
+
+function scale(total) {
+  const marks = [0, 0.25, 0.5, 0.75, 1];
+  return h("div", { class: "scale", "aria-hidden": "true" }, h("span"), h("div", { class: "track" }, marks.map((at) => h("span", { style: { left: `${100 * at}%` } }, milliseconds(total * at)))), h("span"));
+}
+
+function spanRow(row, total) {
+  const name = `${row.is_linked ? "⇠ " : ""}${row.name}`;
+  const from = Math.max(0, row.offset_ms / total);
+  return h("details", {},
+    h("summary", {},
+      h("span", { class: "what", style: { "--depth": row.depth } }, h("b", {}, name), " ", h("small", {}, row.is_linked ? "linked" : row.kind), row.error !== null && h("span", { class: "badge bad" }, `▲ ${row.error}`)),
+      bar(from, Math.max(0.004, Math.min(row.duration_ms / total, 1 - from)), row.error !== null),
+      h("span", { class: "number" }, milliseconds(row.duration_ms))),
+    h("div", { class: "about" },
+      row.is_linked && h("p", {}, h("a", { href: `#/trace/${row.trace_id}` }, "The trace that it belongs to")),
+      others(row),
+      fields({ service: row.service, "span id": row.span_id, "starts after": milliseconds(row.offset_ms), ...row.attributes })));
+}
+
+function others(row) {
+  const traces = [...new Set(row.links.map(([trace]) => trace))].filter((trace) => trace !== here().argument);
+  if (!traces.length) return null;
+  return h("p", {}, `It served ${plural(traces.length, "other sampled request")} too: `, traces.slice(0, 20).map((trace, at) => [at ? ", " : "", h("a", { href: `#/trace/${trace}` }, trace.slice(0, 8))]).flat());
+}
