@@ -120,6 +120,16 @@ def test_periods_slide_and_those_without_samples_are_missing() -> None:
     assert store.series(Metric("N", "other", (), "Sum"), 60, NOW, 2) == [None, None]
 
 
+@pytest.mark.parametrize("period", [60, 300, 1800, 3600])
+@pytest.mark.parametrize("phase", [0, 70, 149, 295])
+def test_a_period_counts_what_is_in_it_wherever_it_begins(period: int, phase: int) -> None:
+    """A steady stream gives the same sum at any time."""
+    store = store_of(*[(seconds, 1) for seconds in range(7200, -600, -10)])
+    (value,) = store.series(Metric("N", "M", (), "Sum"), period, NOW + phase, 1)
+
+    assert value == pytest.approx(period / 10, abs=1)
+
+
 def test_days_are_kept_for_burn_rates() -> None:
     """Coarser than the last hours."""
     store = store_of(*[(hours * 3600, 1) for hours in range(1, 72)])

@@ -102,7 +102,7 @@ def test_the_real_service_passes(serve: Callable[..., Service], stand: Stand, sm
     said = (0, f"https://{HOSTNAME} answers: client 5 added, read, and one of 5.\n", "")
 
     assert [said, said] == [smoke(connect), smoke(connect)]
-    with urllib.request.urlopen(f"{service.url}/getall") as answer:  # noqa: S310 - http
+    with urllib.request.urlopen(f"{service.url}/getall") as answer:
         assert json.load(answer)[4:] == [{"id": 5, "name": "Smoke test", "money": "0.01"}]
 
 

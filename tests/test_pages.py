@@ -1,51 +1,23 @@
 """The pages, in a real browser."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service as Driver
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import presence_of_element_located
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.browser import WAIT_SECONDS, browsing, complaints
 from tests.conftest import Client
-from tests.lacking import lacking
 from tests.process import Service
-
-# Headless, and quiet: a browser that calls home finds no network here and waits for it.
-OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
-).split()
-WAIT_SECONDS = 20
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Chrome]:
-    """Chromium, from Debian's packages chromium and chromium-driver, or what goes by another name elsewhere."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium, driver = next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
-    if not (chromium and driver):
-        lacking("chromium and chromedriver are missing (on Debian: apt install chromium chromium-driver)")
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = Chrome(options=options, service=Driver(driver))
-    try:
+    with browsing(tmp_path) as chrome:
         yield chrome
-    finally:
-        chrome.quit()
-
-
-def complaints(browser: Chrome) -> list[str]:
-    """What the page complained of in its console: a blocked script, a missing file, an exception."""
-    log = browser.get_log("browser")  # type: ignore[no-untyped-call]
-    return [entry["message"] for entry in log if entry["level"] in ("SEVERE", "WARNING")]
 
 
 def test_the_docs_are_interactive(browser: Chrome, serve: Callable[..., Service]) -> None:

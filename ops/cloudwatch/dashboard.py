@@ -49,7 +49,7 @@ def service(alarms: Alarms) -> list[list[Widget]]:
             budget(alarms, "availability"),
             budget(alarms, "latency"),
             number("Requests a second", rate(_ours(names.REQUESTS))),
-            number("Latency, p99", [line(_ours(names.LATENCY, "p99"), "ms")]),
+            number("Latency, p99", [line(_ours(names.LATENCY, "p99"), "p99")]),
         ],
         [
             chart("Requests a second", rate(_ours(names.REQUESTS), _CALM), unit="a second"),
@@ -230,7 +230,7 @@ def platform(alarms: Alarms) -> list[list[Widget]]:
                 limits=limits(alarms, "database-connections"),
             ),
             chart(
-                "Transactions until old rows have to be frozen",
+                "Transaction ids in use",
                 [line(_rds("MaximumUsedTransactionIDs", "Maximum"), "ids in use", color=_CALM)],
                 period=300,
             ),

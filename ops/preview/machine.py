@@ -23,6 +23,18 @@ _METRICS_GROUP: Final = {"LogGroupName": f"/{NAME}/clients-api/metrics"}
 
 _POD_MEMORY_BYTES: Final = 384 * 2**20  # the limit in k8s/base/deployment.yaml
 _DATABASE_SECONDS: Final = 2.0  # for its answers
+_UNITS: Final = {
+    "node_cpu_utilization": "Percent",
+    "node_memory_utilization": "Percent",
+    "node_filesystem_utilization": "Percent",
+    "pod_cpu_utilization": "Percent",
+    "pod_memory_utilization_over_pod_limit": "Percent",
+    "CPUUtilization": "Percent",
+    "FreeableMemory": "Bytes",
+    "FreeStorageSpace": "Bytes",
+    "ReadLatency": "Seconds",
+    "WriteLatency": "Seconds",
+}
 _SESSIONS: Final = """
     SELECT count(*) AS connections,
            count(*) FILTER (WHERE state = 'active') AS load,
@@ -156,7 +168,7 @@ def document(namespace: str, dimensions: Mapping[str, str], values: Mapping[str,
         values: by their names.
         at_ms: when, in milliseconds since 1970.
     """
-    metrics = [{"Name": name} for name in values]
+    metrics = [{"Name": name, "Unit": _UNITS.get(name, "Count")} for name in values]
     directive = {"Namespace": namespace, "Dimensions": [list(dimensions)], "Metrics": metrics}
     return {"_aws": {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}, **dimensions, **values}
 

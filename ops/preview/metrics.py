@@ -113,7 +113,7 @@ class MetricStore:
             ValueError: there is no such statistic.
         """
         statistic = _statistic(metric.statistic)
-        buckets = (self._coarse if period >= _COARSE[0] else self._fine).get(metric.key)
+        buckets = (self._fine if period * count <= _FINE[1] else self._coarse).get(metric.key)
         if buckets is None:
             return [None] * count
         return [
