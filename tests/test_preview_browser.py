@@ -39,10 +39,22 @@ def make_on_call(recording: Path, tmp_path: Path) -> Iterator[OnCall]:
         yield on_call
 
 
+@pytest.fixture(scope="module", name="chrome")
+def start_chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """One for all: what a page remembers it does not share with another test's, which is at another port."""
+    with browsing(tmp_path_factory.mktemp("profile"), more=["--window-size=1440,1000"]) as chrome:
+        yield chrome
+
+
 @pytest.fixture(name="browser")
-def make_browser(tmp_path: Path) -> Iterator[Chrome]:
-    with browsing(tmp_path / "profile", more=["--window-size=1440,1000"]) as browser:
-        yield browser
+def make_browser(chrome: Chrome) -> Chrome:
+    """As it was when it started."""
+    chrome.get("about:blank")
+    chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    for log in ("browser", "performance"):
+        chrome.get_log(log)  # type: ignore[no-untyped-call]
+    return chrome
 
 
 def look(browser: Chrome, *, width: int = 1440, colors: Literal["light", "dark"] = "light") -> None:
