@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from ops.preview.lines import NoDocument, parse
-from ops.preview.sources import Follow, Replay, Source
+from ops.preview.sources import Follow, Replay, Source, put_aside
 
 AT = 1_795_600_000.0
 
@@ -92,6 +92,15 @@ def test_a_recording_is_followed_through_truncation_and_rotation(follow: Follow,
 
     path.unlink()
     assert seconds(follow) == []
+
+
+def test_what_was_put_aside_is_read_first(follow: Follow, tmp_path: Path) -> None:
+    """Whoever opens the page late sees as much as there is."""
+    path = tmp_path / "recording.jsonl"
+    put_aside(path).write_bytes(line(0) + line(1))
+    path.write_bytes(line(2))
+
+    assert seconds(follow) + seconds(follow) + seconds(follow) == [0.0, 1.0, 2.0]
 
 
 def test_what_is_no_document_is_counted_and_passed_over(follow: Follow, tmp_path: Path) -> None:

@@ -25,13 +25,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ops.preview import otlp
 from ops.preview.machine import Machine
 from ops.preview.metrics import told
+from ops.preview.sources import put_aside
 from svc.local import LocalPostgres
 from svc.settings import InvalidSetting, Settings, read
 from svc.telemetry import logs, names
 
 FILE: Final = "recording.jsonl"
 
-_MOST_BYTES: Final = 256 * 2**20  # then the file is put aside, in place of the one before
+_MOST_BYTES: Final = 512 * 2**20  # some 150,000 requests; then the file is put aside, in place of the one before
 _READ_BYTES: Final = 2**16
 _SPANS_MOST_BYTES: Final = 16 * 2**20  # of an export
 _LOOK_SECONDS: Final = 10.0  # from one look at the machine to the next: as often as the service tells
@@ -43,6 +44,7 @@ class Recording:
     """The file."""
 
     def __init__(self, path: Path) -> None:
+        put_aside(path).unlink(missing_ok=True)  # it is of another run
         self._path = path
         self._file = path.open("wb", buffering=0)
 
@@ -50,7 +52,7 @@ class Recording:
         """Adds whole lines."""
         if self._file.tell() > _MOST_BYTES:
             self._file.close()
-            self._path.replace(self._path.with_suffix(".1.jsonl"))
+            self._path.replace(put_aside(self._path))
             self._file = self._path.open("wb", buffering=0)
         self._file.write(lines)
 

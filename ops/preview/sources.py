@@ -3,6 +3,7 @@
 import gzip
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,11 @@ class Status:
     refused: int
 
 
+def put_aside(path: Path) -> Path:
+    """Where a recording goes that has grown too large, and another begins in its place."""
+    return path.with_suffix(f".1{path.suffix}")
+
+
 class Source(Protocol):
     """What documents come from."""
 
@@ -54,12 +60,15 @@ class Source(Protocol):
 class Follow:
     """Follows a recording while it is written: from its beginning, through truncation and rotation.
 
+    What was put aside before it is read first.
+
     Args:
         path: of the file, which need not be there yet.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._paths = [put_aside(path), path]  # of which the first was not yet read
         self._file: IO[bytes] | None = None
         self._rest = b""
         self._refused = 0
@@ -97,12 +106,13 @@ class Follow:
             self._file.close()
 
     def _open(self) -> bool:
-        try:
-            self._file = self._path.open("rb")
-        except OSError:
-            return False
+        for path in self._paths:
+            with suppress(OSError):
+                self._file = path.open("rb")
+                break
+        self._paths = [self._path]
         self._rest = b""
-        return True
+        return self._file is not None
 
     def _is_another(self, file: IO[bytes], size: int) -> bool:
         """Whether the file was cut, or another is in its place."""
