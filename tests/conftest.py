@@ -64,6 +64,7 @@ class Databases:
         template = postgres.dsn(database=self.TEMPLATE)
         asyncio.run(maintenance.migrate(template))
         asyncio.run(maintenance.seed(template))
+        asyncio.run(self._close(self.TEMPLATE))
 
     async def new(self, template: str = TEMPLATE) -> str:
         """A new database's name."""
@@ -74,6 +75,12 @@ class Databases:
     async def drop(self, name: str) -> None:
         connection = await asyncpg.connect(self.postgres.dsn())
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await connection.close()
+
+    async def _close(self, name: str) -> None:
+        """Nobody may connect: what one test did to it, all the others would find."""
+        connection = await asyncpg.connect(self.postgres.dsn())
+        await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await connection.close()
 
     async def _create(self, name: str, template: str) -> None:

@@ -1,4 +1,4 @@
-"""A recording of a real run: the service under load, and what goes wrong once in a while gone wrong."""
+"""Recordings of real runs: a quiet one, and one under load in which what goes wrong once in a while goes wrong."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ import pytest
 from aiohttp import ClientError, ClientSession
 
 from ops.preview.metrics import MetricStore
+from ops.preview.recorder import FILE
 from svc.local import LocalPostgres
 from tests.conftest import SERVICE_ROLE, Databases
 from tests.process import Service
@@ -73,11 +74,34 @@ def recorded(postgres: LocalPostgres, databases: Databases) -> Iterator[Run]:
         service.wait_until_listening()
         moments = asyncio.run(_happen(service, postgres, database))
         service.stop()
-        yield Run(folder / "recording.jsonl", moments)
+        yield Run(folder / FILE, moments)
     finally:
         service.end()
         asyncio.run(databases.drop(database))
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def recording(postgres: LocalPostgres, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recording of a quiet run: seven requests."""
+    database = asyncio.run(databases.new())
+    folder = tmp_path_factory.mktemp("recording")
+    environment = {"DATABASE_URL": postgres.dsn(SERVICE_ROLE, database), "LOCAL_FOLDER": str(folder)}
+    service = Service({**environment, "METRICS_INTERVAL": "1", "DRAIN_SECONDS": "0"}, module=["ops.preview.recorder"])
+    try:
+        service.wait_until_listening()
+        asyncio.run(_ask_a_little(service))
+        service.stop()
+    finally:
+        service.end()
+        asyncio.run(databases.drop(database))
+    return folder / FILE
+
+
+async def _ask_a_little(service: Service) -> None:
+    async with ClientSession() as session:
+        for path in (*["get/1"] * 5, "add?name=Valentina&money=1", "getall"):
+            await _ask(session, service, path)
 
 
 async def _happen(service: Service, postgres: LocalPostgres, database: str) -> dict[str, float]:

@@ -16,20 +16,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from svc.local import LocalPostgres
 from tests.browser import WAIT_SECONDS, browsing, complaints
-from tests.conftest import SERVICE_ROLE, Databases
-from tests.oncall import OnCall, faults, record
+from tests.oncall import OnCall, faults
 from tests.process import ROOT
 from tests.recording import Run
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
-
-
-@pytest.fixture(scope="module", name="recording")
-def make_recording(postgres: LocalPostgres, tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Path:
-    """Seven requests to the real service."""
-    return record(tmp_path_factory.mktemp("recording"), postgres.dsn(SERVICE_ROLE, databases.TEMPLATE))
 
 
 @pytest.fixture(name="on_call")

@@ -17,20 +17,12 @@ from aiohttp.test_utils import TestClient
 from ops.preview.desk import Desk
 from ops.preview.server import Server
 from ops.preview.sources import Replay
-from svc.local import LocalPostgres
-from tests.conftest import SERVICE_ROLE, Databases
-from tests.oncall import CLOUDWATCH, record
+from tests.oncall import CLOUDWATCH
 from tests.process import ROOT
 from tests.test_preview_sources import line
 
 Page = TestClient[web.Request, web.Application]
 Clients = Callable[[web.Application], Awaitable[Page]]
-
-
-@pytest.fixture(scope="module", name="recording")
-def make_recording(postgres: LocalPostgres, tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Path:
-    """Seven requests to the real service."""
-    return record(tmp_path_factory.mktemp("recording"), postgres.dsn(SERVICE_ROLE, databases.TEMPLATE))
 
 
 @pytest.fixture(name="page")

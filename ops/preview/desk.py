@@ -19,7 +19,7 @@ from ops.preview.traces import TraceStore
 
 CLOUDWATCH: Final = Path(__file__).resolve().parents[1] / "cloudwatch"
 
-_EVALUATE_SECONDS: Final = 10.0  # between two looks at the alarms; CloudWatch's own looks are a minute apart
+_EVALUATE_SECONDS: Final = 5.0  # between two looks at the alarms; CloudWatch's own looks are a minute apart
 
 _GATHERED_SECONDS: Final = 65.0  # what is told of a time may come as late: METRICS_INTERVAL is 60 at most
 _ASK_SECONDS: Final = 20.0  # between two looks for a widget of the log

@@ -1,41 +1,20 @@
-"""What the tests of the page on call share: a real recording, and the page's server on it."""
+"""What the tests of the page on call share: the page's server, on a recording."""
 
 import asyncio
 import threading
 import time
 from pathlib import Path
 from typing import Final, Self
-from urllib.request import urlopen
 
 from aiohttp import web
 
 from ops.preview.desk import Desk
-from ops.preview.recorder import FILE
 from ops.preview.server import Server
 from ops.preview.sources import Follow
 from svc.telemetry import names
 from svc.telemetry.metrics import document
-from tests.process import Service
 
 CLOUDWATCH: Final = Path(__file__).parent / "cloudwatch"
-
-
-def record(folder: Path, database_url: str) -> Path:
-    """Records some requests to the real service, as `make run` does: its lines, its metrics, all of its traces."""
-    service = Service(
-        {"DATABASE_URL": database_url, "LOCAL_FOLDER": str(folder), "METRICS_INTERVAL": "1", "DRAIN_SECONDS": "0"},
-        module=["ops.preview.recorder"],
-    )
-    try:
-        service.wait_until_listening()
-        for _ in range(5):
-            urlopen(f"{service.url}/get/1").read()
-        urlopen(f"{service.url}/add?name=Valentina&money=1", data=b"").read()
-        urlopen(f"{service.url}/getall").read()
-        service.stop()
-    finally:
-        service.end()
-    return folder / FILE
 
 
 class OnCall:
