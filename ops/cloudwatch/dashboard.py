@@ -14,6 +14,7 @@ from ops.cloudwatch.rows import Alarms, Metric, load
 from ops.cloudwatch.widgets import (
     GROUPS,
     NAME,
+    Lines,
     Widget,
     body,
     budget,
@@ -108,10 +109,7 @@ def service(alarms: Alarms) -> list[list[Widget]]:
             ),
             chart(
                 "CPU, of one core a process",
-                [
-                    line(_ours(names.PROCESS_CPU, "Maximum"), "busiest", color=_WARN),
-                    line(_ours(names.PROCESS_CPU, "Average"), "average", color=_CALM),
-                ],
+                _most_and_average(names.PROCESS_CPU),
                 unit="%",
                 limits=limits(alarms, "cpu"),
             ),
@@ -123,10 +121,7 @@ def service(alarms: Alarms) -> list[list[Widget]]:
             ),
             chart(
                 "Requests in flight, of a process",
-                [
-                    line(_ours(names.IN_FLIGHT, "Maximum"), "most", color=_WARN),
-                    line(_ours(names.IN_FLIGHT, "Average"), "average", color=_CALM),
-                ],
+                _most_and_average(names.IN_FLIGHT),
             ),
         ],
         [
@@ -137,10 +132,7 @@ def service(alarms: Alarms) -> list[list[Widget]]:
             ),
             chart(
                 "Connections in use, of a process",
-                [
-                    line(_ours(names.CONNECTIONS_IN_USE, "Maximum"), "most", color=_WARN),
-                    line(_ours(names.CONNECTIONS_IN_USE, "Average"), "average", color=_CALM),
-                ],
+                _most_and_average(names.CONNECTIONS_IN_USE),
                 limits=limits(alarms, "connections"),
             ),
             chart(
@@ -300,6 +292,13 @@ def _calling(alarms: Alarms, *, is_ours: bool) -> list[str]:
 
 def _ours(name: str, statistic: str = "Sum") -> Metric:
     return Metric(names.NAMESPACE, name, (), statistic)
+
+
+def _most_and_average(name: str) -> Lines:
+    return [
+        line(_ours(name, "Maximum"), "most", color=_WARN),
+        line(_ours(name, "Average"), "average", color=_CALM),
+    ]
 
 
 def _of_route(route: str, method: str, status: str) -> Metric:

@@ -5,9 +5,9 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dash
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from ops.cloudwatch.queries import FOLDER, read
 from ops.cloudwatch.rows import Alarms, Metric
 
 NAME: Final = "${name}"  # filled in by Terraform, as the others are
@@ -20,7 +20,6 @@ Widget: TypeAlias = dict[str, Any]
 Line: TypeAlias = list[Any]  # of a chart
 Lines: TypeAlias = list[Line]
 
-_QUERIES: Final = Path(__file__).resolve().parent / "queries"
 _COLUMNS: Final = 24
 _REGION: Final = "${region}"
 _ALARM: Final = "arn:aws:cloudwatch:${region}:${account}:alarm:${name}-"
@@ -114,14 +113,12 @@ def _metrics(title: str, lines: Lines, period: int) -> dict[str, Any]:
 
 def log(title: str, query: str) -> Widget:
     """What one of the saved queries finds."""
-    text = (_QUERIES / f"{query}.txt").read_text()
-    said = [line for line in text.splitlines() if not line.startswith("#")]
-    (group,) = [line.removeprefix("# group: ") for line in text.splitlines() if line.startswith("# group: ")]
+    saved = read(FOLDER / f"{query}.txt")
     properties = {
         "title": title,
         "region": _REGION,
         "view": "table",
-        "query": f"SOURCE '{GROUPS[group]}' | " + "\n".join(said),
+        "query": f"SOURCE '{GROUPS[saved.group]}' | {saved.text}",
     }
     return {"type": "log", "width": _COLUMNS, "height": 6, "properties": properties}
 

@@ -11,6 +11,7 @@ from ops.preview.alarms import Board, State
 from ops.preview.expressions import evaluate
 from ops.preview.lines import Told
 from ops.preview.logs import LogStore
+from ops.preview.machine import NAME
 from ops.preview.metrics import MetricStore
 from ops.preview.panels import Moment, Values, draw
 from ops.preview.queries import Answer, Library
@@ -20,7 +21,6 @@ from ops.preview.traces import TraceStore
 CLOUDWATCH: Final = Path(__file__).resolve().parents[1] / "cloudwatch"
 
 _EVALUATE_SECONDS: Final = 5.0  # between two looks at the alarms; CloudWatch's own looks are a minute apart
-
 _GATHERED_SECONDS: Final = 65.0  # what is told of a time may come as late: METRICS_INTERVAL is 60 at most
 _ASK_SECONDS: Final = 20.0  # between two looks for a widget of the log
 # What the label of an axis says of its unit, where no document does: in CloudWatch's words.
@@ -38,7 +38,7 @@ class Desk:
         folder: with alarms, dashboards, queries and runbooks.
     """
 
-    def __init__(self, source: Source, name: str = "clients", folder: Path = CLOUDWATCH) -> None:
+    def __init__(self, source: Source, name: str = NAME, folder: Path = CLOUDWATCH) -> None:
         self.traces = TraceStore()
         self.logs = LogStore()
         self.library = Library(self.logs, folder / "queries")

@@ -1,11 +1,12 @@
 """Queries of the log: those that are files, and those that are typed in."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import orjson
 
+from ops.cloudwatch.queries import read
 from ops.preview.insights import Query, parse, run
 from ops.preview.insights.query import SHOWN_ELSE, Column, Field, Show, Stats
 from ops.preview.logs import APPLICATION, METRICS, LogStore
@@ -14,23 +15,6 @@ Answer: TypeAlias = dict[str, Any]
 
 _SHOWN_MOST: Final = 500  # rows; a person reads fewer
 _WHOLE: Final = "the whole message"  # no name that a query could have
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A query in a file.
-
-    Attributes:
-        name: the file's, without its ending.
-        says: what it answers.
-        group: of the log that it is for.
-        text: the query itself.
-    """
-
-    name: str
-    says: str
-    group: str
-    text: str
 
 
 class Library:
@@ -43,7 +27,7 @@ class Library:
 
     def __init__(self, logs: LogStore, folder: Path) -> None:
         self._logs = logs
-        self.queries = [_saved(file) for file in sorted(folder.glob("*.txt"))]
+        self.queries = [read(file) for file in sorted(folder.glob("*.txt"))]
 
     def ask(self, text: str, start: float, end: float, group: str = APPLICATION) -> Answer:
         """What a query finds.
@@ -71,15 +55,6 @@ class Library:
             return {**found, "columns": columns, "rows": rows}
         whole = [orjson.loads(str(row[-1])) for row in rows]
         return {**found, "columns": columns[:-1], "rows": [row[:-1] for row in rows], "records": whole}
-
-
-def _saved(file: Path) -> Saved:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    said = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
-    (group,) = [words.removeprefix("group:").strip() for words in said if words.startswith("group:")]
-    says = " ".join(words for words in said if not words.startswith("group:"))
-    text = "\n".join(line for line in lines if not line.startswith("#")).strip()
-    return Saved(file.stem, says, group, text)
 
 
 def _group(name: str) -> str:

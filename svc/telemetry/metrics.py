@@ -101,7 +101,7 @@ class Metrics:
     def _look(self, lag_seconds: float) -> None:
         self._gauged.setdefault(names.EVENT_LOOP_LAG, []).append(milliseconds(lag_seconds))
         for name, look in self._gauges.items():
-            self._gauged.setdefault(name, []).append(int(look()))
+            self._gauged.setdefault(name, []).append(look())
 
     def tell_full(self) -> None:
         """Writes what fills an array."""

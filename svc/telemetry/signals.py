@@ -61,7 +61,7 @@ class Signals:
     def watch_database(self, in_use: Callable[[], int], is_away: Callable[[], bool]) -> None:
         """Looks at the number of connections that are at work, and at whether the database answers."""
         self._metrics.gauge(names.CONNECTIONS_IN_USE, in_use)
-        self._metrics.gauge(names.DATABASE_IS_AWAY, is_away)
+        self._metrics.gauge(names.DATABASE_IS_AWAY, lambda: int(is_away()))
 
 
 class Silence:
