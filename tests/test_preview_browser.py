@@ -234,7 +234,7 @@ def test_what_a_log_says_stays_text(browser: Chrome, on_call: OnCall) -> None:
         "attributes": [text],
         "startTimeUnixNano": f"{moment}000000000",
         "endTimeUnixNano": f"{moment}500000000",
-        "status": {"code": "STATUS_CODE_ERROR", "message": HOSTILE},
+        "status": {"code": 2, "message": HOSTILE},
     }
     spans = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
     on_call.tell(orjson.dumps(told), b"\n", orjson.dumps(spans), b"\n")

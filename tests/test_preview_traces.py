@@ -80,8 +80,8 @@ def test_values_have_their_kinds() -> None:
         {"key": "tags", "value": {"arrayValue": {"values": [{"stringValue": "a"}, {"boolValue": True}]}}},
     ]
     store = TraceStore()
-    status = {"code": "STATUS_CODE_ERROR", "message": "DatabaseBusy"}
-    store.add(export(span(ONE, "root", attributes=attributes, kind="SPAN_KIND_SERVER", status=status)))
+    status = {"code": 2, "message": "DatabaseBusy"}
+    store.add(export(span(ONE, "root", attributes=attributes, kind=2, status=status)))
 
     (row,) = store.waterfall(ONE)
     assert row.span.attributes == {

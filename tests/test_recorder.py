@@ -88,6 +88,7 @@ def test_lines_metrics_traces_and_figures_are_in_one_file(start: Start, short_fo
     ]
     assert {span["name"] for span in spans} == {"GET /get/{id}", "SELECT clients"}
     (query,) = [span for span in spans if span["name"] == "SELECT clients"]
+    assert query["kind"] == 3  # a client's; OTLP's JSON has numbers here
     assert (query["parentSpanId"], query["links"][0]["spanId"]) == (line["span_id"], line["span_id"])
     namespaces = {one["_aws"]["CloudWatchMetrics"][0]["Namespace"] for one in found if "_aws" in one}
     assert namespaces == {"ClientsApi", "ContainerInsights", "AWS/RDS", "Telemetry", "AWS/Logs"}

@@ -14,7 +14,7 @@ _IDS: Final = ("traceId", "spanId", "parentSpanId")
 
 def as_json(request: ExportTraceServiceRequest) -> tuple[dict[str, Any], int]:
     """An export in OTLP's JSON, and how many spans it has."""
-    document: dict[str, Any] = MessageToDict(request)
+    document: dict[str, Any] = MessageToDict(request, use_integers_for_enums=True)
     spans = [
         span
         for resource in document.get("resourceSpans", ())

@@ -174,13 +174,13 @@ def _spans(document: Mapping[str, Any]) -> Iterator[Span]:
 def _span(span: Mapping[str, Any], resource: Attributes) -> Span:
     start, end = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
     status, attributes = span.get("status", {}), _attributes(span)
-    failed = status.get("code") in {_ERROR, "STATUS_CODE_ERROR"}
+    failed = status.get("code") == _ERROR
     return Span(
         trace_id=span["traceId"],
         span_id=span["spanId"],
         parent_id=span.get("parentSpanId", ""),
         name=span["name"],
-        kind=_kind(span.get("kind", 0)),
+        kind=_KINDS[span.get("kind", 0)],
         start=start / 1e9,
         seconds=(end - start) / 1e9,
         error=(status.get("message") or str(attributes.get("error.type", "error"))) if failed else None,
@@ -188,10 +188,6 @@ def _span(span: Mapping[str, Any], resource: Attributes) -> Span:
         resource=resource,
         links=tuple((link["traceId"], link["spanId"]) for link in span.get("links", ())),
     )
-
-
-def _kind(kind: int | str) -> str:
-    return kind.removeprefix("SPAN_KIND_").lower() if isinstance(kind, str) else _KINDS[kind]
 
 
 def _attributes(holder: Mapping[str, Any]) -> Attributes:
