@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,14 +24,14 @@ _PACKAGES: Final = (
 _PROGRAMS: Final = {"Node.js": ["node", "--version"], "Go": ["go", "version"], "wrk": ["wrk", "-v"]}
 
 
-def describe() -> dict[str, str]:
-    """Names and versions, for a person."""
+def describe(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Names and versions, for a person, those of these Python packages among them."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": f"{os.cpu_count()} of {_processor()}",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
-        **{name: metadata.version(name) for name in _PACKAGES},
+        **{name: metadata.version(name) for name in packages},
         **{name: _first_line(command) for name, command in _PROGRAMS.items() if shutil.which(command[0])},
     }
 

@@ -1,57 +1,17 @@
-"""Results as pictures: SVG, in light and dark, wide and narrow."""
+"""Results as pictures."""
 
-import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ops.bench.results import Spread
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a picture is drawn.
-
-    Attributes:
-        dark: light on dark.
-        narrow: for a telephone.
-    """
-
-    dark: bool
-    narrow: bool
-
-    @property
-    def ink(self) -> str:
-        """The colour of words and lines."""
-        return "#e6e6e6" if self.dark else "#1f2328"
-
-    @property
-    def faint(self) -> str:
-        """The colour of what stays behind."""
-        return "#3d444d" if self.dark else "#d1d9e0"
-
-    @property
-    def colours(self) -> Sequence[str]:
-        """One for each series; they differ for the colour-blind too (Okabe and Ito)."""
-        return ("#56b4e9", "#e69f00", "#cc79a7") if self.dark else ("#0072b2", "#d55e00", "#8f4f77")
-
-    @property
-    def width(self) -> float:
-        """Inches."""
-        return 3.7 if self.narrow else 7.6
-
-
-LOOKS: Final = [Look(dark, narrow) for dark in (False, True) for narrow in (False, True)]
+from ops.pictures import Draw, Look, add_legend, new_axes, to_svg
 
 _MARKERS: Final = "os^"
 
 
-def rows_of_dots(series: Mapping[str, Mapping[str, Spread]], unit: str, emphasised: str) -> Callable[[Look], str]:
+def rows_of_dots(series: Mapping[str, Mapping[str, Spread]], unit: str, emphasised: str) -> Draw:
     """A row for each name, with a dot and its spread for each series, on a logarithmic axis.
 
     Args:
@@ -62,7 +22,7 @@ def rows_of_dots(series: Mapping[str, Mapping[str, Spread]], unit: str, emphasis
     names = list(dict.fromkeys(name for points in series.values() for name in points))
 
     def draw(look: Look) -> str:
-        figure, axes = _axes(look, 0.9 + 0.34 * len(names))
+        figure, axes = new_axes(look, 0.9 + 0.34 * len(names))
         offsets = [0.22 * (index - (len(series) - 1) / 2) for index in range(len(series))]
         for (label, points), offset, colour, marker in zip(
             series.items(), offsets, look.colours, _MARKERS, strict=False
@@ -85,13 +45,13 @@ def rows_of_dots(series: Mapping[str, Mapping[str, Spread]], unit: str, emphasis
         axes.set_xlabel(unit)
         axes.grid(axis="x", which="both", color=look.faint, linewidth=0.5)
         if len(series) > 1:
-            _legend(axes, look, len(series))
-        return _svg(figure)
+            add_legend(axes, look, len(series))
+        return to_svg(figure)
 
     return draw
 
 
-def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Callable[[Look], str]:
+def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Draw:
     """A bar for each name, made of parts that add up.
 
     Args:
@@ -101,7 +61,7 @@ def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Callable
     parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
 
     def draw(look: Look) -> str:
-        figure, axes = _axes(look, 1.0 + 0.42 * len(bars))
+        figure, axes = new_axes(look, 1.0 + 0.42 * len(bars))
         starts = [0.0] * len(bars)
         for part, colour in zip(parts, look.colours, strict=False):
             lengths = [bar.get(part, 0.0) for bar in bars.values()]
@@ -113,13 +73,13 @@ def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Callable
         axes.set_xlim(0, max(starts) * 1.12)
         axes.set_xlabel(unit)
         axes.grid(axis="x", color=look.faint, linewidth=0.5)
-        _legend(axes, look, len(parts))
-        return _svg(figure)
+        add_legend(axes, look, len(parts))
+        return to_svg(figure)
 
     return draw
 
 
-def lines(series: Mapping[str, Mapping[int, Spread]], unit: str, along: str) -> Callable[[Look], str]:
+def lines(series: Mapping[str, Mapping[int, Spread]], unit: str, along: str) -> Draw:
     """A line for each series over a logarithmic axis, with the spread of each point.
 
     Args:
@@ -129,7 +89,7 @@ def lines(series: Mapping[str, Mapping[int, Spread]], unit: str, along: str) -> 
     """
 
     def draw(look: Look) -> str:
-        figure, axes = _axes(look, 2.8)
+        figure, axes = new_axes(look, 2.8)
         for (label, points), colour, marker in zip(series.items(), look.colours, _MARKERS, strict=False):
             medians = [point.median for point in points.values()]
             below = [point.median - point.least for point in points.values()]
@@ -150,44 +110,10 @@ def lines(series: Mapping[str, Mapping[int, Spread]], unit: str, along: str) -> 
         axes.set_xlabel(along)
         axes.set_ylabel(unit)
         axes.grid(axis="y", color=look.faint, linewidth=0.5)
-        _legend(axes, look, len(series))
-        return _svg(figure)
+        add_legend(axes, look, len(series))
+        return to_svg(figure)
 
     return draw
-
-
-def _axes(look: Look, height: float) -> tuple[Figure, Axes]:
-    style: Any = {
-        "svg.fonttype": "none",  # words stay words: they can be searched, and are set in the reader's own font
-        "svg.hashsalt": "bench",  # the same numbers give the same file
-        "font.family": "sans-serif",
-        "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
-        "font.size": 9,
-        "text.color": look.ink,
-        "axes.labelcolor": look.ink,
-        "xtick.color": look.ink,
-        "ytick.color": look.ink,
-    }
-    mpl.rcParams.update(style)
-    figure = Figure(figsize=(look.width, height), layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(length=0, which="both")
-    return figure, axes
-
-
-def _legend(axes: Axes, look: Look, columns: int) -> None:
-    axes.figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside upper left",
-        ncols=1 if look.narrow and columns > 2 else columns,
-        frameon=False,
-        labelcolor=look.ink,
-    )
 
 
 def _plain(value: float, _: int | None = None) -> str:
@@ -195,9 +121,3 @@ def _plain(value: float, _: int | None = None) -> str:
         if value >= size:
             return f"{value / size:g}{suffix}"
     return f"{value:g}"
-
-
-def _svg(figure: Figure) -> str:
-    output = io.StringIO()
-    figure.savefig(output, format="svg", metadata={"Date": None, "Creator": None})
-    return output.getvalue()

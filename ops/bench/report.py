@@ -1,7 +1,6 @@
 """Results as one HTML page that needs nothing else, and as pictures for other pages."""
 
-import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +10,7 @@ from ops.bench import plots, results
 from ops.bench.contenders import FLOORS, OURS, PEERS
 from ops.bench.measure import Turn
 from ops.bench.results import Results, Spread
-
-Draw = Callable[[plots.Look], str]
+from ops.pictures import LOOKS, Draw, sources
 
 _TITLES: Final = {contender.name: contender.title for contender in (OURS, *PEERS, *FLOORS)}
 _WORKLOADS: Final = {
@@ -91,7 +89,7 @@ def write(measured: Results, path: Path) -> None:
             connections=sorted({turn.connections for turn in comparison}),
             table=lambda workload, connections: list(_table(comparison, workload, connections)),
             scaling=list(_scaling(measured.scaling)),
-            pictures={name: _sources(draw) for name, draw in pictures(measured).items()},
+            pictures={name: sources(draw) for name, draw in pictures(measured).items()},
             ours=OURS.name,
         )
     )
@@ -101,7 +99,7 @@ def write_pictures(measured: Results, folder: Path) -> None:
     """Writes each picture as `name-light.svg` and `name-dark.svg`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in pictures(measured).items():
-        for look in plots.LOOKS:
+        for look in LOOKS:
             if not look.narrow:
                 (folder / f"{name}-{'dark' if look.dark else 'light'}.svg").write_text(draw(look))
 
@@ -155,18 +153,3 @@ def _medians(turns: list[Turn]) -> dict[str, float]:
 
 def _is(turn: Turn, contender: str, rows: int) -> bool:
     return (turn.contender, turn.rows) == (contender, rows)
-
-
-def _sources(draw: Draw) -> Mapping[str, str]:
-    """The picture for each media query; the last one is for all the rest."""
-    queries = {
-        (True, True): "(prefers-color-scheme: dark) and (max-width: 40rem)",
-        (True, False): "(prefers-color-scheme: dark)",
-        (False, True): "(max-width: 40rem)",
-        (False, False): "all",
-    }
-    return {query: _data_url(draw(plots.Look(dark, narrow))) for (dark, narrow), query in queries.items()}
-
-
-def _data_url(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

@@ -1,13 +1,13 @@
 """Runs wrk, a closed-loop load generator, against this machine and no other."""
 
-import ipaddress
 import json
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+
+from ops.loopback import is_loopback
 
 _SCRIPT: Final = Path(__file__).with_name("workload.lua")
 _GRACE_SECONDS: Final = 60.0
@@ -42,8 +42,7 @@ def run(url: str, workload: str, largest_id: int, connections: int, seconds: int
     Raises:
         WrkError: with the reason; no request was sent where the address is not of loopback.
     """
-    host = urlsplit(url).hostname or ""
-    if not _is_loopback(host):
+    if not is_loopback(url):
         raise WrkError(
             f"{url} is not an address of loopback such as http://127.0.0.1:8080; only this machine is loaded"
         )
@@ -74,10 +73,3 @@ def run(url: str, workload: str, largest_id: int, connections: int, seconds: int
         raise WrkError(f"wrk failed: {error.stderr.strip() or error.stdout.strip()}") from None
     except subprocess.TimeoutExpired:
         raise WrkError(f"wrk did not end within {_GRACE_SECONDS:g} seconds of its time") from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name may lead anywhere
