@@ -3,8 +3,8 @@
     python .ci/check_locks.py [--write] [--upgrade]
 
 service.txt is what the image runs, local.txt adds the embedded PostgreSQL, oncall.txt is for the page of make oncall,
-dev.txt is what tests and checks need, deploy.txt is for the steps of a deployment; audit.txt is apart, for tools that
-agree with none of these.
+load.txt is for load tests, dev.txt is what tests and checks need, deploy.txt is for the steps of a deployment;
+audit.txt is apart, for tools that agree with none of these.
 They hold hashes for every platform and Python that the project takes, and no registry's address.
 """
 
@@ -20,6 +20,7 @@ LOCKS = {
     "service": ["pyproject.toml", "--constraint", "requirements/dev.txt"],
     "local": ["pyproject.toml", "--constraint", "requirements/dev.txt", "--extra", "local"],
     "oncall": ["pyproject.toml", "--constraint", "requirements/dev.txt", "--group", "oncall"],
+    "load": ["pyproject.toml", "--group", "load", "--constraint", "requirements/dev.txt"],
     "deploy": ["--group", "deploy", "--constraint", "requirements/dev.txt"],
     "audit": ["--group", "audit"],
 }
