@@ -1,0 +1,60 @@
+"""A run as pictures over its seconds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
+
+from ops.load.measured import Measured, percentile
+from ops.load.scenarios import ENDPOINTS
+from ops.pictures import Draw, Look, add_legend, new_axes, to_svg
+
+_STYLES: Final = ("-", "--", ":")  # and not by colour alone
+Series: TypeAlias = Mapping[str, Sequence[float | None]]
+
+
+def pictures(measured: Measured) -> dict[str, Draw]:
+    """What is drawn of it, by name."""
+    seconds = measured.seconds
+    seen = [name for name in ENDPOINTS if any(name in second.latency for second in seconds)]
+
+    def latency(percent: float) -> dict[str, list[float | None]]:
+        return {name: [percentile(each.latency.get(name, {}), percent) for each in seconds] for name in seen}
+
+    return {
+        "rate": over_time(
+            {
+                "due": [each.requests for each in seconds],
+                "succeeded": [each.requests - each.failed for each in seconds],
+            },
+            "requests per second",
+        ),
+        "p50": over_time(latency(50), "p50, ms"),
+        "p99": over_time(latency(99), "p99, ms"),
+        "failed": over_time({"failed": [each.failed for each in seconds]}, "failed per second"),
+        "generator": over_time(
+            {
+                "sent late, p99 (ms)": [percentile(each.late, 99) for each in seconds],
+                "CPU (% of a core)": [100 * each.cpu if each.cpu else None for each in seconds],
+            },
+            "the generator",
+        ),
+    }
+
+
+def over_time(series: Series, unit: str) -> Draw:
+    """A line for each series over the seconds of the run, with a gap where there is nothing."""
+
+    def draw(look: Look) -> str:
+        figure, axes = new_axes(look, 2.2)
+        for (label, values), colour, style in zip(series.items(), look.colours, _STYLES, strict=False):
+            heights = [float("nan") if value is None else value for value in values]
+            places = [number + 0.5 for number in range(len(heights))]
+            axes.plot(places, heights, style, color=colour, linewidth=1.4, marker=".", markersize=3, label=label)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(0, max(map(len, series.values()), default=1))
+        axes.set_xlabel("seconds")
+        axes.set_ylabel(unit)
+        axes.grid(axis="y", color=look.faint, linewidth=0.5)
+        add_legend(axes, look, len(series))
+        return to_svg(figure)
+
+    return draw
