@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run oncall test lint infra workflows bench rehearse format dashboards image lock clean
+.PHONY: help run oncall test lint infra workflows bench load load-compare rehearse format dashboards image lock clean
 .PHONY: bootstrap init plan apply outputs deploy-objects deploy-database deploy-dns deploy-monitoring smoke
 .PHONY: teardown destroy
 
@@ -33,6 +33,13 @@ infra: $(VENV)/dev $(VENV)/audit/installed ## Check terraform/ and k8s/: form, v
 
 bench: $(VENV)/dev ## Measure the service beside its peers; needs wrk, and Node.js and Go for some (ARGS="--help" for more)
 	@$(BIN)/python -m ops.bench $(ARGS)
+
+load: $(VENV)/load ## Load a service that runs, and say whether it held (ARGS="mixed --rate 200"; ARGS="--help" for more)
+	@$(BIN)/python -m ops.load $(or $(ARGS),mixed)
+
+load-compare: $(VENV)/load ## What changed between two load tests, beyond the noise (A=.local/load/… B=.local/load/…)
+	$(call given,A)$(call given,B)
+	@$(BIN)/python -m ops.load.compare $(A) $(B)
 
 workflows: $(VENV)/dev $(VENV)/audit/installed ## Check .github/workflows, the Dockerfile and .ci
 	@bash .ci/workflows

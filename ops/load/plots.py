@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
 from ops.load.measured import Measured, percentile
 from ops.load.scenarios import ENDPOINTS
 from ops.pictures import Draw, Look, add_legend, new_axes, to_svg
@@ -27,8 +29,8 @@ def pictures(measured: Measured) -> dict[str, Draw]:
             },
             "requests per second",
         ),
-        "p50": over_time(latency(50), "p50, ms"),
-        "p99": over_time(latency(99), "p99, ms"),
+        "p50": over_time(latency(50), "p50, ms", is_log=True),
+        "p99": over_time(latency(99), "p99, ms", is_log=True),
         "failed": over_time({"failed": [each.failed for each in seconds]}, "failed per second"),
         "generator": over_time(
             {
@@ -40,8 +42,14 @@ def pictures(measured: Measured) -> dict[str, Draw]:
     }
 
 
-def over_time(series: Series, unit: str) -> Draw:
-    """A line for each series over the seconds of the run, with a gap where there is nothing."""
+def over_time(series: Series, unit: str, *, is_log: bool = False) -> Draw:
+    """A line for each series over the seconds of the run, with a gap where there is nothing.
+
+    Args:
+        series: values by name, one for each second.
+        unit: of the heights.
+        is_log: whether their axis is logarithmic, so that a stall does not flatten all the rest.
+    """
 
     def draw(look: Look) -> str:
         figure, axes = new_axes(look, 2.2)
@@ -49,7 +57,12 @@ def over_time(series: Series, unit: str) -> Draw:
             heights = [float("nan") if value is None else value for value in values]
             places = [number + 0.5 for number in range(len(heights))]
             axes.plot(places, heights, style, color=colour, linewidth=1.4, marker=".", markersize=3, label=label)
-        axes.set_ylim(bottom=0)
+        if is_log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_xlim(0, max(map(len, series.values()), default=1))
         axes.set_xlabel("seconds")
         axes.set_ylabel(unit)

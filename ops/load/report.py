@@ -40,10 +40,13 @@ def figure(line: Line) -> str:
 
 
 def sum_up(second: Second) -> str:
-    """A second in a line."""
+    """A second in a line, as far as its requests have ended."""
     everything = sum(second.latency.values(), Counter[int]())
     percentiles = "  ".join(f"p{percent} {number(percentile(everything, percent)):>5} ms" for percent in (50, 99))
-    return f"{second.requests:6,} requests  {percentiles}  {second.failed:,} failed"
+    waiting = second.sent - second.requests
+    return f"{second.sent:6,} sent  {percentiles}  {second.failed:,} failed" + (
+        f"  {waiting:,} wait" if waiting else ""
+    )
 
 
 def told(measured: Measured, verdict: Verdict) -> Iterator[str]:

@@ -62,7 +62,6 @@ class Session:
                 "rate": options.rate,
                 "duration": options.duration,
                 "sources": options.sources,
-                "started": f"{started:%Y-%m-%d %H:%M:%S} UTC",
             }
         )
         _say(f"Run {options.run_id}: {options.scenario}, {options.rate:g}/s for {options.duration} s")
@@ -90,7 +89,7 @@ class Session:
             return
         folder = Path(self._options.output) / measured.run["id"]
         folder.mkdir(parents=True)
-        measured.machine.update(machine.describe(_PACKAGES))
+        measured.machine.update(machine.describe(_PACKAGES, {}))
         found = verdict.judge(measured)
         measured.save(folder / FILE, verdict=found.summary())
         report.write(measured, found, folder / report.FILE)

@@ -79,7 +79,9 @@ def judge(measured: Measured) -> Verdict:
     for second in measured.seconds:
         for endpoint, reasons in second.failures.items():
             failures.update({f"{endpoint}: {reason}": count for reason, count in reasons.items()})
-    return Verdict([_availability(measured), *_latencies(measured)], list(_limits(measured)), dict(failures))
+    return Verdict(
+        [_availability(measured), *_latencies(measured)], list(_limits(measured)), dict(sorted(failures.items()))
+    )
 
 
 def _availability(measured: Measured) -> Line:
