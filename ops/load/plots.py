@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ops.load.measured import Measured, percentile
 from ops.load.scenarios import ENDPOINTS
@@ -61,8 +61,11 @@ def over_time(series: Series, unit: str, *, is_log: bool = False) -> Draw:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            least, most = axes.get_ylim()
+            axes.set_ylim(least / 2, most * 2)  # never so close together that no line has a number
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, max(axes.get_ylim()[1], 1))  # nothing is drawn as nothing
         axes.set_xlim(0, max(map(len, series.values()), default=1))
         axes.set_xlabel("seconds")
         axes.set_ylabel(unit)
