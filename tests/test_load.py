@@ -22,6 +22,7 @@ from aiohttp.test_utils import TestServer
 
 from ops.load import arrivals, compare, measured, report, target, verdict
 from ops.load.measured import Measured, Second
+from ops.load.scenarios import SCENARIOS
 from tests import lines, otlp
 from tests.conftest import Owner
 from tests.process import ROOT, Service
@@ -287,6 +288,15 @@ def test_who_owns_a_host_may_load_it() -> None:
     target.check("http://[::1]:8080", is_owned=False)
     with pytest.raises(target.Refused):
         target.check("nonsense", is_owned=True)
+
+
+def test_the_command_line_tells_its_scenarios() -> None:
+    """--help says what each stands for, and leaves Locust out of it."""
+    words = [sys.executable, "-m", "ops.load", "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    told = " ".join(done.stdout.split())
+
+    assert all(f"{name}: {scenario.means}" in told for name, scenario in SCENARIOS.items())
 
 
 async def test_a_service_that_is_away_is_said(tmp_path: Path, unused_tcp_port: int) -> None:

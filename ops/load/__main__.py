@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         allow_abbrev=False,  # what is Locust's stays Locust's
     )
-    kinds = "; ".join(f"{name}: {scenario.means}" for name, scenario in SCENARIOS.items())
+    kinds = "; ".join(f"{name}: {scenario.means}" for name, scenario in SCENARIOS.items()).replace("%", "%%")
     parser.add_argument("scenario", choices=list(SCENARIOS), metavar="SCENARIO", help=kinds)
     parser.add_argument("--host", default="http://127.0.0.1:8080", metavar="URL", help="the service (%(default)s)")
     parser.add_argument("--rate", type=_positive, metavar="N", help="requests per second (the scenario's own)")
