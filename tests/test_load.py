@@ -193,6 +193,20 @@ async def test_a_generator_that_cannot_keep_up_blames_itself(stub: Stub, tmp_pat
     assert "The service misses" not in done.said
 
 
+async def test_a_run_that_is_cut_short_is_no_success(stub: Stub, tmp_path: Path) -> None:
+    """Ctrl-C ends it with what was seen until then, and with no verdict."""
+    run = await start(tmp_path, "browse", "--host", stub.url, "--rate", "100", "--duration", "30")
+    async with asyncio.timeout(20):
+        while stub.asked < 250:  # noqa: ASYNC110 - as simple as an event
+            await asyncio.sleep(0.01)
+    run.process.send_signal(signal.SIGINT)
+    done = await run.done()
+
+    assert done.status == 1
+    assert "No verdict on the service: the run was cut short." in done.said
+    assert sum(second.requests for second in done.measured.seconds) > 50
+
+
 async def test_two_runs_of_the_same_show_no_change_and_a_slower_one_does(
     serve: Callable[..., Service],
     owner: Owner,
@@ -226,7 +240,7 @@ async def test_two_runs_of_the_same_show_no_change_and_a_slower_one_does(
 async def test_a_locked_table_fails_the_run(serve: Callable[..., Service], owner: Owner, tmp_path: Path) -> None:
     """Requests that the service gives up count as failed, by what it answered, and the verdict says so."""
     url = serve(DB_STATEMENT_SECONDS="0.5", DB_ACQUIRE_SECONDS="0.5").url
-    run = await start(tmp_path, "mixed", "--host", url, "--rate", "50", "--duration", "4")
+    run = await start(tmp_path, "mixed", "--host", url, "--rate", "50", "--duration", "3")
     async with asyncio.timeout(20):
         while await owner.fetchval("SELECT count(*) FROM clients") < 4 + 20:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.02)
@@ -344,9 +358,11 @@ def test_a_histogram_is_off_by_one_per_cent_at_most(milliseconds: float) -> None
     assert measured.percentile({}, 99) is None
 
 
-def made(*, latency_ms: float = 2, failed: int = 0, late_ms: float = 0.1, cpu: float = 0.3) -> Measured:
+def made(
+    *, latency_ms: float = 2, failed: int = 0, late_ms: float = 0.1, cpu: float = 0.3, unfinished: int = 0
+) -> Measured:
     """Ten seconds of 1000 gets each."""
-    found = Measured({"id": "made", "scenario": "browse", "rate": 1000.0})
+    found = Measured({"id": "made", "scenario": "browse", "rate": 1000.0, "unfinished": unfinished})
     for _ in range(10):
         second = Second(late=Counter({measured.bucket(late_ms): 1000}), cpu=cpu)
         second.latency["get"] = Counter({measured.bucket(latency_ms): 1000 - failed})
@@ -366,6 +382,7 @@ def made(*, latency_ms: float = 2, failed: int = 0, late_ms: float = 0.1, cpu: f
         (made(failed=1000), False),
         (made(late_ms=12), False),
         (made(cpu=0.95), False),
+        (made(unfinished=1), False),
         (Measured({}), False),
     ],
 )
@@ -385,7 +402,7 @@ def test_no_objective_is_weaker_than_what_calls_someone() -> None:
     assert all(wanted["p99"] <= 100 for wanted in verdict.OBJECTIVES["latency_ms"].values())
 
 
-@pytest.mark.parametrize("other", [made(cpu=0.95), Measured({"scenario": "write", "rate": 1000.0})])
+@pytest.mark.parametrize("other", [made(cpu=0.95), made(unfinished=1), Measured({"scenario": "write", "rate": 1000.0})])
 def test_what_is_not_alike_is_not_compared(other: Measured) -> None:
     """Another load, or one that the generator could not send, says nothing of the service."""
     with pytest.raises(compare.Incomparable):

@@ -59,11 +59,18 @@ class Api:
         """Adds clients to ask for, and returns their ids.
 
         All sources of a run ask for the same with the same idempotency keys, so they get the same clients.
+
+        Raises:
+            Failed: the service is away, or is another one.
         """
-        return [
-            int(json.loads(self._add(f"load-{self._run}-prepared-{number}", number, TIMEOUT_SECONDS))["id"])
-            for number in range(1, clients + 1)
-        ]
+        return [self._prepare(number) for number in range(1, clients + 1)]
+
+    def _prepare(self, number: int) -> int:
+        added = self._add(f"load-{self._run}-prepared-{number}", number, TIMEOUT_SECONDS)
+        try:
+            return int(json.loads(added)["id"])
+        except (ValueError, TypeError, KeyError):
+            raise Failed("the answer to POST /add has no id, so this is another service") from None
 
     def _add(self, key: str, number: int, seconds: float) -> bytes:
         fields = urlencode({"name": f"load {self._run} {number}", "money": f"{number}.50"}, quote_via=quote)

@@ -78,14 +78,15 @@ def compare(before: Measured, after: Measured) -> list[Change]:
     """What changed from one run to the other.
 
     Raises:
-        Incomparable: their loads were not the same, or one was limited by its generator.
+        Incomparable: their loads were not the same, or one was cut short or limited by its generator.
     """
     for name in ("scenario", "rate"):
         if before.run[name] != after.run[name]:
             raise Incomparable(f"the {name} was {before.run[name]} in the one and {after.run[name]} in the other")
     for run in (before, after):
-        if verdict.judge(run).limits:
-            raise Incomparable(f"in {run.run['id']} the generator was the limit")
+        found = verdict.judge(run)
+        if found.limits or found.unfinished:
+            raise Incomparable(f"{run.run['id']} says of itself: {found.words}")
     return [*_latencies(before, after), _failures(before, after)]
 
 

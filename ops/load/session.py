@@ -38,6 +38,7 @@ class Session:
         self._runner.register_message(MESSAGE, self.take)
         self._measured = Measured({})
         self._running = 0
+        self._refused = 0
         self._progress = Greenlet()
         environment.events.test_start.add_listener(self.begin)
         environment.events.test_stop.add_listener(self.end)
@@ -50,6 +51,7 @@ class Session:
         scenario = SCENARIOS[options.scenario]
         started = datetime.now(UTC)
         self._running = options.sources = self._runner.target_user_count
+        self._refused = 0
         options.run_id = f"{started:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
         options.rate = options.rate or scenario.rate
         options.duration = options.duration or scenario.seconds
@@ -89,6 +91,7 @@ class Session:
             return
         folder = Path(self._options.output) / measured.run["id"]
         folder.mkdir(parents=True)
+        measured.run["unfinished"] = self._running + self._refused
         measured.machine.update(machine.describe(_PACKAGES, {}))
         found = verdict.judge(measured)
         measured.save(folder / FILE, verdict=found.summary())
@@ -96,7 +99,8 @@ class Session:
         for line in report.told(measured, found):
             _say(line)
         _say(f"Report  {folder / report.FILE}")
-        self._environment.process_exit_code = 0 if found.passed else 1
+        if not self._refused:
+            self._environment.process_exit_code = 0 if found.passed else 1
 
     @property
     def _options(self) -> Namespace:
@@ -110,6 +114,7 @@ class Session:
 
     def _refuse(self, why: str) -> None:
         _say(f"error: {why}")
+        self._refused += 1
         self._environment.process_exit_code = COULD_NOT_RUN
 
     def _tell(self) -> None:

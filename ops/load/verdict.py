@@ -48,21 +48,25 @@ class Verdict:
     Attributes:
         lines: for each objective.
         limits: why the generator was the limit; empty where it was not.
+        unfinished: how many sources did not send all that they were to send.
         failures: how often requests failed, by endpoint and reason.
     """
 
     lines: list[Line]
     limits: list[str]
+    unfinished: int
     failures: Mapping[str, int]
 
     @property
     def passed(self) -> bool:
-        """Whether all objectives are met, and the generator did what it was asked for."""
-        return not self.limits and all(line.met for line in self.lines)
+        """Whether all objectives are met, under all of the load that was asked for."""
+        return not self.limits and not self.unfinished and all(line.met for line in self.lines)
 
     @property
     def words(self) -> str:
         """The verdict in a sentence."""
+        if self.unfinished:
+            return "No verdict on the service: the run was cut short."
         if self.limits:
             return "No verdict on the service: the generator is the limit."
         return "All objectives are met." if self.passed else "The service misses its objectives."
@@ -80,7 +84,10 @@ def judge(measured: Measured) -> Verdict:
         for endpoint, reasons in second.failures.items():
             failures.update({f"{endpoint}: {reason}": count for reason, count in reasons.items()})
     return Verdict(
-        [_availability(measured), *_latencies(measured)], list(_limits(measured)), dict(sorted(failures.items()))
+        [_availability(measured), *_latencies(measured)],
+        list(_limits(measured)),
+        measured.run.get("unfinished", 0),
+        dict(sorted(failures.items())),
     )
 
 
