@@ -93,6 +93,7 @@ async def test_getall_streams_what_one_page_does_not_hold(api: Client, owner: Ow
     response = await api.get("/getall")
 
     assert response.headers["Transfer-Encoding"] == "chunked"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert [client["id"] for client in await response.json()] == list(range(1, 3505))
 
 

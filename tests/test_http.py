@@ -172,6 +172,12 @@ async def test_pipelined_requests_are_answered_in_order(api: Client) -> None:
     assert answer.index(b"Andres") < answer.index(b"Camilo")
 
 
+@pytest.mark.parametrize("path", ["/get/1", "/getall", "/get/0", "/nowhere", "/healthz", "/", "/docs/docs.js"])
+async def test_no_browser_guesses_what_an_answer_is(api: Client, path: str) -> None:
+    """Every answer is what its Content-Type says, whatever markup a name in it holds."""
+    assert (await api.get(path)).headers["X-Content-Type-Options"] == "nosniff"
+
+
 async def test_answers_do_not_tell_versions(api: Client) -> None:
     """No Server header names what is inside."""
     assert "Server" not in (await api.get("/get/1")).headers

@@ -61,6 +61,17 @@ async def test_pages_come_from_here_alone(api: Client, path: str) -> None:
     assert "https://" not in response.headers["Content-Security-Policy"]
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/docs/docs.js"])
+async def test_pages_take_nothing_but_their_own_files(api: Client, path: str) -> None:
+    """No script or style within a page counts, no other site may frame it, and none learns where readers come from."""
+    response = await api.get(path)
+    policy = dict(part.strip().split(" ", 1) for part in response.headers["Content-Security-Policy"].split(";"))
+
+    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+
+
 @pytest.mark.parametrize("path", ["/docs/", "/docs/nothing.js", "/docs/..%2Fdocs.py", "/docs/../docs.html"])
 async def test_there_are_no_other_assets(api: Client, path: str) -> None:
     """Only the listed files are served."""
