@@ -90,7 +90,12 @@ def _greet(settings: Settings, port: int, data: str) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     _say(f"API   http://{host}:{port}/")
     _say(f"Docs  http://{host}:{port}/docs")
+    _say(f"Keys  {_keys(len(settings.api_key_hashes))}")
     _say(f"Data  {data}")
+
+
+def _keys(accepted: int) -> str:
+    return f"{accepted} accepted" if accepted else "none: the API is open to everyone who reaches it"
 
 
 def _say(words: str) -> None:

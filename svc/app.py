@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from svc import database
+from svc.access import Access
 from svc.docs import Docs
 from svc.edge import Edge
 from svc.endpoints import Endpoints
@@ -22,17 +23,19 @@ async def build(settings: Settings, lifecycle: Lifecycle, signals: Signals | Sil
     async with database.connect(settings.database) as connected:
         signals.watch_database(lambda: connected.in_use, lambda: connected.is_away)
         store = Store(connected, settings.database, signals.watch)
-        edge = Edge(routes(Endpoints(store), Health(store, lifecycle, settings.build), Docs()))
+        access = Access(settings.api_key_hashes)
+        health = Health(store, lifecycle, settings.build)
+        edge = Edge(routes(Endpoints(store), health, Docs(), access))
         yield Server(signals.edge(edge), signals.request, lifecycle)
 
 
-def routes(clients: Endpoints, health: Health, docs: Docs) -> Routes:
+def routes(clients: Endpoints, health: Health, docs: Docs, access: Access) -> Routes:
     """Which path leads where."""
     return Routes(
         {
-            "/getall": {"GET": clients.getall},
-            "/add": {"POST": clients.add},
-            "/get/{id}": {"GET": clients.get},
+            "/getall": {"GET": access.guard(clients.getall)},
+            "/add": {"POST": access.guard(clients.add)},
+            "/get/{id}": {"GET": access.guard(clients.get)},
             "/healthz": {"GET": health.healthz},
             "/readyz": {"GET": health.readyz},
             "/version": {"GET": health.version},

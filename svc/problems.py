@@ -14,6 +14,18 @@ class BadRequest(errors.ServiceError):
     """The request is not valid HTTP."""
 
 
+class KeyMissing(errors.ServiceError):
+    """A key is needed here; send it as Authorization: Bearer <key>."""
+
+    challenge = 'Bearer realm="clients"'
+
+
+class KeyRefused(errors.ServiceError):
+    """The key is none of those that are accepted here."""
+
+    challenge = f'{KeyMissing.challenge}, error="invalid_token"'
+
+
 class NoSuchPath(errors.ServiceError):
     """There is nothing at this path; /docs lists what there is."""
 
@@ -54,6 +66,8 @@ class InternalError(errors.ServiceError):
 _HTTP: Final[dict[type[errors.ServiceError], tuple[int, str]]] = {
     BadRequest: (400, "Bad request"),
     errors.InvalidField: (400, "Invalid field"),
+    KeyMissing: (401, "Key missing"),
+    KeyRefused: (401, "Key refused"),
     NoSuchPath: (404, "No such path"),
     errors.NoSuchClient: (404, "No such client"),
     MethodNotAllowed: (405, "Method not allowed"),
@@ -89,6 +103,8 @@ def answer(error: errors.ServiceError, request_id: str) -> Answer:
     headers = {}
     if isinstance(error, errors.InvalidField):
         problem["field"] = error.field
+    if isinstance(error, KeyMissing | KeyRefused):
+        headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allowed
     if status == 503:

@@ -89,7 +89,8 @@ async def _serve(settings: Settings, port: int, greet: Greet, output: LineWriter
             gc.collect()
             gc.freeze()
             greet(runner.addresses[0][1])
-            _log.info(names.STARTED, port=runner.addresses[0][1], build=settings.build)
+            keys = len(settings.api_key_hashes)
+            _log.info(names.STARTED, port=runner.addresses[0][1], build=settings.build, api_keys=keys)
             received = await stop
             _log.info(names.STOPPING, signal=received.name)
             # From here on, /readyz says no and every answer closes its connection, so that callers go elsewhere.

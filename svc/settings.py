@@ -1,7 +1,9 @@
 """The service's settings: read once from the environment, frozen, and refused in a sentence."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
@@ -78,6 +80,7 @@ class Settings:
         drain_seconds: how long the service goes on serving after SIGTERM, so that balancers see it is not ready.
         shutdown_seconds: the longest that requests in flight may take after that.
         build: what `/version` says of the build, such as a commit.
+        api_key_hashes: SHA-256 of the keys that the API accepts; none where it is open to everyone.
         telemetry: whether the service tells of its requests; off for measurements only.
         log_format: json, text for people, or auto: text on a terminal, else json.
         trusted_proxies: networks whose X-Forwarded-For is believed.
@@ -93,6 +96,7 @@ class Settings:
     drain_seconds: float = 5.0
     shutdown_seconds: float = 20.0
     build: str = "development"
+    api_key_hashes: tuple[bytes, ...] = field(default=(), repr=False)
     telemetry: bool = True
     log_format: str = "auto"
     trusted_proxies: tuple[Network, ...] = ()
@@ -120,6 +124,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         drain_seconds=get("DRAIN_SECONDS", _seconds(0, 600), Settings.drain_seconds),
         shutdown_seconds=get("SHUTDOWN_SECONDS", _seconds(0, 600), Settings.shutdown_seconds),
         build=variables.get("BUILD", Settings.build),
+        api_key_hashes=get("API_KEY_HASHES", _hashes, Settings.api_key_hashes),
         telemetry=get("TELEMETRY", _one_of({"on": True, "off": False}), Settings.telemetry),
         log_format=get("LOG_FORMAT", _one_of({name: name for name in ("auto", "json", "text")}), Settings.log_format),
         trusted_proxies=get("TRUSTED_PROXIES", _networks, Settings.trusted_proxies),
@@ -246,6 +251,22 @@ def _networks(name: str, value: str) -> tuple[Network, ...]:
     except ValueError:
         expected = "addresses or networks with commas between them, such as 10.0.0.0/16,192.168.1.7"
         raise InvalidSetting(name, repr(value), expected) from None
+
+
+_HASH: Final = re.compile("[0-9A-Fa-f]{64}")
+_HASH_OF_NOTHING: Final = sha256().digest()
+
+
+def _hashes(name: str, value: str) -> tuple[bytes, ...]:
+    # Not shown: who mistakes what belongs here may have given a key.
+    parts = [part.strip() for part in value.split(",")]
+    if not all(map(_HASH.fullmatch, parts)):
+        expected = "SHA-256 hashes of 64 hexadecimal digits with commas between them"
+        raise InvalidSetting(name, _HIDDEN, expected)
+    hashes = tuple(dict.fromkeys(map(bytes.fromhex, parts)))
+    if _HASH_OF_NOTHING in hashes:
+        raise InvalidSetting(name, _HIDDEN, "hashes of keys, and one of them is of no key at all")
+    return hashes
 
 
 def _password(name: str, value: str) -> str:

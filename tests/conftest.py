@@ -36,7 +36,10 @@ pytest_plugins = [
 ]  # fixtures of AWS's mock and of a cluster; of a run that is recorded
 
 # A developer's own settings are not the tests'.
-OWN = ("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "METRICS_INTERVAL", "TRUSTED_PROXIES")
+OWN = (
+    *("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "METRICS_INTERVAL", "TRUSTED_PROXIES"),
+    "API_KEY_HASHES",
+)
 for name in [n for n in os.environ if n.startswith(("DB_", "OTEL_", "PG")) or n in OWN]:
     del os.environ[name]
 
@@ -190,14 +193,21 @@ def log(session_log: Log) -> Iterator[Log]:
 
 
 @pytest.fixture
+def api_key_hashes() -> tuple[bytes, ...]:
+    """None, so that the API is open; who tests one that is not has others."""
+    return ()
+
+
+@pytest.fixture
 async def api(
     database_settings: DatabaseSettings,
+    api_key_hashes: tuple[bytes, ...],
     lifecycle: Lifecycle,
     log: Log,
     aiohttp_client: Callable[[BaseTestServer], Awaitable[Client]],
 ) -> AsyncIterator[Client]:
     """A client of the whole service, which runs in this process on a real socket."""
-    settings = Settings(build="tests", database=database_settings)
+    settings = Settings(build="tests", api_key_hashes=api_key_hashes, database=database_settings)
     async with signals.running(settings, log.writer) as told, app.build(settings, lifecycle, told) as server:
         client = await aiohttp_client(ServedApp(server))
         yield client

@@ -173,9 +173,9 @@ def test_no_output_is_lost_or_odd(serve: Start) -> None:
     service = serve(DRAIN_SECONDS="0")
     assert status_of(f"{service.url}/get/1") == 200
     service.stop()
-    greeting, log = service.output.splitlines()[:3], service.output.splitlines()[3:]
+    greeting, log = service.output.splitlines()[:4], service.output.splitlines()[4:]
 
-    assert [line.split()[0] for line in greeting] == ["API", "Docs", "Data"]
+    assert [line.split()[0] for line in greeting] == ["API", "Docs", "Keys", "Data"]
     records = [json.loads(line) for line in log]
     events = [record[names.EVENT] for record in records if "_aws" not in record]
     # A request's line is up to 20 ms late, so it may stand behind the signal that came right after its answer.

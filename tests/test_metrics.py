@@ -312,7 +312,7 @@ def test_what_cannot_be_told_is_told_later() -> None:
 
 def test_the_budget_is_what_the_catalogue_can_make() -> None:
     """The most series: of routes and what is none, three methods, four classes of status; of kinds of questions."""
-    routes = len(app.routes(Mock(), Mock(), Mock()).templates) + len(("unknown", "not_http"))
+    routes = len(app.routes(Mock(), Mock(), Mock(), Mock()).templates) + len(("unknown", "not_http"))
     kinds: dict[object, int] = {names.BY_ROUTE: routes * 3 * 4 + 1, names.BY_OPERATION: 3, names.OVERALL: 1}
 
     assert sum(kinds[metric.dimensions] for metric in names.METRICS.values()) <= names.SERIES_MOST

@@ -1,6 +1,7 @@
 """Settings: read once, frozen, refused in a sentence that names the variable, its value and what would do."""
 
 import dataclasses
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,11 @@ from svc import dsn
 from svc.local import LocalPostgres
 from svc.settings import InvalidSetting, Settings, TraceSettings, read
 from tests.process import ROOT
+
+HASH, OTHER_HASH = "ab" * 32, "12" * 32
+NO_HASHES = (
+    "API_KEY_HASHES is (not shown), and has to be SHA-256 hashes of 64 hexadecimal digits with commas between them."
+)
 
 
 def test_without_variables_the_defaults_hold() -> None:
@@ -31,6 +37,7 @@ def test_every_variable_is_read() -> None:
             "DRAIN_SECONDS": "0.5",
             "SHUTDOWN_SECONDS": "3",
             "BUILD": "abc",
+            "API_KEY_HASHES": f"{HASH}, {HASH.upper()},{OTHER_HASH}",
             "TELEMETRY": "off",
             "LOG_FORMAT": "text",
             "TRUSTED_PROXIES": "10.0.0.0/8, ::1",
@@ -52,6 +59,7 @@ def test_every_variable_is_read() -> None:
     changed = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(Settings, f.name)}
 
     assert changed == {f.name for f in dataclasses.fields(settings)}
+    assert settings.api_key_hashes == (bytes.fromhex(HASH), bytes.fromhex(OTHER_HASH))
     assert settings.traces == TraceSettings("grpc", 0.5, is_parent_based=False)
     assert settings.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))
     assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 11)
@@ -100,6 +108,17 @@ def test_settings_are_frozen() -> None:
                 "TRUSTED_PROXIES is '10.0.0.1/8', and has to be addresses or networks with commas between them, "
                 "such as 10.0.0.0/16,192.168.1.7."
             ),
+        ),
+        ({"API_KEY_HASHES": "the-key-itself"}, NO_HASHES),
+        ({"API_KEY_HASHES": HASH[1:]}, NO_HASHES),
+        ({"API_KEY_HASHES": HASH[1:] + "g"}, NO_HASHES),
+        ({"API_KEY_HASHES": HASH[1:] + "٣"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"{HASH} {OTHER_HASH}"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"{HASH},"}, NO_HASHES),
+        ({"API_KEY_HASHES": " "}, NO_HASHES),
+        (
+            {"API_KEY_HASHES": f"{HASH},{hashlib.sha256().hexdigest()}"},
+            "API_KEY_HASHES is (not shown), and has to be hashes of keys, and one of them is of no key at all.",
         ),
         ({"METRICS_INTERVAL": "0"}, "METRICS_INTERVAL is '0', and has to be a number of seconds from 1 to 60."),
         (
