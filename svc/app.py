@@ -25,7 +25,8 @@ async def build(settings: Settings, lifecycle: Lifecycle, signals: Signals | Sil
         store = Store(connected, settings.database, signals.watch)
         access = Access(settings.api_key_hashes)
         health = Health(store, lifecycle, settings.build)
-        edge = Edge(routes(Endpoints(store), health, Docs(), access))
+        docs = Docs(wants_key=bool(settings.api_key_hashes))
+        edge = Edge(routes(Endpoints(store), health, docs, access))
         yield Server(signals.edge(edge), signals.request, lifecycle)
 
 

@@ -23,10 +23,14 @@ _HEADERS: Final = {
 
 
 class Docs:
-    """What the service tells about itself, read once and kept in memory."""
+    """What the service tells about itself, read once and kept in memory.
 
-    def __init__(self) -> None:
-        self._openapi = json.dumps(openapi.describe()).encode()
+    Args:
+        wants_key: whether the API wants a key.
+    """
+
+    def __init__(self, *, wants_key: bool) -> None:
+        self._openapi = json.dumps(openapi.describe(wants_key=wants_key)).encode()
         self._home = _page("home.html")
         self._docs = _page("docs.html")
         swagger = _swagger_folder()

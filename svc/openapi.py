@@ -5,7 +5,7 @@ from typing import Any, Final, TypeAlias
 from svc import __version__
 from svc.clients import ID_MAX, KEY_PATTERN, MONEY_PATTERN, NAME_MAX_CHARACTERS
 from svc.endpoints import JSON, LIMIT_MAX
-from svc.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPES
+from svc.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPES, KeyMissing, KeyRefused
 
 _Json: TypeAlias = dict[str, Any]
 
@@ -22,6 +22,7 @@ _REQUEST_ID: Final = {
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
     }
 }
+_KEY: Final = {"type": "http", "scheme": "bearer", "description": "A key that whoever runs the service gave you."}
 
 _DESCRIPTION: Final = f"""
 List, add and look up clients. Everything is JSON in UTF-8; money is a string with exactly 2 decimals, so that no
@@ -36,8 +37,24 @@ is at fault, `field`. A 503 says in `Retry-After` when to try again.
 """
 
 
-def describe() -> _Json:
-    """The whole document."""
+def describe(*, wants_key: bool) -> _Json:
+    """The whole document.
+
+    Args:
+        wants_key: whether the API wants a key.
+    """
+    described = _describe()
+    if wants_key:
+        described["components"]["securitySchemes"] = {"key": _KEY}
+        for path in described["paths"].values():
+            for operation in path.values():
+                if "clients" in operation["tags"]:
+                    operation["security"] = [{"key": []}]
+                    operation["responses"] |= _problems("401")
+    return described
+
+
+def _describe() -> _Json:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -185,6 +202,7 @@ def _query(name: str, description: str, schema: _Json, *, required: bool = False
 
 _MEANINGS: Final = {
     "400": "A field is not what it may be; `field` and `detail` say which and what would do",
+    "401": "There is no key, or none that is accepted",
     "404": "There is no such client",
     "413": "The body is too large",
     "415": "The body is of a type that is not understood",
@@ -193,21 +211,30 @@ _MEANINGS: Final = {
     "504": "The database took too long",
 }
 
+_PROBLEM_HEADERS: Final = {
+    "401": {
+        "WWW-Authenticate": {
+            "description": "How to send a key (RFC 6750).",
+            "schema": {"type": "string", "enum": [KeyMissing.challenge, KeyRefused.challenge]},
+        }
+    },
+    "503": {
+        "Retry-After": {
+            "description": "When to try again, in seconds.",
+            "schema": {"type": "integer", "const": RETRY_AFTER_SECONDS},
+        }
+    },
+}
+
 
 def _problems(*statuses: str) -> _Json:
     return {status: _problem_answer(status) for status in statuses}
 
 
 def _problem_answer(status: str) -> _Json:
-    retry = {
-        "Retry-After": {
-            "description": "When to try again, in seconds.",
-            "schema": {"type": "integer", "const": RETRY_AFTER_SECONDS},
-        }
-    }
     return {
         "description": _MEANINGS[status],
-        "headers": {**_REQUEST_ID, **(retry if status == "503" else {})},
+        "headers": {**_REQUEST_ID, **_PROBLEM_HEADERS.get(status, {})},
         "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 

@@ -1,6 +1,7 @@
 """Who may use the API where it wants a key: whoever sends one that is accepted, and nobody else."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from hashlib import sha256
 from hmac import compare_digest
@@ -10,7 +11,7 @@ from aiohttp import ClientSession
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from svc import access
+from svc import access, openapi
 from svc.settings import Settings
 from svc.telemetry import names
 from tests import lines
@@ -192,12 +193,30 @@ async def test_every_hash_is_compared(
     assert compared == [(sha256(key.encode()).digest(), known) for known in api_key_hashes]
 
 
+async def test_what_wants_a_key_is_described_as_such(api: Client) -> None:
+    """/openapi.json says of just those operations that they want a key, which without one are 401."""
+    described = await (await api.get("/openapi.json")).json()
+
+    assert described == openapi.describe(wants_key=True)
+    assert described["components"]["securitySchemes"]["key"].items() >= {"type": "http", "scheme": "bearer"}.items()
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            status = (await api.request(method, path.replace("{id}", "1"))).status
+            is_locked = "security" in operation
+            assert (status == 401) == is_locked
+            assert ("401" in operation["responses"]) == is_locked
+
+
 @pytest.mark.parametrize("api_key_hashes", [()])
 @pytest.mark.parametrize("headers", [{}, bearer("any"), {"Authorization": "Basic dTpw"}])
 async def test_without_keys_it_is_open_to_everyone(api: Client, headers: dict[str, str]) -> None:
-    """Where no key is set, none is wanted or looked at."""
+    """Where no key is set, none is wanted, described or looked at."""
     for method, path in ENDPOINTS:
         assert (await api.request(method, path, headers=headers)).status in (200, 201)
+    described = json.dumps(await (await api.get("/openapi.json")).json())
+
+    assert "security" not in described
+    assert "401" not in described
 
 
 Start = Callable[..., Service]

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from svc import openapi
+from svc.access import digest
 from svc.endpoints import LIMIT_MAX
 from tests.conftest import Client
 from tests.process import ROOT, Service
@@ -15,14 +18,16 @@ from tests.process import ROOT, Service
 CASES = 2000
 
 
-def test_schemathesis_finds_nothing(serve: Callable[..., Service], tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["", "a-key"])
+def test_schemathesis_finds_nothing(serve: Callable[..., Service], tmp_path: Path, key: str) -> None:
     """Schemathesis, with every check on, finds no failure in thousands of cases."""
-    service = serve()
+    service = serve(API_KEY_HASHES=digest(key).hex() if key else "")
     schemathesis = Path(sys.executable).with_name("schemathesis")
     done = subprocess.run(
         [
             *(schemathesis, "--config-file", ROOT / "schemathesis.toml", "run", "--no-color"),
             *("--checks", "all", "--max-examples", "250", "--seed", "20", f"{service.url}/openapi.json"),
+            *(("--header", f"Authorization: Bearer {key}") if key else ()),
         ],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
@@ -44,12 +49,12 @@ async def test_the_description_is_served(api: Client) -> None:
     response = await api.get("/openapi.json")
 
     assert response.content_type == "application/json"
-    assert await response.json() == openapi.describe()
+    assert await response.json() == openapi.describe(wants_key=False)
 
 
 def test_the_description_has_every_endpoint_of_the_contract() -> None:
     """All paths and methods of the API are described, with their bounds."""
-    paths = openapi.describe()["paths"]
+    paths = openapi.describe(wants_key=False)["paths"]
 
     assert {(path, method) for path, item in paths.items() for method in item} == {
         *(("/getall", "get"), ("/add", "post"), ("/get/{id}", "get")),

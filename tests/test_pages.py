@@ -9,6 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import presence_of_element_located
 from selenium.webdriver.support.wait import WebDriverWait
 
+from svc.access import digest
 from tests.browser import WAIT_SECONDS, browsing, complaints
 from tests.conftest import Client
 from tests.process import Service
@@ -27,13 +28,32 @@ def test_the_docs_are_interactive(browser: Chrome, serve: Callable[..., Service]
     wait = WebDriverWait(browser, WAIT_SECONDS)
     wait.until(presence_of_element_located((By.ID, "operations-clients-getClient")))
     assert len(browser.find_elements(By.CLASS_NAME, "opblock")) == 6
+    assert browser.find_elements(By.CLASS_NAME, "authorize") == []
 
+    assert "Andres" in ask_for_client_1(browser)
+    assert complaints(browser) == []
+
+
+def ask_for_client_1(browser: Chrome) -> str:
+    """What /docs shows of the answer once its request is sent."""
+    wait = WebDriverWait(browser, WAIT_SECONDS)
     browser.find_element(By.CSS_SELECTOR, "#operations-clients-getClient .opblock-summary-control").click()
     execute = (By.CSS_SELECTOR, "#operations-clients-getClient .execute")
     wait.until(presence_of_element_located(execute)).click()
-    answer = wait.until(presence_of_element_located((By.CSS_SELECTOR, ".live-responses-table .highlight-code")))
+    answer = (By.CSS_SELECTOR, ".live-responses-table .highlight-code")
+    return wait.until(presence_of_element_located(answer)).text
 
-    assert "Andres" in answer.text
+
+def test_the_docs_take_a_key(browser: Chrome, serve: Callable[..., Service]) -> None:
+    """Where the API wants a key, /docs lets people give theirs, and its requests are answered."""
+    service = serve(API_KEY_HASHES=digest("the key").hex())
+    browser.get(f"{service.url}/docs")
+    wait = WebDriverWait(browser, WAIT_SECONDS)
+    wait.until(presence_of_element_located((By.CSS_SELECTOR, "button.authorize"))).click()
+    wait.until(presence_of_element_located((By.CSS_SELECTOR, ".auth-container input"))).send_keys("the key\n")
+    wait.until(presence_of_element_located((By.CSS_SELECTOR, ".btn-done"))).click()
+
+    assert "Andres" in ask_for_client_1(browser)
     assert complaints(browser) == []
 
 
