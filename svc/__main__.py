@@ -1,15 +1,15 @@
-"""The command line: `python -m svc serve | migrate | seed | prune`."""
+"""The command line: `python -m svc serve | migrate | seed | prune | key`."""
 
 import argparse
 import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from svc import __version__, local, maintenance, server
+from svc import __version__, access, local, maintenance, server
 from svc.settings import InvalidSetting, Settings, read
 
 
@@ -18,8 +18,10 @@ def main() -> int:
     arguments = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        command: Callable[[Settings], None] = arguments.command
-        command(read(os.environ))
+        if arguments.command is key:
+            key()  # it needs no settings, and makes what a wrong one lacks
+        else:
+            arguments.command(read(os.environ))
     except (InvalidSetting, local.LocalPostgresError, maintenance.MaintenanceError, server.CannotListen) as error:
         _say(f"error: {error}")
         return 1
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(command=serve)
     commands = parser.add_subparsers(title="commands", metavar="")
-    for command in (serve, migrate, seed, prune):
+    for command in (serve, migrate, seed, prune, key):
         summary = (command.__doc__ or "").partition("\n")[0]
         commands.add_parser(command.__name__, help=summary, description=summary).set_defaults(command=command)
     return parser
@@ -75,6 +77,13 @@ def prune(settings: Settings) -> None:
     """Forgets idempotency keys older than 24 hours."""
     with _database(settings) as dsn:
         _say(f"{asyncio.run(maintenance.prune(dsn))} idempotency keys forgotten.")
+
+
+def key() -> None:
+    """Makes a key for the API: the key is its caller's, the hash goes into API_KEY_HASHES."""
+    made = access.new_key()
+    print(f"Key   {made}")
+    print(f"Hash  {access.digest(made).hex()}")
 
 
 @contextmanager

@@ -1,14 +1,23 @@
 """Who may use the API: everyone, or callers with a key of which we know the hash."""
 
+import secrets
 from collections.abc import Awaitable, Iterable
 from hashlib import sha256
 from hmac import compare_digest
+from typing import Final
 
 from aiohttp import hdrs
 
 from svc.messages import Request, Response
 from svc.problems import KeyMissing, KeyRefused
 from svc.routes import Handler
+
+_KEY_BYTES: Final = 32
+
+
+def new_key() -> str:
+    """A key that nobody guesses, of characters that a header and a shell take as they are."""
+    return secrets.token_urlsafe(_KEY_BYTES)
 
 
 def digest(key: str) -> bytes:

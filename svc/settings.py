@@ -261,7 +261,7 @@ def _hashes(name: str, value: str) -> tuple[bytes, ...]:
     # Not shown: who mistakes what belongs here may have given a key.
     parts = [part.strip() for part in value.split(",")]
     if not all(map(_HASH.fullmatch, parts)):
-        expected = "SHA-256 hashes of 64 hexadecimal digits with commas between them"
+        expected = "SHA-256 hashes of 64 hexadecimal digits with commas between them; `python -m svc key` makes one"
         raise InvalidSetting(name, _HIDDEN, expected)
     hashes = tuple(dict.fromkeys(map(bytes.fromhex, parts)))
     if _HASH_OF_NOTHING in hashes:

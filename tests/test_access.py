@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from hashlib import sha256
 from hmac import compare_digest
@@ -17,7 +19,7 @@ from svc.telemetry import names
 from tests import lines
 from tests.conftest import Client, Owner
 from tests.otlp import collecting
-from tests.process import Service
+from tests.process import ROOT, Service
 from tests.test_contract import SEEDED, exactly, problem
 from tests.test_http import CLOSE, send
 
@@ -268,6 +270,34 @@ def test_the_start_says_who_may_use_it(serve: Start, variables: dict[str, str], 
 
     assert greeting in service.output.splitlines()
     assert started[names.API_KEYS] == keys
+
+
+def make_key(**variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "svc", "key"]
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_a_new_key_comes_with_its_hash() -> None:
+    """`python -m svc key` prints the two, and no more; it needs no settings, and minds no wrong ones."""
+    made = [make_key(), make_key(API_KEY_HASHES="nonsense", PORT="x")]
+
+    for done in made:
+        (_, key), (_, hashed) = (line.split() for line in done.stdout.splitlines())
+        assert done.stdout == f"Key   {key}\nHash  {hashed}\n"
+        assert (done.returncode, done.stderr) == (0, "")
+        assert len(key) == 43  # 256 bits
+        assert sha256(key.encode()).hexdigest() == hashed
+    assert made[0].stdout != made[1].stdout
+
+
+async def test_a_new_key_opens_the_service_that_has_its_hash(serve: Start) -> None:
+    """The line's hash is what API_KEY_HASHES takes, and every worker knows it."""
+    key, hashed = (line.split()[1] for line in make_key().stdout.splitlines())
+    service = serve(API_KEY_HASHES=hashed, WORKERS="2")
+    for status, headers in [(200, bearer(key)), (401, {})] * 20:
+        # A connection each, so that both workers have some.
+        async with ClientSession() as session, session.get(f"{service.url}/get/1", headers=headers) as answer:
+            assert answer.status == status
 
 
 def test_settings_do_not_show_hashes() -> None:

@@ -17,7 +17,8 @@ from tests.process import ROOT
 
 HASH, OTHER_HASH = "ab" * 32, "12" * 32
 NO_HASHES = (
-    "API_KEY_HASHES is (not shown), and has to be SHA-256 hashes of 64 hexadecimal digits with commas between them."
+    "API_KEY_HASHES is (not shown), and has to be SHA-256 hashes of 64 hexadecimal digits with commas between them; "
+    "`python -m svc key` makes one."
 )
 
 
