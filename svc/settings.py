@@ -113,6 +113,9 @@ def read(environment: Mapping[str, str]) -> Settings:
         InvalidSetting: for the first one that is wrong.
     """
     variables = {name: value for name, value in environment.items() if value}  # empty is unset, as in compose files
+    if "API_KEY_HASHES" in environment and "API_KEY_HASHES" not in variables:
+        # But not this one: who set it meant to close the API, and what should have filled it may be lost.
+        raise InvalidSetting("API_KEY_HASHES", "empty", "hashes of keys, or not set at all to open the API to everyone")
 
     def get(name: str, parse: Callable[[str, str], _T], default: _T) -> _T:
         return parse(name, variables[name]) if name in variables else default

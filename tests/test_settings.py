@@ -118,6 +118,10 @@ def test_settings_are_frozen() -> None:
         ({"API_KEY_HASHES": f"{HASH},"}, NO_HASHES),
         ({"API_KEY_HASHES": " "}, NO_HASHES),
         (
+            {"API_KEY_HASHES": ""},
+            "API_KEY_HASHES is empty, and has to be hashes of keys, or not set at all to open the API to everyone.",
+        ),
+        (
             {"API_KEY_HASHES": f"{HASH},{hashlib.sha256().hexdigest()}"},
             "API_KEY_HASHES is (not shown), and has to be hashes of keys, and one of them is of no key at all.",
         ),
