@@ -68,8 +68,14 @@ class LocalPostgres:
         Raises:
             LocalPostgresError: with what to do about it.
         """
-        if self._answers():
+        if self.answers():
             return
+        self.launch()
+        assert self.process is not None
+        self._wait_until_it_answers(self.process)
+
+    def launch(self) -> None:
+        """Starts the server, which does not answer yet. As for start(), call it from the main thread."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
         if not (self.data / "PG_VERSION").exists():
             self._make_data_folder()
@@ -91,7 +97,16 @@ class LocalPostgres:
                 stderr=log,
                 start_new_session=True,  # a terminal's Ctrl-C is for us, who stop it when nobody needs it any more
             )
-        self._wait_until_it_answers(self.process)
+
+    def answers(self) -> bool:
+        """Whether the server says in its pid file that it is ready, and its socket agrees."""
+        try:
+            ready = (self.data / "postmaster.pid").read_text().split("\n")[7].strip() == "ready"
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(f"{self._socket_folder()}/.s.PGSQL.{self._settings['port']}")
+        except (OSError, IndexError):
+            return False
+        return ready
 
     def stop(self) -> None:
         """Stops the server if this object started it; its clients are sent away, and no data is lost."""
@@ -134,22 +149,12 @@ class LocalPostgres:
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + _START_SECONDS
-        while not self._answers():
+        while not self.answers():
             if process.poll() is not None or time.monotonic() > end:
                 self.stop()
                 last = "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
                 raise LocalPostgresError(f"PostgreSQL did not start; the end of {self.log} says:\n{last}")
             time.sleep(0.02)
-
-    def _answers(self) -> bool:
-        """Whether the server says in its pid file that it is ready, and its socket agrees."""
-        try:
-            ready = (self.data / "postmaster.pid").read_text().split("\n")[7].strip() == "ready"
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(f"{self._socket_folder()}/.s.PGSQL.{self._settings['port']}")
-        except (OSError, IndexError):
-            return False
-        return ready
 
     def _socket_folder(self) -> Path:
         """The data folder, which nobody else can enter, or a private one where that path is too long for a socket."""

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import yaml
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from ops.process import ROOT
 from tests.otlp import attributes
-from tests.process import ROOT
 
 Config: TypeAlias = dict[str, Any]
 

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient
 
+from ops.process import Service
 from svc import app, maintenance
 from svc.lifecycle import Lifecycle
 from svc.local import LocalPostgres
@@ -24,7 +25,6 @@ from svc.settings import DatabaseSettings, Settings
 from svc.telemetry import logs, signals
 from svc.telemetry.writer import LineWriter
 from tests.lacking import lacking
-from tests.process import Service
 
 Client: TypeAlias = TestClient[Request, None]
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -22,8 +22,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import yaml
 
 from ops.ports import free_port
+from ops.process import ROOT
 from ops.rehearse.tls import Address
-from tests.process import ROOT
 
 Options: TypeAlias = dict[str, Any]
 Record: TypeAlias = dict[str, Any]

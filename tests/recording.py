@@ -18,9 +18,9 @@ from aiohttp import ClientError, ClientSession
 
 from ops.preview.metrics import MetricStore
 from ops.preview.recorder import FILE
+from ops.process import Service
 from svc.local import LocalPostgres
 from tests.conftest import SERVICE_ROLE, Databases
-from tests.process import Service
 
 AWAY_SECONDS = 15
 

@@ -13,13 +13,13 @@ from aiohttp import ClientSession
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ops.process import ROOT, Service
 from svc import access, openapi
 from svc.settings import Settings
 from svc.telemetry import names
 from tests import lines
 from tests.conftest import Client, Owner
 from tests.otlp import collecting
-from tests.process import ROOT, Service
 from tests.test_contract import SEEDED, exactly, problem
 from tests.test_http import CLOSE, send
 

@@ -26,13 +26,13 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from ops.aws.common import aws
 from ops.ports import free_port
+from ops.process import ROOT, Service
 from ops.rehearse.aws import REGION
 from svc.telemetry import names
 from tests import adot, lines
 from tests.adot import Config, Point, Total
 from tests.conftest import Owner
 from tests.otlp import Collector, collecting
-from tests.process import ROOT, Service
 
 CLUSTER = "olimac"
 TRACES = adot.read(adot.FILES[0])["exporters"]["awsxray"]

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from aiohttp import ClientSession
 
+from ops.process import Service
 from svc import database
 from svc.batching import Batcher, Limits
 from svc.clients import NewClient
@@ -16,7 +17,6 @@ from svc.errors import DatabaseBusy, DatabaseUnavailable, KeyReused
 from svc.settings import DatabaseSettings
 from svc.store import Store, _Add
 from tests.conftest import Owner
-from tests.process import Service
 
 LIMITS = Limits(lanes=1, queue_most=100, wait_seconds=10)
 

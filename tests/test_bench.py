@@ -12,8 +12,8 @@ import pytest
 from ops.bench import contenders, cpu, measure, postgres, report, results, wrk
 from ops.bench.contenders import CannotRun, Contender
 from ops.bench.measure import Entry, Turn
+from ops.process import ROOT
 from tests.lacking import lacking
-from tests.process import ROOT
 
 ROWS = 50
 

@@ -29,6 +29,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from ops.aws.common import aws
+from ops.process import ROOT, Service
 from ops.rehearse import tls
 from ops.rehearse.aws import REGION
 from svc.telemetry import names
@@ -36,7 +37,6 @@ from tests import adot, fluentbit, lines
 from tests.cloud import Ground, Way, lost
 from tests.fluentbit import Event, Logs, Real
 from tests.otlp import attributes
-from tests.process import ROOT, Service
 
 CONFIG = fluentbit.read()
 WAYS = ["model", *(["real"] if fluentbit.BINARY else [])]

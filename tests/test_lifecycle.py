@@ -11,11 +11,11 @@ import psutil
 import pytest
 from aiohttp import ClientConnectionError, ClientSession, TCPConnector
 
+from ops.process import Service
 from svc.settings import DatabaseSettings
 from svc.telemetry import names
 from tests import lines
 from tests.conftest import Owner
-from tests.process import Service
 
 Start = Callable[..., Service]
 

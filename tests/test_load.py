@@ -23,9 +23,9 @@ from aiohttp.test_utils import TestServer
 from ops.load import arrivals, compare, measured, report, target, verdict
 from ops.load.measured import Measured, Second
 from ops.load.scenarios import SCENARIOS
+from ops.process import ROOT, Service
 from tests import lines, otlp
 from tests.conftest import Owner
-from tests.process import ROOT, Service
 
 LATER_MS = 200  # no answer of a healthy service takes so long
 

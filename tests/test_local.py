@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ops.process import ROOT, Service
 from svc import local
 from svc.local import LocalPostgres, running
-from tests.process import ROOT, Service
 from tests.test_lifecycle import status_of
 
 

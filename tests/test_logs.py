@@ -17,6 +17,7 @@ import structlog
 from aiohttp import ClientSession
 from aiohttp.test_utils import make_mocked_request
 
+from ops.process import ROOT, Service
 from svc.lifecycle import Lifecycle
 from svc.proxies import Proxies
 from svc.settings import DatabaseSettings
@@ -24,7 +25,6 @@ from svc.telemetry import logs, names
 from svc.telemetry.writer import LineWriter
 from tests import lines
 from tests.conftest import Client, Log
-from tests.process import ROOT, Service
 
 Start = Callable[..., Service]
 

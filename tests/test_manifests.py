@@ -16,13 +16,13 @@ import yaml
 
 from ops.aws import balancer, database, manifests
 from ops.aws.common import CannotProceed, Outputs
+from ops.process import ROOT
 from svc import __main__ as command_line
 from svc import database as pool
 from svc import dsn, health, protocol, settings
 from svc.settings import Settings
 from tests import adot, fluentbit
 from tests.lacking import lacking
-from tests.process import ROOT
 
 Object: TypeAlias = dict[str, Any]
 

@@ -19,6 +19,7 @@ from aws_embedded_metrics.logger.metrics_context import MetricsContext
 from aws_embedded_metrics.serializers.log_serializer import LogSerializer
 
 from ops.bench import wrk
+from ops.process import Service
 from svc import app
 from svc.lifecycle import Lifecycle
 from svc.settings import DatabaseSettings, Settings
@@ -27,7 +28,6 @@ from svc.telemetry.metrics import Metrics
 from svc.telemetry.writer import LineWriter
 from tests import lines
 from tests.conftest import Client, Log, Owner, ServedApp
-from tests.process import Service
 
 Start = Callable[..., Service]
 

@@ -14,9 +14,9 @@ from aiohttp import ClientError, ClientSession
 
 from ops.ports import free_port
 from ops.preview.recorder import FILE
+from ops.process import ROOT, Service
 from svc.local import LocalPostgres
 from svc.settings import DatabaseSettings
-from tests.process import ROOT, Service
 
 SEEN_SECONDS = 30  # that whoever is on call waits at most to see it
 CLEAR_SECONDS = 90  # an alarm that looks at a minute, and what was told late

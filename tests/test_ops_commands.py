@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.process import ROOT
 from ops.rehearse import kubernetes
 from ops.rehearse.steps import IMAGE
 from tests.cloud import (
@@ -23,7 +24,6 @@ from tests.cloud import (
     lost,
     refused,
 )
-from tests.process import ROOT
 
 
 @pytest.fixture(name="commands")

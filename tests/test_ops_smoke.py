@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from ops.aws.smoke import Smoke
+from ops.process import Service
 from ops.rehearse import certificates
 from ops.rehearse.certificates import Certificate, authority, certificate
 from ops.rehearse.tls import Address, listen
 from tests.cloud import HOSTNAME, Done, Run, free_address
-from tests.process import Service
 
 Smoking = Callable[..., Done]
 Stand = Callable[..., str]

@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 from aiohttp import ClientError, ClientSession
 
+from ops.process import Service
 from svc import database
 from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
 from svc.local import LocalPostgres
 from svc.settings import DatabaseSettings
 from tests.conftest import Client, Owner
-from tests.process import Service
 
 AWAY_SECONDS = 10
 

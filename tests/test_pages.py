@@ -9,10 +9,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import presence_of_element_located
 from selenium.webdriver.support.wait import WebDriverWait
 
+from ops.process import Service
 from svc.access import digest
 from tests.browser import WAIT_SECONDS, browsing, complaints
 from tests.conftest import Client
-from tests.process import Service
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from ops.process import ROOT
 from tests.browser import WAIT_SECONDS, browsing, complaints
 from tests.oncall import OnCall, faults
-from tests.process import ROOT
 from tests.recording import Run
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"

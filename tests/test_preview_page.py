@@ -17,8 +17,8 @@ from aiohttp.test_utils import TestClient
 from ops.preview.desk import Desk
 from ops.preview.server import Server
 from ops.preview.sources import Replay
+from ops.process import ROOT
 from tests.oncall import CLOUDWATCH
-from tests.process import ROOT
 from tests.test_preview_sources import line
 
 Page = TestClient[web.Request, web.Application]

@@ -14,11 +14,11 @@ from aiohttp import ClientSession
 from ops.preview import insights
 from ops.preview.insights import Table
 from ops.preview.logs import APPLICATION, METRICS, LogStore, Record, Value
+from ops.process import ROOT, Service
 from svc.local import LocalPostgres
 from svc.telemetry import names
 from tests import lines
 from tests.conftest import SERVICE_ROLE, Databases
-from tests.process import ROOT, Service
 
 FILES: Final = {file.stem: file for file in (ROOT / "ops" / "cloudwatch" / "queries").glob("*.txt")}
 EACH: Final = pytest.mark.parametrize("name", sorted(FILES))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from aiohttp import ClientSession
 
+from ops.process import ROOT, Service
 from svc.settings import DatabaseSettings, Settings
 from svc.telemetry import names
 from tests import lines
-from tests.process import ROOT, Service
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -19,8 +19,8 @@ import pytest
 from ops.preview import recorder
 from ops.preview.machine import Shipped
 from ops.preview.recorder import Recorder, Recording
+from ops.process import ROOT, Service
 from svc.settings import DatabaseSettings
-from tests.process import ROOT, Service
 from tests.recording import Run
 
 Start = Callable[..., Service]

@@ -14,10 +14,10 @@ import psutil
 import pytest
 import yaml
 
+from ops.process import ROOT
 from ops.rehearse import __main__ as rehearse
 from ops.rehearse import steps
 from ops.rehearse.steps import Step, StepFailed
-from tests.process import ROOT
 
 
 def run(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":

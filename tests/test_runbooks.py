@@ -12,8 +12,8 @@ from botocore import xform_name
 
 from ops.cloudwatch.dashboard import made
 from ops.cloudwatch.rows import load
+from ops.process import ROOT
 from tests.conftest import Owner
-from tests.process import ROOT
 
 CLOUDWATCH: Final = ROOT / "ops" / "cloudwatch"
 RUNBOOKS: Final = {file.stem: file for file in (CLOUDWATCH / "runbooks").iterdir()}

@@ -10,10 +10,10 @@ from ipaddress import ip_network
 import asyncpg
 import pytest
 
+from ops.process import ROOT
 from svc import dsn
 from svc.local import LocalPostgres
 from svc.settings import InvalidSetting, Settings, TraceSettings, read
-from tests.process import ROOT
 
 HASH, OTHER_HASH = "ab" * 32, "12" * 32
 NO_HASHES = (

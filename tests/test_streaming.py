@@ -8,8 +8,8 @@ from collections.abc import Callable
 import psutil
 from aiohttp import ClientSession
 
+from ops.process import Service
 from tests.conftest import Owner
-from tests.process import Service
 
 ROWS = 1_000_000
 

@@ -17,12 +17,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 
+from ops.process import Service
 from svc.telemetry import names, origin, spans
 from svc.telemetry.origin import Sampler
 from tests import lines
 from tests.conftest import Owner
 from tests.otlp import Collector, attributes, collecting
-from tests.process import Service
 
 Start = Callable[..., Service]
 

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeAlias
 import pytest
 import yaml
 
+from ops.process import ROOT
 from tests.lacking import lacking
-from tests.process import ROOT
 
 Mapping: TypeAlias = dict[Any, Any]
 

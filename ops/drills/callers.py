@@ -1,0 +1,103 @@
+"""Callers who add clients and look them up, and write down what they are told."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import aiohttp
+
+from ops.drills.ledger import Add, Ledger
+from ops.drills.timeline import Seen, Timeline
+
+GIVE_UP_SECONDS: Final = 30.0  # far beyond what the service promises: who waits that long was left hanging
+_SETTLE_SECONDS: Final = 15.0
+
+
+class Callers:
+    """Some callers, each with one request at a time: add a client, look it up, look up another.
+
+    Whoever is turned away tries again soon, with the same Idempotency-Key, until the add is acknowledged: that is how
+    a lost or doubled one would come to light.
+
+    Args:
+        url: of the service.
+        ledger: takes what was asked and answered.
+        timeline: takes what was seen.
+        count: of callers.
+        pause_seconds: of each caller after each answer, on average.
+    """
+
+    def __init__(
+        self, url: str, ledger: Ledger, timeline: Timeline, count: int = 16, pause_seconds: float = 0.05
+    ) -> None:
+        self._url = url
+        self._ledger = ledger
+        self._timeline = timeline
+        self._count = count
+        self._pause_seconds = pause_seconds
+        self._leaving = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def calling(self) -> AsyncIterator[None]:
+        """Calls meanwhile; at the end everyone brings what they began to an end, if that can be had in 15 s."""
+        timeout = aiohttp.ClientTimeout(total=GIVE_UP_SECONDS)
+        async with aiohttp.ClientSession(
+            self._url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
+        ) as session:
+            callers = [asyncio.create_task(self._call(session)) for _ in range(self._count)]
+            try:
+                yield
+                self._leaving.set()
+                _, late = await asyncio.wait(callers, timeout=_SETTLE_SECONDS)
+            finally:
+                for caller in callers:
+                    caller.cancel()
+                ended = await asyncio.gather(*callers, return_exceptions=True)
+            if late:
+                self._timeline.mark(f"{len(late)} callers never got their answer")
+            for error in ended:
+                if isinstance(error, Exception):
+                    raise error
+
+    async def _call(self, session: aiohttp.ClientSession) -> None:
+        while not self._leaving.is_set():
+            add = self._ledger.new()
+            await self._add(session, add)
+            await self._look_up(session, add)
+            if other := self._ledger.any():
+                await self._look_up(session, other)
+
+    async def _add(self, session: aiohttp.ClientSession, add: Add) -> None:
+        headers = {"Idempotency-Key": add.key}
+        fields = {"name": add.name, "money": add.money}
+        while True:
+            add.tries += 1
+            outcome, answer = await self._ask(session, "add", "POST", "/add", params=fields, headers=headers)
+            if outcome == "201":
+                self._ledger.acknowledge(add, answer["id"])
+                return
+
+    async def _look_up(self, session: aiohttp.ClientSession, add: Add) -> None:
+        while True:
+            outcome, answer = await self._ask(session, "get", "GET", f"/get/{add.id}")
+            if outcome in {"200", "404"}:
+                self._ledger.check(add, answer if outcome == "200" else None)
+                return
+
+    async def _ask(
+        self, session: aiohttp.ClientSession, what: str, method: str, path: str, **fields: Any
+    ) -> tuple[str, Any]:
+        """The outcome, as Seen has it, and the JSON of the answer where there is one."""
+        at = self._timeline.now()
+        answer = None
+        try:
+            async with session.request(method, path, **fields) as response:
+                outcome = str(response.status)
+                answer = await response.json(content_type=None)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            outcome = type(error).__name__
+        self._timeline.seen.append(Seen(at, self._timeline.now() - at, what, outcome))
+        await asyncio.sleep(random.uniform(0.5, 1.5) * self._pause_seconds)
+        return outcome, answer
