@@ -89,7 +89,7 @@ class _Sender:
         """Waits for the last answers, a while, and leaves."""
         await asyncio.gather(*self._connecting)
         settled = time.monotonic() + _SETTLE_SECONDS
-        while len(self._free) < len(self._connected) and time.monotonic() < settled:
+        while len(self._free) < len(self._connected) and time.monotonic() < settled:  # noqa: ASYNC110 - no hurry
             await asyncio.sleep(0.01)
         for connection in self._connected:
             connection.close()
