@@ -45,7 +45,7 @@ async def overload(stage: Stage) -> None:
         stage.timeline.mark("twice as much as the database carries")
         carried = await flood.adds(service.port, seconds / 2, 2 * carries, _CONNECTIONS)
         stage.timeline.mark(f"{_TIMES} times as much")
-        async with _watching(service.workers()) as memory:
+        async with watching(service.workers()) as memory:
             flooded = await flood.adds(service.port, seconds, _TIMES * carries, _CONNECTIONS)
         over = stage.timeline.mark("no more of it")
         await asyncio.sleep(4)
@@ -69,7 +69,7 @@ async def crowd(stage: Stage) -> None:
         stage.timeline.mark(f"{busy} callers, each as fast as it is answered")
         peak = await asyncio.to_thread(wrk.run, url, "get", SEEDED, busy, seconds)
         stage.timeline.mark(f"{_TIMES * busy} callers")
-        async with _watching(service.workers()) as memory:
+        async with watching(service.workers()) as memory:
             crowded = await asyncio.to_thread(wrk.run, url, "get", SEEDED, _TIMES * busy, seconds)
         over = stage.timeline.mark("no more of them")
         await asyncio.sleep(2)
@@ -105,7 +105,7 @@ async def retry_storm(stage: Stage) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _watching(processes: Iterable[psutil.Process]) -> AsyncIterator[list[float]]:
+async def watching(processes: Iterable[psutil.Process]) -> AsyncIterator[list[float]]:
     """How much memory the largest of them holds, in MB, looked at twice a second."""
     held: list[float] = []
 
