@@ -1,6 +1,7 @@
 """The service's settings: read once from the environment, frozen, and refused in a sentence."""
 
 import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
@@ -144,6 +145,19 @@ def read(environment: Mapping[str, str]) -> Settings:
             max_queue=get("MAX_QUEUE", _whole(1, 1_000_000), DatabaseSettings.max_queue),
         ),
     )
+
+
+def check_certificates(file: str) -> None:
+    """Sees at the start whether CA certificates can be read; a driver would only find it at each connection.
+
+    Raises:
+        InvalidSetting: they cannot.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError as error:
+        reason = "there are none in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise InvalidSetting("sslrootcert", repr(file), f"a file of CA certificates (PEM): {reason}") from None
 
 
 # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
