@@ -192,7 +192,7 @@ _PARTS: Final = {
     "DB_PORT": "port",
     "DB_NAME": "dbname",
     "DB_USERNAME": "user",
-    "DB_PASSWORD": "password",
+    "DB_PASSWORD": "password",  # nosec B105 # libpq's name for it
     "DB_SSLMODE": "sslmode",
     "DB_SSLROOTCERT": "sslrootcert",
 }
