@@ -178,6 +178,12 @@ async def test_no_browser_guesses_what_an_answer_is(api: Client, path: str) -> N
     assert (await api.get(path)).headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize("path", ["/get/1", "/getall", "/getall?limit=1", "/get/0", "/add", "/healthz", "/"])
+async def test_no_cache_keeps_an_answer(api: Client, path: str) -> None:
+    """Names and amounts are for who asked; what changes is asked for anew."""
+    assert (await api.get(path)).headers["Cache-Control"] == "no-store"
+
+
 async def test_answers_do_not_tell_versions(api: Client) -> None:
     """No Server header names what is inside."""
     assert "Server" not in (await api.get("/get/1")).headers
