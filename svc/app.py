@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from svc import database
 from svc.access import Access
+from svc.connections import Connections
 from svc.docs import Docs
 from svc.edge import Edge
 from svc.endpoints import Endpoints
@@ -28,7 +29,9 @@ async def build(settings: Settings, lifecycle: Lifecycle, signals: Signals | Sil
         health = Health(store, lifecycle, settings.build)
         docs = Docs(Proxies(settings.trusted_proxies), wants_key=bool(settings.api_key_hashes))
         edge = Edge(routes(Endpoints(store), health, docs, access))
-        yield Server(signals.edge(edge), signals.request, lifecycle)
+        connections = Connections(settings.max_connections)
+        signals.watch_connections(connections)
+        yield Server(signals.edge(edge), signals.request, lifecycle, connections)
 
 
 def routes(clients: Endpoints, health: Health, docs: Docs, access: Access) -> Routes:

@@ -80,6 +80,10 @@ class Request(web.BaseRequest):
         """Whether the connection may serve another request after this one."""
         return not (self._message.should_close or self._lifecycle.draining)
 
+    def _finish(self) -> None:
+        # aiohttp calls this once there is an answer, to remove what it makes of multipart bodies; there are none here.
+        self.protocol.end()  # type: ignore[attr-defined]  # a Connection, whose module imports this one
+
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # aiohttp calls this just before the headers of an answer of its own kind go out.
         response.headers["X-Content-Type-Options"] = "nosniff"

@@ -78,6 +78,7 @@ class Settings:
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
         workers: processes that share the port.
+        max_connections: the most that each worker holds at once.
         drain_seconds: how long the service goes on serving after SIGTERM, so that balancers see it is not ready.
         shutdown_seconds: the longest that requests in flight may take after that.
         build: what `/version` says of the build, such as a commit.
@@ -94,6 +95,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
+    max_connections: int = 4000
     drain_seconds: float = 5.0
     shutdown_seconds: float = 20.0
     build: str = "development"
@@ -125,6 +127,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         host=variables.get("HOST", Settings.host),
         port=get("PORT", _whole(0, 65535), Settings.port),
         workers=get("WORKERS", _whole(1, 64), Settings.workers),
+        max_connections=get("MAX_CONNECTIONS", _whole(1, 1_000_000), Settings.max_connections),
         drain_seconds=get("DRAIN_SECONDS", _seconds(0, 600), Settings.drain_seconds),
         shutdown_seconds=get("SHUTDOWN_SECONDS", _seconds(0, 600), Settings.shutdown_seconds),
         build=variables.get("BUILD", Settings.build),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from svc.protocol import LINE_MAX_BYTES
+from svc.connection import LINE_MAX_BYTES
 from tests.conftest import Client
 
 
