@@ -27,12 +27,13 @@ HEAD_MAX_BYTES: Final = 16 * 1024  # all of these together: a caller may have 33
 LINGER_SECONDS: Final = 2.0
 LINGER_MAX_BYTES: Final = 1024 * 1024
 
-# What the kernel holds of an answer that is not read, and how long it tries to get that across, our end closed or not.
+_BUFFER_BYTES: Final = 16 * 1024  # of answers that are not read: so many wait here, and as many in the kernel
+# How long the kernel tries to get across what it has, our end closed or not.
 # Its keep-alive probes, every two hours, are left out: nothing here waits for as long.
 _TCP_OPTIONS: Final = [
     (getattr(socket, name), value)
     for name, value in (
-        ("TCP_NOTSENT_LOWAT", 64 * 1024),
+        ("TCP_NOTSENT_LOWAT", _BUFFER_BYTES),
         ("TCP_USER_TIMEOUT", int(connections.WRITE_SECONDS * 1000)),
     )
     if hasattr(socket, name)  # not every platform has them
@@ -83,6 +84,7 @@ class Connection(web.RequestHandler):
             return
         self._wire = wire
         super().connection_made(wire)
+        wire.set_write_buffer_limits(_BUFFER_BYTES)
         address = wire.get_extra_info("peername")
         self.peer = ""
         if isinstance(address, tuple):

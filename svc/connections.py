@@ -10,8 +10,9 @@ from typing import Final, Protocol, TypeAlias
 HEAD_SECONDS: Final = 10.0
 # Longer than a balancer's idle time-out (60 s): who closes an idle connection first may lose a request on it.
 KEEPALIVE_SECONDS: Final = 75.0
-# For what fills a connection's buffer (64 KB, or a page of a list) to be read: a crawl of 2 to 20 KB a second.
+# For what fills a connection's buffer (16 KB, or a page of a list, some 50 KB) to be read: 2 KB a second do.
 WRITE_SECONDS: Final = 30.0
+UNREAD_MOST: Final = 1000  # that wait for it at once: each takes up to 100 KB and more, ten times one that is idle
 _LOOK_SECONDS: Final = 0.5
 _OTHER_FILES: Final = 200  # of a worker: up to 100 connections to the database; the collector, logs, libraries
 
@@ -55,7 +56,7 @@ class Connections:
 
     Attributes:
         count: how many there are.
-        shed: how many were closed to make room, or refused since there was none.
+        shed: how many were cut to make room, or refused since there was none.
         timed_out: how many were cut since a head did not arrive, or an answer was not read, in time.
     """
 
@@ -115,6 +116,11 @@ class Connections:
     def fill(self, connection: Held) -> None:
         """Its buffer is full: no more is sent until the caller has read."""
         self._unread[connection] = self._time()
+        if len(self._unread) > UNREAD_MOST:
+            self.shed += 1
+            oldest = next(iter(self._unread))
+            del self._unread[oldest]
+            oldest.cut()
 
     def flow(self, connection: Held) -> None:
         """Its buffer has room again."""

@@ -326,6 +326,23 @@ async def test_who_asks_and_asks_and_reads_nothing_is_cut(api: Client, path: byt
     caller.close()
 
 
+@pytest.mark.usefixtures("many")
+async def test_of_too_many_who_do_not_read_the_longest_deaf_goes(
+    api: Client, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their number is bounded further, since each takes much more than one that is idle."""
+    monkeypatch.setattr("svc.connections.UNREAD_MOST", 3)
+    callers = [deaf(api.port) for _ in range(5)]
+    for number, caller in enumerate(callers):
+        caller.send(b"GET /getall HTTP/1.1\r\nHost: x\r\nX-Request-Id: %d\r\n\r\n" % number)
+        await asyncio.sleep(0.1)
+    told = await logged(log)
+    for caller in callers:
+        caller.close()
+
+    assert [(line["request_id"], line["status"]) for line in told] == [("0", 499), ("1", 499)]
+
+
 # Pipelining.
 
 

@@ -144,7 +144,7 @@ SHED: Final = _metric("Shed", "Count", OVERALL, "requests refused since too many
 IN_FLIGHT: Final = _metric("InFlight", "Count", OVERALL, "requests under way, looked at 100 times", "on call: capacity")
 CONNECTIONS: Final = _metric("Connections", "Count", OVERALL, "of callers, looked at 100 times", "on call: capacity")
 CONNECTIONS_SHED: Final = _metric(
-    "ConnectionsShed", "Count", OVERALL, "closed to make room for others, or refused for lack of it", "on call: abuse"
+    "ConnectionsShed", "Count", OVERALL, "cut to make room for others, or refused for lack of it", "on call: abuse"
 )
 CONNECTIONS_TIMED_OUT: Final = _metric(
     "ConnectionsTimedOut", "Count", OVERALL, "cut since no head came, or no answer was read, in time", "on call: abuse"
