@@ -395,7 +395,8 @@ async def test_when_there_is_no_room_who_waited_longest_goes(serve: Start) -> No
 
     assert closed == [True] * 21 + [False] * 9
     assert lines.total(told, names.CONNECTIONS_SHED) == 21
-    assert max(value for document in told for value in lines.values(document, names.CONNECTIONS)) == 10
+    # One that makes room is there for a moment more.
+    assert max(value for document in told for value in lines.values(document, names.CONNECTIONS)) in {10, 11}
 
 
 async def test_of_those_who_have_asked_the_longest_idle_goes(serve: Start) -> None:
