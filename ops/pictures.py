@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,16 @@ def new_axes(look: Look, height: float) -> tuple[Figure, Axes]:
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0, which="both")
     return figure, axes
+
+
+def set_logarithmic(axes: Axes) -> None:
+    """Makes the heights of what is drawn already logarithmic, so that a stall does not flatten all the rest."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    least, most = axes.get_ylim()
+    axes.set_ylim(least / 2, most * 2)  # never so close together that no line has a number
 
 
 def add_legend(axes: Axes, look: Look, columns: int) -> None:
