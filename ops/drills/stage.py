@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -177,6 +178,7 @@ async def set_up(name: str, folder: Path, collector_port: int, *, is_quick: bool
             yield Stage(name, folder, is_quick, server, database, service, Ledger(f"drill {name}"), collector_port)
     finally:
         server.stop()
+        shutil.rmtree(server.data, ignore_errors=True)  # 40 MB of it; its log stays
 
 
 @contextlib.contextmanager
