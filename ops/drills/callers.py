@@ -13,13 +13,14 @@ from ops.drills.timeline import SERVED, Seen, Timeline
 
 GIVE_UP_SECONDS: Final = 30.0  # far beyond what the service promises: who waits that long was left hanging
 _SETTLE_SECONDS: Final = 15.0
+_REPEATED: Final = 0.1  # of the acknowledged adds; each has to be acknowledged with the same id again
 
 
 class Callers:
     """Some callers, each with one request at a time: add a client, look it up, look up another.
 
-    Whoever is turned away tries again soon, with the same Idempotency-Key, until the add is acknowledged: that is how
-    a lost or doubled one would come to light.
+    Whoever is turned away tries again soon, with the same Idempotency-Key, until the add is acknowledged, and some of
+    the others do too: that is how a lost, doubled or contradicted one would come to light.
 
     Args:
         url: of the service.
@@ -74,6 +75,8 @@ class Callers:
         while not self._leaving.is_set():
             add = self._ledger.new()
             await self._add(session, add)
+            if random.random() < _REPEATED:
+                await self._add(session, add)
             await self._look_up(session, add)
             if other := self._ledger.any():
                 await self._look_up(session, other)
