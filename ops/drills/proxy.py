@@ -29,6 +29,7 @@ class FaultProxy:
         self._passing = asyncio.Event()
         self._passing.set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._half_closed: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -61,9 +62,10 @@ class FaultProxy:
             _reset(writer)
 
     def half_close(self) -> None:
-        """Ends what connections of now send to those who made them, who may go on sending."""
+        """Ends what connections of now send to those who made them, who may go on sending; their answers are lost."""
         for writer in list(self._writers):
             if writer.get_extra_info("sockname")[1] == self.port and not writer.is_closing():
+                self._half_closed.add(writer)
                 writer.write_eof()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,6 +103,7 @@ class FaultProxy:
             raise
         finally:
             self._writers.discard(writer)
+            self._half_closed.discard(writer)
             writer.close()
 
     async def _pass_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,6 +118,8 @@ class FaultProxy:
     async def _pass(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         while data:
             await self._passing.wait()
+            if writer in self._half_closed:
+                return
             # A tenth of a second's worth at a time, so that a slow drip is one.
             piece = max(1, int(self.bytes_per_second / 10)) if self.bytes_per_second else len(data)
             writer.write(data[:piece])
