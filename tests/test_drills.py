@@ -549,7 +549,7 @@ def test_who_interrupts_finds_all_ended_and_the_report(how: signal.Signals, shor
 
     assert process.returncode == 130
     assert f"Report  {page}\n0 passed, 0 failed, 0 skipped\n" in said
-    assert "Cut short after 0 of 1 drill." in page.read_text()
+    assert ">Cut short after 0 of 1 drill.<" in page.read_text()
     assert len(started) > 5
     assert not [each for each in started if each.is_running()]
 

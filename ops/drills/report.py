@@ -20,7 +20,7 @@ class Report:
     """A run of drills; nothing of its page comes from elsewhere.
 
     Attributes:
-        run: when it was, which form, how many drills were chosen.
+        run: which form it had, and how many drills were chosen.
         machine: what it ran on.
         drills: the summary of each that came to an end, or was skipped.
     """
@@ -44,13 +44,15 @@ class Report:
         """The verdict in a sentence or two."""
         failed = [drill["name"] for drill in self.drills if drill["state"] == State.FAILED]
         played = len(self.drills) - self.states[State.SKIPPED]
-        sentences = [f"All that is claimed holds: {_drills(played)} passed."]
+        sentences = []
+        if self.is_cut_short:
+            sentences.append(f"Cut short after {len(self.drills)} of {_drills(self.run['chosen'])}.")
         if failed:
-            sentences = [f"{len(failed)} of {_drills(played)} failed: {', '.join(failed)}."]
+            sentences.append(f"{len(failed)} of {_drills(played)} failed: {', '.join(failed)}.")
+        elif played:
+            sentences.append(f"All that is claimed holds: {_drills(played)} passed.")
         if self.states[State.SKIPPED]:
             sentences.append(f"{self.states[State.SKIPPED]} could not be played on this machine.")
-        if self.is_cut_short:
-            sentences.insert(0, f"Cut short after {len(self.drills)} of {_drills(self.run['chosen'])}.")
         return " ".join(sentences)
 
     @property
