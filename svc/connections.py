@@ -2,8 +2,7 @@
 
 import asyncio
 import resource
-from collections.abc import Callable, Iterator
-from itertools import chain, islice, takewhile
+from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
 # For the whole head of a request, from its first byte; for the first one, from connecting.
@@ -76,12 +75,14 @@ class Connections:
         self._idle: _Waiting = {}
         # For the caller to read its answer.
         self._unread: _Waiting = {}
+        # For nothing: found at a request among those who wait for one, and set aside until it is answered.
+        self._busy: set[Held] = set()
 
     def admit(self, new: Held) -> bool:
         """Takes a new connection, in place of the one that has waited longest for a request where there is no room."""
         if self.count >= self._most:
             self.shed += 1
-            oldest = next(self._free(), None)
+            oldest = self._first_free(self._arriving) or self._first_free(self._idle)
             if oldest is None:
                 return False
             self._forget(oldest)
@@ -92,9 +93,19 @@ class Connections:
             self._look_later()
         return True
 
-    def _free(self) -> Iterator[Held]:
-        """Those without a request, in order of how little is lost with them."""
-        return filter(_is_free, chain(self._arriving, self._idle))
+    def _first_free(self, waiting: _Waiting) -> Held | None:
+        """Who has waited longest for a request, and has none yet.
+
+        Who has one is set aside: thousands may be there with half a body, and nobody should have to look past them all
+        again and again.
+        """
+        while waiting:
+            first = next(iter(waiting))
+            if not first.has_request:
+                return first
+            del waiting[first]
+            self._busy.add(first)
+        return None
 
     def leave(self, connection: Held) -> None:
         """Lets go of one that is closed."""
@@ -103,8 +114,8 @@ class Connections:
         self._unread.pop(connection, None)
 
     def _forget(self, connection: Held) -> None:
-        if self._idle.pop(connection, None) is None:
-            self._arriving.pop(connection, None)
+        if self._idle.pop(connection, None) is None and self._arriving.pop(connection, None) is None:
+            self._busy.discard(connection)
 
     def arrive(self, connection: Held) -> None:
         """A head has begun to arrive."""
@@ -128,7 +139,7 @@ class Connections:
     def flow(self, connection: Held) -> None:
         """Its buffer has room again."""
         self._unread.pop(connection, None)
-        if connection in self._idle:
+        if connection not in self._arriving and not connection.has_request:
             self.rest(connection)  # it was no rest until now
 
     def _look_later(self, seconds: float = _LOOK_SECONDS) -> None:
@@ -137,26 +148,28 @@ class Connections:
             asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
-        idle = self._over(self._idle, KEEPALIVE_SECONDS, _is_free)
-        arriving = self._over(self._arriving, HEAD_SECONDS, _is_free)
-        unread = self._over(self._unread, WRITE_SECONDS)
+        idle = self._overdue(self._idle, KEEPALIVE_SECONDS, self._first_free)
+        arriving = self._overdue(self._arriving, HEAD_SECONDS, self._first_free)
+        unread = self._overdue(self._unread, WRITE_SECONDS, _first)
         for connection in (*idle, *unread):
             self._forget(connection)
             self._unread.pop(connection, None)
             connection.cut()
         for connection in arriving:
-            self._forget(connection)
             connection.expire()
         self.timed_out += len(arriving) + len(unread)
         is_more = max(len(idle), len(arriving), len(unread)) == _LOOK_MOST
         self._look_later(_PAUSE_SECONDS if is_more else _LOOK_SECONDS)
 
-    def _over(self, waiting: _Waiting, seconds: float, is_meant: Callable[[Held], bool] | None = None) -> list[Held]:
-        """Some of those that have waited for longer."""
+    def _overdue(self, waiting: _Waiting, seconds: float, first: Callable[[_Waiting], Held | None]) -> list[Held]:
+        """Takes out some of those that have waited for longer."""
         latest = self._time() - seconds
-        over = takewhile(lambda connection: waiting[connection] <= latest, waiting)
-        return list(islice(filter(is_meant, over), _LOOK_MOST))
+        overdue: list[Held] = []
+        while len(overdue) < _LOOK_MOST and (oldest := first(waiting)) and waiting[oldest] <= latest:
+            del waiting[oldest]
+            overdue.append(oldest)
+        return overdue
 
 
-def _is_free(connection: Held) -> bool:
-    return not connection.has_request
+def _first(waiting: _Waiting) -> Held | None:
+    return next(iter(waiting), None)

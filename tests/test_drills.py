@@ -114,7 +114,7 @@ async def test_the_audit_reads_the_table_as_the_api_writes_it(owner: Owner) -> N
         ledger.acknowledge(add, await owner.fetchval(insert, add.name, add.money))
 
     async def rows() -> list[Any]:
-        found = await owner.fetch(stage._ROWS, stage._SEEDED)
+        found = await owner.fetch(stage._ROWS, stage.SEEDED)
         return [(row["id"], row["name"], row["money"]) for row in found]
 
     assert not any(ledger.audit(await rows()).wrongs.values())
@@ -398,7 +398,7 @@ async def test_callers_try_again_with_the_same_key(postgres: LocalPostgres, test
     ledger, seen = Ledger("drill"), Timeline()
     async with (
         serving(postgres.dsn(database=test_database), "refuses twice") as (liar, port),
-        Callers(f"http://127.0.0.1:{port}", ledger, seen, 4, 0.005).calling(),
+        Callers(f"http://127.0.0.1:{port}", ledger, seen, 4, pause_seconds=0.005).calling(),
     ):
         await asyncio.sleep(0.5)
     tries = list(liar.tries.values())

@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
+from ops.process import Service
 from svc.connection import HEAD_MAX_BYTES, LINE_MAX_BYTES
 from svc.messages import BODY_MAX_BYTES
 from svc.settings import DatabaseSettings
 from svc.telemetry import names
 from tests import lines
 from tests.conftest import Client, Log, Owner
-from tests.process import Service
 
 Start = Callable[..., Service]
 Caller = tuple[asyncio.StreamReader, asyncio.StreamWriter]
