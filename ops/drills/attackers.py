@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 import uvloop
 
 _PAUSE_SECONDS: Final = 1.0
-_RAMP_SECONDS: Final = 5.0
+_RAMP_SECONDS: Final = 4.0
 
 Attack: TypeAlias = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
