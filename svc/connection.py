@@ -206,6 +206,8 @@ class Connection(web.RequestHandler):
     ) -> Answer:
         """The answer where an error passed the edge, or none at all where another one has begun."""
         assert isinstance(request, Request)
+        if isinstance(exc, ConnectionError):
+            raise exc  # the caller is gone, which is no fault of ours and has been told of
         if request.answering:
             # Its status is out, so the only way to say that it failed is to cut it: no part is taken for the whole.
             if self.transport is not None:

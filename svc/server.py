@@ -27,6 +27,9 @@ except ImportError:  # not made for every platform
 _log = structlog.get_logger()
 
 _BACKLOG: Final = 1024
+# The oldest generation has little to find, since connections that end are freed at once, and much to walk through: 50 ms
+# for 4,000 connections, in which nobody is answered. So it is looked through a hundredth as often as Python would.
+_COLLECT: Final = (700, 10, 1000)
 
 Greet = Callable[[int], None]
 
@@ -97,6 +100,7 @@ async def _serve(settings: Settings, port: int, greet: Greet, output: LineWriter
             # What lives as long as the process is no garbage: the collector need not walk through it again and again.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*_COLLECT)
             greet(runner.addresses[0][1])
             keys = len(settings.api_key_hashes)
             _log.info(names.STARTED, port=runner.addresses[0][1], build=settings.build, api_keys=keys)

@@ -479,3 +479,16 @@ def test_the_limit_of_open_files_is_raised_or_obeyed(
 
     assert allowed == (min(1200, hard), hard)
     assert [line[names.MAX_CONNECTIONS] for line in told] == ([] if bounded is None else [bounded])
+
+
+async def test_who_leaves_in_the_middle_of_a_body_is_no_error(serve: Start) -> None:
+    """A caller who is gone is told of as gone, and not as a fault with its traceback, which takes milliseconds."""
+    service = serve(LOG_FORMAT="json", DRAIN_SECONDS="0")
+    async with calling(service.port) as caller:
+        caller[1].write(POST + b"Content-Length: 100\r\n\r\n{")
+        await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)
+    service.stop()
+
+    assert [line["status"] for line in lines.requests(service.output)] == [499]
+    assert "error" not in {line.get("level") for line in lines.records(service.output)}
