@@ -76,8 +76,8 @@ _SHARES: Final[dict[Attack, int]] = {
 }
 
 
-async def attack(port: int, count: int, seconds: float) -> Counter[str]:
-    """Attacks the service on loopback; how often each kind of attacker was cut."""
+async def attack(port: int, count: int, seconds: float) -> None:
+    """Attacks the service on loopback, prints how often each kind of attacker was cut, and only then lets go of it."""
     end = time.monotonic() + seconds
     cut: Counter[str] = Counter()
     kinds = itertools.cycle([kind for kind, share in _SHARES.items() for _ in range(share)])
@@ -93,10 +93,10 @@ async def attack(port: int, count: int, seconds: float) -> Counter[str]:
 
     attackers = [asyncio.create_task(come_again_and_again(kind)) for kind in itertools.islice(kinds, count)]
     await asyncio.wait(attackers, timeout=seconds)
+    print(json.dumps(cut), flush=True)
     for attacker in attackers:
         attacker.cancel()
     await asyncio.gather(*attackers, return_exceptions=True)
-    return cut
 
 
 @contextlib.asynccontextmanager
@@ -125,12 +125,12 @@ async def _drip(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 
 def main() -> None:
-    """Attacks, and prints how often whom the service cut."""
+    """Attacks."""
     port, count, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(json.dumps(runner.run(attack(port, count, seconds))))
+        runner.run(attack(port, count, seconds))
 
 
 if __name__ == "__main__":

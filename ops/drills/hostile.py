@@ -35,14 +35,14 @@ async def attack(stage: Stage) -> None:
         await asyncio.sleep(1)
         async with _decoy() as elsewhere:
             before = stage.timeline.mark(f"{_ATTACKERS:,} attackers come, to a decoy")
-            await _attack(elsewhere, seconds)
+            async with _attacking(elsewhere, seconds):
+                after = stage.timeline.mark("they leave it")
         begun = stage.timeline.mark("they come to the service")
-        async with watching(service.workers()) as memory:
-            cut = await _attack(service.port, seconds)
-        ended = stage.timeline.mark("they are gone")
+        async with watching(service.workers()) as memory, _attacking(service.port, seconds) as cut:
+            ended = stage.timeline.mark("they leave all at once")
         await asyncio.sleep(2)
         held = sum(len(worker.net_connections("tcp")) for worker in service.workers())
-    usual, attacked = (stage.timeline.percentile(99, *times) for times in ((before, begun), (begun, ended)))
+    usual, attacked = (stage.timeline.percentile(99, *times) for times in ((before, after), (begun, ended)))
     print(usual, attacked, cut, memory[0], max(memory))
     stage.claim("99 % of others' answers, of those while the decoy is attacked", attacked / usual, most=2)
     stage.claim("others turned away", stage.timeline.count(REFUSED), most=0)
@@ -52,16 +52,18 @@ async def attack(stage: Stage) -> None:
     stage.claim_least("attackers that were cut, again and again", cut.total(), least=_ATTACKERS / 10)
 
 
-async def _attack(port: int, seconds: float) -> Counter[str]:
-    """How often attackers of each kind were cut."""
+@contextlib.asynccontextmanager
+async def _attacking(port: int, seconds: float) -> AsyncIterator[Counter[str]]:
+    """How often attackers of each kind were cut, once it is over but for their leaving."""
     command = [*_PYTHON, "ops.drills.attackers", str(port), str(_ATTACKERS), str(seconds)]
     attackers = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
     try:
-        told, _ = await attackers.communicate()
+        assert attackers.stdout is not None
+        yield Counter(json.loads(await attackers.stdout.readline()))
+        await attackers.wait()
     finally:
         if attackers.returncode is None:
             attackers.kill()
-    return Counter(json.loads(told))
 
 
 @contextlib.asynccontextmanager
