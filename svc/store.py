@@ -67,8 +67,10 @@ class Store:
 
     def __init__(self, database: Database, settings: DatabaseSettings, watch: Watcher = nobody) -> None:
         self._database = database
-        # Half of the connections each for reads and adds, so that neither waits for the other.
-        limits = Limits(max(1, settings.pool_size // 2), settings.max_queue, settings.acquire_seconds)
+        # Half of the connections each for reads and adds, so that neither waits for the other. Of three it is two: then
+        # one that hangs holds up no kind, and one kind that hangs leaves one to the others.
+        lanes = (settings.pool_size + 1) // 2
+        limits = Limits(lanes, settings.max_queue, settings.acquire_seconds, settings.answer_seconds)
         self._gets = Batcher(self._get, _BATCH_MOST, limits, watch("get", "SELECT clients", _GET))
         self._adds = Batcher(self._add, _BATCH_MOST, limits, watch("add", "INSERT clients", _ADD))
         self._pages = Batcher(self._page, 1, limits, watch("page", "SELECT clients", _PAGE))

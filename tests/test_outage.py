@@ -1,6 +1,8 @@
 """The database slow, full, or gone: bounded, honest answers, and nothing acknowledged is lost."""
 
 import asyncio
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -141,6 +143,25 @@ async def test_a_statement_that_the_server_does_not_end_is_given_up_on(database_
         await connected.value("SELECT set_config('statement_timeout', '0', false)")
         with pytest.raises(QueryTimedOut):
             await connected.value("SELECT pg_sleep(30)")
+
+
+async def test_connections_that_died_cost_one_wait(database_settings: DatabaseSettings) -> None:
+    """Where connections answer no more, the first who finds it out has all of them made anew."""
+    settings = replace(database_settings, pool_size=3, statement_seconds=0.1)
+    async with database.connect(settings) as connected:
+        who = "SELECT pg_backend_pid() FROM pg_sleep(0.05)"
+        backends = set(await asyncio.gather(*(connected.value(who) for _ in range(3))))
+        assert len(backends) == 3
+        for backend in backends:
+            os.kill(backend, signal.SIGSTOP)
+        try:
+            with pytest.raises(QueryTimedOut):
+                await connected.value("SELECT 1")
+            async with asyncio.timeout(1):
+                assert await asyncio.gather(*(connected.value("SELECT 2") for _ in range(3))) == [2, 2, 2]
+        finally:
+            for backend in backends:
+                os.kill(backend, signal.SIGCONT)
 
 
 async def test_a_former_primary_is_left(database_settings: DatabaseSettings) -> None:
