@@ -127,9 +127,10 @@ class FaultProxy:
     async def _pass(self, data: bytes, writer: asyncio.StreamWriter, era: int) -> None:
         while data:
             await self._passing.wait()
-            if era != self._era:
-                if self._resets_forgotten:
-                    raise ConnectionResetError
+            is_forgotten = era != self._era
+            if writer.is_closing() or (is_forgotten and self._resets_forgotten):
+                raise ConnectionResetError
+            if is_forgotten:
                 return
             # A tenth of a second's worth at a time, so that a slow drip is one.
             piece = max(1, int(self.bytes_per_second / 10)) if self.bytes_per_second else len(data)
