@@ -113,17 +113,21 @@ class Store:
         """Raises where the database could not answer the questions above."""
         await self._database.value(_READY)
 
+    # Arrays are sent as text[], the one kind that asyncpg knows beforehand. For any other, it asks a new connection's
+    # server in eight round trips before the first question, and all of them want it at once after an outage.
+
     async def _get(self, ids: Sequence[int]) -> list[bytes | None]:
-        found = {row["id"]: row["object"] for row in await self._database.rows(_GET, ids)}
+        rows = await self._database.rows(_GET, [str(client_id) for client_id in ids])
+        found = {row["id"]: row["object"] for row in rows}
         return [found.get(client_id) for client_id in ids]
 
     async def _add(self, adds: Sequence[_Add]) -> list[_Added]:
         rows = await self._database.rows(
             _ADD,
             [add.client.name for add in adds],
-            [add.client.money for add in adds],
+            [str(add.client.money) for add in adds],
             [add.key for add in adds],
-            [add.client.fingerprint() if add.key is not None else None for add in adds],
+            [rf"\x{add.client.fingerprint().hex()}" if add.key is not None else None for add in adds],
         )
         return [_Added(row["id"], row["same_fields"]) for row in rows]
 

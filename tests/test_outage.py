@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 
 import asyncpg
 import pytest
@@ -14,9 +15,11 @@ from aiohttp import ClientError, ClientSession
 
 from ops.process import Service
 from svc import database
+from svc.clients import NewClient
 from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
 from svc.local import LocalPostgres
 from svc.settings import DatabaseSettings
+from svc.store import Store
 from tests.conftest import Client, Owner
 
 AWAY_SECONDS = 10
@@ -95,6 +98,19 @@ async def test_a_question_is_one_round_trip(database_settings: DatabaseSettings,
         last = await owner.fetch(backends)
 
     assert [(row["pid"], row["query"]) for row in last] == [(first[0]["pid"], "SELECT 2")]
+
+
+async def test_a_new_connection_asks_nothing_of_its_own(
+    database_settings: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No question has a type that asyncpg would look up first: after an outage, all connections are new."""
+    monkeypatch.delattr(asyncpg.Connection, "_introspect_types")
+    async with database.connect(database_settings) as connected:
+        store = Store(connected, database_settings)
+        client_id = await store.add(NewClient("Ann", Decimal(1)), "key")
+        assert b'"Ann"' in await store.get(client_id)
+        assert (await store.page(0)).last_id == client_id
+        await store.check()
 
 
 async def test_waiting_for_a_connection_is_bounded_and_in_order(database_settings: DatabaseSettings) -> None:
