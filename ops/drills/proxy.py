@@ -31,6 +31,7 @@ class FaultProxy:
         self._era = 0  # connections of former ones are forgotten
         self._resets_forgotten = False
         self._writers: set[asyncio.StreamWriter] = set()
+        self._half_closed: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -75,6 +76,7 @@ class FaultProxy:
         """Ends what connections of now send to those who made them, who may go on sending."""
         for writer in list(self._writers):
             if writer.get_extra_info("sockname")[1] == self.port and not writer.is_closing():
+                self._half_closed.add(writer)
                 writer.write_eof()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,6 +115,7 @@ class FaultProxy:
             raise
         finally:
             self._writers.discard(writer)
+            self._half_closed.discard(writer)
             writer.close()
 
     async def _pass_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, era: int) -> None:
@@ -121,8 +124,9 @@ class FaultProxy:
                 await asyncio.sleep(self.latency_seconds)
             await self._pass(data, writer, era)
         await self._passing.wait()
-        with contextlib.suppress(OSError):
-            writer.write_eof()
+        if not writer.is_closing():
+            with contextlib.suppress(OSError):
+                writer.write_eof()
 
     async def _pass(self, data: bytes, writer: asyncio.StreamWriter, era: int) -> None:
         while data:
@@ -130,7 +134,7 @@ class FaultProxy:
             is_forgotten = era != self._era
             if writer.is_closing() or (is_forgotten and self._resets_forgotten):
                 raise ConnectionResetError
-            if is_forgotten:
+            if is_forgotten or writer in self._half_closed:
                 return
             # A tenth of a second's worth at a time, so that a slow drip is one.
             piece = max(1, int(self.bytes_per_second / 10)) if self.bytes_per_second else len(data)
