@@ -11,10 +11,10 @@ from typing import Final
 
 import uvloop
 
-from ops.drills import database, drill, network, stage
+from ops.drills import database, drill, failover, network, resources, stage
 from ops.drills.drill import DRILLS, Drill, Played
 
-_MODULES: Final = (database, network)  # what they hold is in DRILLS once they are imported
+_MODULES: Final = (database, network, failover, resources)  # what they hold is in DRILLS once they are imported
 
 
 def main() -> int:

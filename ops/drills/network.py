@@ -10,6 +10,7 @@ from ops.drills.stage import Stage
 from ops.drills.timeline import FAILED, REFUSED
 
 _LATENCY_SECONDS: Final = 0.3  # each way: twice around the earth
+_WARM_UP_SECONDS: Final = 2.0  # a connection and its first statement take three of those ways and back
 _DRIP_BYTES_PER_SECOND: Final = 100  # a batch's answer takes longer than a statement may
 _CUT_BYTES_PER_SECOND: Final = 4000  # some 0.1 s for an answer, in whose middle a cut falls then
 
@@ -22,7 +23,8 @@ async def slow_network(stage: Stage) -> None:
         late = stage.timeline.mark("0.3 s each way")
         stage.to_database.latency_seconds = _LATENCY_SECONDS
         await asyncio.sleep(stage.pick(20, 5))
-        stage.claim("turned away for latency", stage.timeline.count(REFUSED, late), most=0)
+        turned_away = stage.timeline.count(REFUSED, late + _WARM_UP_SECONDS)
+        stage.claim("turned away for latency, once all connections were made", turned_away, most=0)
         await _heal(stage, "after latency")
 
         stage.timeline.mark("slow drip")
