@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run oncall test lint infra workflows bench load load-compare rehearse format dashboards image lock clean
+.PHONY: help run oncall test lint infra workflows audit bench load load-compare drill drill-quick rehearse format
+.PHONY: dashboards image lock clean
 .PHONY: bootstrap init plan apply outputs deploy-objects deploy-database deploy-dns deploy-monitoring smoke
 .PHONY: teardown destroy
 
@@ -41,8 +42,17 @@ load-compare: $(VENV)/load ## What changed between two load tests, beyond the no
 	$(call given,A)$(call given,B)
 	@$(BIN)/python -m ops.load.compare $(A) $(B)
 
+drill: $(VENV)/dev ## Break one thing after the other under load, and say what callers saw (ARGS="--help" for more)
+	@$(BIN)/python -m ops.drills $(ARGS)
+
+drill-quick: $(VENV)/dev ## The same in its short form, in less than 5 minutes
+	@$(BIN)/python -m ops.drills --quick $(ARGS)
+
 workflows: $(VENV)/dev $(VENV)/audit/installed ## Check .github/workflows, the Dockerfile and .ci
 	@bash .ci/workflows
+
+audit: $(VENV)/dev ## Look for what is unsafe in our code, and for known holes in what it is made of; needs the network
+	@$(BIN)/python .ci/audit.py
 
 rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy all of it with no AWS account, and destroy it; needs terraform and kubectl
 	@$(BIN)/python -m ops.rehearse $(ARGS)

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ Draw: TypeAlias = Callable[[Look], str]
 
 def new_axes(look: Look, height: float) -> tuple[Figure, Axes]:
     """An empty picture, `height` inches high."""
+    figure, (axes,) = new_rows(look, height, 1)
+    return figure, axes
+
+
+def new_rows(look: Look, height: float, count: int) -> tuple[Figure, list[Axes]]:
+    """An empty picture of several rows over the same axis, `height` inches high in all."""
     style: Any = {
         "svg.fonttype": "none",  # words stay words: they can be searched, and are set in the reader's own font
         "svg.hashsalt": "bench",  # the same numbers give the same file
@@ -64,13 +71,24 @@ def new_axes(look: Look, height: float) -> tuple[Figure, Axes]:
     mpl.rcParams.update(style)
     figure = Figure(figsize=(look.width, height), layout="constrained")
     figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(length=0, which="both")
-    return figure, axes
+    rows: list[Axes] = list(figure.subplots(count, sharex=True, squeeze=False)[:, 0])
+    for axes in rows:
+        axes.patch.set_alpha(0)
+        axes.set_axisbelow(True)
+        for side in ("top", "right", "left", "bottom"):
+            axes.spines[side].set_visible(False)
+        axes.tick_params(length=0, which="both")
+    return figure, rows
+
+
+def set_logarithmic(axes: Axes) -> None:
+    """Makes the heights of what is drawn already logarithmic, so that a stall does not flatten all the rest."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    least, most = axes.get_ylim()
+    axes.set_ylim(least / 2, most * 2)  # never so close together that no line has a number,
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most / least < 100 else (1,)))  # nor that two overlap
 
 
 def add_legend(axes: Axes, look: Look, columns: int) -> None:

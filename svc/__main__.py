@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from svc import __version__, access, local, maintenance, server
-from svc.settings import InvalidSetting, Settings, read
+from svc.dsn import parse as parse_dsn
+from svc.settings import InvalidSetting, Settings, check_certificates, read
 
 
 def main() -> int:
@@ -21,7 +22,9 @@ def main() -> int:
         if arguments.command is key:
             key()  # it needs no settings, and makes what a wrong one lacks
         else:
-            arguments.command(read(os.environ))
+            settings = read(os.environ)
+            _check_way(settings)
+            arguments.command(settings)
     except (InvalidSetting, local.LocalPostgresError, maintenance.MaintenanceError, server.CannotListen) as error:
         _say(f"error: {error}")
         return 1
@@ -105,6 +108,18 @@ def _greet(settings: Settings, port: int, data: str) -> None:
 
 def _keys(accepted: int) -> str:
     return f"{accepted} accepted" if accepted else "none: the API is open to everyone who reaches it"
+
+
+def _check_way(settings: Settings) -> None:
+    """Whether the database can be told from others, which is refused where it cannot, and said where it need not."""
+    if not settings.database.dsn:
+        return
+    database = parse_dsn(settings.database.dsn)
+    if database.authorities:
+        check_certificates(database.authorities)
+    if database.is_unverified:
+        mode = database.parameters["sslmode"]
+        _say(f"warning: sslmode={mode} lets whoever is between here and the database pose as it; verify-full does not")
 
 
 def _say(words: str) -> None:

@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 
 from svc import database
 from svc.access import Access
+from svc.connections import Connections
 from svc.docs import Docs
 from svc.edge import Edge
 from svc.endpoints import Endpoints
 from svc.health import Health
 from svc.lifecycle import Lifecycle
 from svc.protocol import Server
+from svc.proxies import Proxies
 from svc.routes import Routes
 from svc.settings import Settings
 from svc.store import Store
@@ -25,9 +27,11 @@ async def build(settings: Settings, lifecycle: Lifecycle, signals: Signals | Sil
         store = Store(connected, settings.database, signals.watch)
         access = Access(settings.api_key_hashes)
         health = Health(store, lifecycle, settings.build)
-        docs = Docs(wants_key=bool(settings.api_key_hashes))
+        docs = Docs(Proxies(settings.trusted_proxies), wants_key=bool(settings.api_key_hashes))
         edge = Edge(routes(Endpoints(store), health, docs, access))
-        yield Server(signals.edge(edge), signals.request, lifecycle)
+        connections = Connections(settings.max_connections)
+        signals.watch_connections(connections)
+        yield Server(signals.edge(edge), signals.request, lifecycle, connections)
 
 
 def routes(clients: Endpoints, health: Health, docs: Docs, access: Access) -> Routes:

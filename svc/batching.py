@@ -21,6 +21,7 @@ Send = Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]]
 _NEWEST_WEIGHT: Final = 0.2  # of a round trip in the smoothed time of round trips
 _SLOW: Final = 4  # times the smoothed time: who takes that long is not waited for
 _LOOK_LEAST_SECONDS: Final = 0.001
+_GROWTH: Final = 8  # a full batch that was quick lets the next have an eighth more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,12 +85,16 @@ class Limits:
 
     Attributes:
         lanes: how many batches may be on their way at once.
+        batch_most: questions in a batch.
+        trip_seconds: what a round trip should take at most; where one takes longer, the next takes fewer questions.
         queue_most: questions that may wait; one more is DatabaseBusy.
         wait_seconds: the longest that a question may wait to be sent; where it would be longer, DatabaseBusy.
         answer_seconds: the longest from a question to its answer, that wait included; beyond it, QueryTimedOut.
     """
 
     lanes: int
+    batch_most: int
+    trip_seconds: float
     queue_most: int
     wait_seconds: float
     answer_seconds: float
@@ -99,7 +104,8 @@ class Batcher(Generic[Question, Answer]):
     """Answers questions in batches, over a few lanes that each have one batch on its way at a time.
 
     One lane does while it can, since larger batches cost less; another joins it where a batch is full, or where those
-    under way take much longer than usual.
+    under way take much longer than usual. Where a full batch takes too long, the next ones are smaller: a database in
+    trouble goes on answering, instead of being asked again and again for more than it can do in time.
 
     A question joins only what has not been sent, so its answer is never older than the question. Equal questions in
     one unsent batch are asked once. A caller who goes away drops its own wait and nothing else. Where a batch fails
@@ -108,20 +114,17 @@ class Batcher(Generic[Question, Answer]):
 
     Args:
         send: answers a batch, in its order; all or nothing.
-        batch_most: questions in a batch.
         limits: see there.
         watch: is told of each trip, once all its askers are charged.
     """
 
-    def __init__(
-        self, send: Send[Question, Answer], batch_most: int, limits: Limits, watch: Watch | None = None
-    ) -> None:
+    def __init__(self, send: Send[Question, Answer], limits: Limits, watch: Watch | None = None) -> None:
         self._send = send
         self._watch = watch
         # Kept, since to ask Python 3.11 for it costs a system call.
         self._loop = asyncio.get_running_loop()
-        self._batch_most = batch_most
         self._limits = limits
+        self._batch_size = limits.batch_most  # of the next batch, at most
         self._round_trip_seconds = 0.0
         self._under_way: list[float] = []  # when each busy lane sent its batch, the newest last
         self._queue: dict[Question, _Waiting[Answer]] = {}
@@ -138,7 +141,7 @@ class Batcher(Generic[Question, Answer]):
         now = time.monotonic()
         waiting = self._queue.get(question)
         if waiting is None:
-            if self._is_full():
+            if self._queue and self._is_full(now):
                 raise DatabaseBusy
             waiting = self._queue[question] = _Waiting(now)
         answered: asyncio.Future[_Outcome[Answer]] = self._loop.create_future()
@@ -166,7 +169,7 @@ class Batcher(Generic[Question, Answer]):
         if len(self._under_way) == self._limits.lanes:
             return False
         is_slow = now - self._under_way[-1] > _SLOW * self._round_trip_seconds
-        return is_slow or len(self._queue) >= self._batch_most
+        return is_slow or len(self._queue) >= self._batch_size
 
     def _look(self) -> None:
         """Sees to it that what waits does not wait for a batch that hangs, even where nobody else comes."""
@@ -198,11 +201,14 @@ class Batcher(Generic[Question, Answer]):
         self._running.add(lane)
         lane.add_done_callback(self._running.discard)
 
-    def _is_full(self) -> bool:
+    def _is_full(self, now: float) -> bool:
+        """Whether one more question would wait too long: for a lane to be back, and for the batches ahead of it."""
         waiting = len(self._queue)
-        round_trips = waiting // (self._batch_most * self._limits.lanes)
-        too_late = round_trips * self._round_trip_seconds > self._limits.wait_seconds
-        return too_late or waiting >= self._limits.queue_most
+        lanes = self._limits.lanes
+        wait_seconds = waiting // (self._batch_size * lanes) * self._round_trip_seconds
+        if len(self._under_way) == lanes:
+            wait_seconds += max(0.0, self._under_way[0] + self._round_trip_seconds - now)
+        return wait_seconds > self._limits.wait_seconds or waiting >= self._limits.queue_most
 
     async def _run_lane(self, started: float) -> None:
         while batch := self._take():
@@ -215,11 +221,20 @@ class Batcher(Generic[Question, Answer]):
             self._under_way.append(started)
         self._under_way.remove(started)
 
+    def _learn(self, trip: Trip) -> None:
+        """Takes a round trip as a sign of those to come."""
+        if trip.error is None:  # a server that hangs for a while has not become a slow one
+            self._round_trip_seconds += _NEWEST_WEIGHT * (trip.seconds - self._round_trip_seconds)
+        if trip.seconds > self._limits.trip_seconds:
+            self._batch_size = max(1, min(self._batch_size, trip.questions) // 2)
+        elif trip.questions >= self._batch_size:
+            self._batch_size = min(self._limits.batch_most, self._batch_size + 1 + self._batch_size // _GROWTH)
+
     def _take(self) -> list[tuple[Question, _Waiting[Answer]]]:
         """The next batch, without those whom nobody waits for any more, or who waited too long."""
         batch: list[tuple[Question, _Waiting[Answer]]] = []
         self._refuse_late(time.monotonic())
-        while self._queue and len(batch) < self._batch_most:
+        while self._queue and len(batch) < self._batch_size:
             question = next(iter(self._queue))
             waiting = self._queue.pop(question)
             if not waiting.is_left():
@@ -236,9 +251,8 @@ class Batcher(Generic[Question, Answer]):
             error = raised
         trip = Trip(len(batch), sent, time.monotonic() - sent, sent - batch[0][1].since, error)
         is_theirs = error is not None and not isinstance(error, ServiceError)
+        self._learn(trip)
         if error is None:
-            # Not of what failed: a server that hangs for a while has not become a slow one.
-            self._round_trip_seconds += _NEWEST_WEIGHT * (trip.seconds - self._round_trip_seconds)
             for (_, waiting), answer in zip(batch, answers, strict=True):
                 _settle(waiting, (answer, None, trip))
         elif len(batch) == 1 and is_theirs:

@@ -10,6 +10,7 @@ from svc import __version__, openapi
 from svc.endpoints import JSON
 from svc.messages import Answer, Request
 from svc.problems import NoSuchPath
+from svc.proxies import Proxies
 
 _PAGES: Final = Path(__file__).parent / "pages"
 _OWN_ASSETS: Final = ("docs.js", "style.css")
@@ -19,17 +20,24 @@ _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
+    # A key may be typed in here, so no other site's window that opened the page keeps a hold on it.
+    "Cross-Origin-Opener-Policy": "same-origin",
 }
+# For a year, a browser that saw a page by HTTPS asks for this host in no other way (RFC 6797); of its other ports and
+# of names below it, nothing is known here. By plain HTTP it must not be said, and there it would not be heeded.
+_HTTPS_FROM_NOW_ON: Final = {"Strict-Transport-Security": "max-age=31536000"}
 
 
 class Docs:
     """What the service tells about itself, read once and kept in memory.
 
     Args:
+        proxies: whose word is taken on whether a request came by HTTPS.
         wants_key: whether the API wants a key.
     """
 
-    def __init__(self, *, wants_key: bool) -> None:
+    def __init__(self, proxies: Proxies, *, wants_key: bool) -> None:
+        self._proxies = proxies
         self._openapi = json.dumps(openapi.describe(wants_key=wants_key)).encode()
         self._home = _page("home.html")
         self._docs = _page("docs.html")
@@ -39,17 +47,17 @@ class Docs:
             **{name: (swagger / name).read_bytes() for name in _SWAGGER_ASSETS},
         }
 
-    async def home(self, _: Request) -> Answer:
+    async def home(self, request: Request) -> Answer:
         """`GET /`: what this is, for a person."""
-        return _html(self._home)
+        return self._html(request, self._home)
 
     async def openapi(self, _: Request) -> Answer:
         """`GET /openapi.json`: the OpenAPI description."""
         return Answer(self._openapi, JSON)
 
-    async def docs(self, _: Request) -> Answer:
+    async def docs(self, request: Request) -> Answer:
         """`GET /docs`: Swagger UI."""
-        return _html(self._docs)
+        return self._html(request, self._docs)
 
     async def asset(self, request: Request) -> Answer:
         """`GET /docs/{asset}`: a script or a style of the pages."""
@@ -59,13 +67,13 @@ class Docs:
         content_type = f"{mimetypes.guess_type(request.tail)[0]}; charset=utf-8"
         return Answer(asset, content_type, headers={**_HEADERS, "Cache-Control": "max-age=300"})
 
+    def _html(self, request: Request, page: bytes) -> Answer:
+        headers = _HEADERS | (_HTTPS_FROM_NOW_ON if self._proxies.is_https(request) else {})
+        return Answer(page, "text/html; charset=utf-8", headers=headers)
+
 
 def _page(name: str) -> bytes:
     return (_PAGES / name).read_text(encoding="utf-8").replace("{{version}}", __version__).encode()
-
-
-def _html(page: bytes) -> Answer:
-    return Answer(page, "text/html; charset=utf-8", headers=_HEADERS)
 
 
 def _swagger_folder() -> Path:

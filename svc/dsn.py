@@ -2,17 +2,25 @@
 
 libpq (https://www.postgresql.org/docs/current/libpq-connect.html), asyncpg, and dbmate's driver each take a
 different part of what a URL may say. The form written here has all of it in the query, with the defaults filled in.
+They are libpq's but for one: a database that is not on this machine has to prove who it is, unless sslmode says less.
 """
 
 import getpass
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+_VERIFY_FULL: Final = "verify-full"
+_VERIFYING: Final = ("require", "verify-ca", _VERIFY_FULL)  # the first only where it is given certificates
+_SYSTEM: Final = "system"  # as sslrootcert: the CAs that this machine trusts
+_SYSTEM_BUNDLES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem")
 
 _SCHEMES: Final = ("postgresql", "postgres")
 _SOCKET_FOLDERS: Final = ("/var/run/postgresql", "/tmp")  # noqa: S108 - where libpq looks
@@ -56,6 +64,16 @@ class Dsn:
         """The URL in the form that asyncpg and dbmate take; it holds the password."""
         return f"postgresql:///{quote(self.database, safe='')}?{urlencode(self.parameters, quote_via=quote)}"
 
+    @property
+    def is_unverified(self) -> bool:
+        """Whether who stands on the way to a database that is not on this machine could read along, or pose as it."""
+        return not self.authorities and not _is_local(self.parameters["host"])
+
+    @property
+    def authorities(self) -> str:
+        """The file of CA certificates that the database's is checked with; empty where it is not checked."""
+        return self.parameters.get("sslrootcert", "") if self.parameters["sslmode"] in _VERIFYING else ""
+
 
 def parse(url: str) -> Dsn:
     """The URL as libpq understands it: `postgresql://user@host:5432/name?sslmode=require`.
@@ -96,11 +114,13 @@ def from_parts(parts: Mapping[str, str]) -> Dsn:
     unknown = given.keys() - _UNDERSTOOD - _PASSED_OVER - {"dbname", "hostaddr", "channel_binding"}
     if unknown:
         raise InvalidDsn(f"{', '.join(sorted(unknown))} is no parameter of a PostgreSQL connection")
-    ssl_mode = given.get("sslmode") or os.environ.get("PGSSLMODE") or "prefer"
-    if ssl_mode not in SSL_MODES:
-        raise InvalidDsn(f"its sslmode has to be one of {', '.join(SSL_MODES)}")
     user = given.get("user") or os.environ.get("PGUSER") or _own_name()
     host = given.get("host") or os.environ.get("PGHOST") or _default_host()
+    authorities = given.get("sslrootcert") or os.environ.get("PGSSLROOTCERT") or ""
+    may_prefer = _is_local(host) and authorities != _SYSTEM
+    ssl_mode = given.get("sslmode") or os.environ.get("PGSSLMODE") or ("prefer" if may_prefer else _VERIFY_FULL)
+    if ssl_mode not in SSL_MODES:
+        raise InvalidDsn(f"its sslmode has to be one of {', '.join(SSL_MODES)}")
     understood = {name: value for name, value in given.items() if name in _UNDERSTOOD}
     return Dsn(
         given.get("dbname") or os.environ.get("PGDATABASE") or user,
@@ -110,8 +130,60 @@ def from_parts(parts: Mapping[str, str]) -> Dsn:
             "host": host,
             "port": _ports(given.get("port") or os.environ.get("PGPORT") or "5432", host),
             "sslmode": ssl_mode,
+            **_given(sslrootcert=_authorities(authorities, ssl_mode)),
         },
     )
+
+
+def _is_local(hosts: str) -> bool:
+    """Whether no byte to any of these hosts leaves this machine: Unix sockets and loopback."""
+    return all(
+        host.startswith(("/", "@")) or host.lower() == "localhost" or _is_loopback(host) for host in hosts.split(",")
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _authorities(named: str, ssl_mode: str) -> str:
+    """The file of CA certificates, named to both drivers, which by themselves look in different places.
+
+    Args:
+        named: a file, or `system`; empty where none is named.
+        ssl_mode: that it is for.
+
+    Returns:
+        The file, which may be missing where it was named; empty where sslmode does without.
+    """
+    if named == _SYSTEM and ssl_mode != _VERIFY_FULL:
+        # As libpq has it: these sign for everyone, so that the name is all that tells our database from others.
+        raise InvalidDsn(f"its sslrootcert=system needs sslmode={_VERIFY_FULL}")
+    if ssl_mode not in _VERIFYING:
+        return ""
+    file = _system_bundle() if named == _SYSTEM else named or _own_authorities()
+    if not file and ssl_mode != "require":
+        if ssl_mode != _VERIFY_FULL:
+            raise InvalidDsn(f"its sslmode={ssl_mode} needs sslrootcert, a file of CA certificates")
+        file = _system_bundle()
+    return file
+
+
+def _own_authorities() -> str:
+    """Where libpq looks first."""
+    file = Path(os.environ.get("HOME") or "/", ".postgresql", "root.crt")
+    return str(file) if file.exists() else ""
+
+
+def _system_bundle() -> str:
+    bundles = (ssl.get_default_verify_paths().cafile, *_SYSTEM_BUNDLES)
+    found = next((bundle for bundle in bundles if bundle and Path(bundle).exists()), None)
+    if found is None:
+        raise InvalidDsn("this machine has no CA certificates of its own; name a file of them as sslrootcert")
+    return found
 
 
 def _host_and_port(hosts: str) -> dict[str, str]:

@@ -94,13 +94,18 @@ async def _body_pairs(request: Request, numbers: frozenset[str]) -> _Pairs:
             raise UnsupportedBody("A body has to be application/json or application/x-www-form-urlencoded.")
 
 
+_TOO_LARGE: Final = f"The body is larger than {BODY_MAX_BYTES} bytes."
+
+
 async def _body(request: Request) -> bytes:
+    if (request.content_length or 0) > BODY_MAX_BYTES:
+        raise BodyTooLarge(_TOO_LARGE)
     await _meet_expectation(request)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise BodyTooLarge(f"The body is larger than {BODY_MAX_BYTES} bytes.") from None
+        raise BodyTooLarge(_TOO_LARGE) from None
     except TimeoutError:
         raise BodyTooSlow(f"The body did not arrive within {BODY_SECONDS:g} seconds.") from None
     except web.RequestPayloadError:

@@ -20,6 +20,8 @@ BODY_MAX_BYTES: Final = 16 * 1024  # name and money at their longest, escaped, a
 
 _X_REQUEST_ID: Final = istr("X-Request-Id")  # in the form that headers are looked up by
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# Names and amounts are for who asked, and may be others by the next time: they stay in no cache. It costs 0.1 µs.
+_UNCACHED: Final = "no-store"
 _NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -78,9 +80,14 @@ class Request(web.BaseRequest):
         """Whether the connection may serve another request after this one."""
         return not (self._message.should_close or self._lifecycle.draining)
 
+    def _finish(self) -> None:
+        # aiohttp calls this once there is an answer, to remove what it makes of multipart bodies; there are none here.
+        self.protocol.end()  # type: ignore[attr-defined]  # a Connection, whose module imports this one
+
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # aiohttp calls this just before the headers of an answer of its own kind go out.
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cache-Control"] = _UNCACHED
         response.headers["X-Request-Id"] = self.id
         if self.traceresponse:
             response.headers["traceresponse"] = self.traceresponse
@@ -127,6 +134,7 @@ class Answer:
             "Content-Type": self.content_type,
             # A name may hold markup, for which no browser is to take an answer. It costs 0.06 µs.
             "X-Content-Type-Options": "nosniff",
+            "Cache-Control": _UNCACHED,
             "Content-Length": str(len(self.body)),
             "Date": _http_date(int(time.time())),
             "X-Request-Id": request.id,

@@ -38,6 +38,10 @@ class MethodNotAllowed(errors.ServiceError):
         super().__init__(f"{method} is not allowed here; use {allowed}.")
 
 
+class HeadTooSlow(errors.ServiceError):
+    """The head of the request did not arrive in time."""
+
+
 class BodyTooLarge(errors.ServiceError):
     """The body is larger than any client could need."""
 
@@ -71,6 +75,7 @@ _HTTP: Final[dict[type[errors.ServiceError], tuple[int, str]]] = {
     NoSuchPath: (404, "No such path"),
     errors.NoSuchClient: (404, "No such client"),
     MethodNotAllowed: (405, "Method not allowed"),
+    HeadTooSlow: (408, "Head too slow"),
     BodyTooSlow: (408, "Body too slow"),
     BodyTooLarge: (413, "Body too large"),
     UnsupportedBody: (415, "Unsupported body"),

@@ -34,6 +34,10 @@ class Proxies:
                 return address
         return address
 
+    def is_https(self, request: Request) -> bool:
+        """Whether a balancer of ours says that it came by HTTPS."""
+        return request.headers.get("X-Forwarded-Proto", "").lower() == "https" and self.trusts(request.peer)
+
     def _look_up(self, address: str) -> bool:
         try:
             found = ip_address(address)

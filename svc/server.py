@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from svc import app, workers
+from svc import app, connections, workers
 from svc.lifecycle import Lifecycle
 from svc.settings import Settings
 from svc.telemetry import logs, names, signals
@@ -49,6 +49,7 @@ def run(settings: Settings, greet: Greet) -> None:
     if settings.log_format == "auto":
         settings = replace(settings, log_format="text" if sys.stdout.isatty() else "json")
     logs.configure(output, readable=settings.log_format == "text")
+    settings = _bounded(settings)
     if settings.workers == 1:
         _work(settings, settings.port, greet, output)
         return
@@ -60,6 +61,14 @@ def run(settings: Settings, greet: Greet) -> None:
                 settings, port, greet if is_first else _say_nothing, output, parent_lives
             ),
         )
+
+
+def _bounded(settings: Settings) -> Settings:
+    """With as many connections as the system lets a process have."""
+    possible = connections.afford(settings.max_connections)
+    if possible < settings.max_connections:
+        _log.warning(names.CONNECTIONS_BOUNDED, max_connections=possible, wanted=settings.max_connections)
+    return replace(settings, max_connections=possible)
 
 
 def _say_nothing(_: int) -> None:

@@ -1,7 +1,7 @@
 """The questions asked of the database: get one, add one, pages of all."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from svc import queries
@@ -69,11 +69,17 @@ class Store:
         self._database = database
         # Half of the connections each for reads and adds, so that neither waits for the other. Of three it is two: then
         # one that hangs holds up no kind, and one kind that hangs leaves one to the others.
-        lanes = (settings.pool_size + 1) // 2
-        limits = Limits(lanes, settings.max_queue, settings.acquire_seconds, settings.answer_seconds)
-        self._gets = Batcher(self._get, _BATCH_MOST, limits, watch("get", "SELECT clients", _GET))
-        self._adds = Batcher(self._add, _BATCH_MOST, limits, watch("add", "INSERT clients", _ADD))
-        self._pages = Batcher(self._page, 1, limits, watch("page", "SELECT clients", _PAGE))
+        limits = Limits(
+            lanes=(settings.pool_size + 1) // 2,
+            batch_most=_BATCH_MOST,
+            trip_seconds=settings.statement_seconds / 4,  # far from the end of what a statement may take
+            queue_most=settings.max_queue,
+            wait_seconds=settings.acquire_seconds,
+            answer_seconds=settings.answer_seconds,
+        )
+        self._gets = Batcher(self._get, limits, watch("get", "SELECT clients", _GET))
+        self._adds = Batcher(self._add, limits, watch("add", "INSERT clients", _ADD))
+        self._pages = Batcher(self._page, replace(limits, batch_most=1), watch("page", "SELECT clients", _PAGE))
 
     async def get(self, client_id: int) -> bytes:
         """The client as a JSON object in UTF-8; NoSuchClient where there is none."""

@@ -75,6 +75,11 @@ resource "aws_db_parameter_group" "main" {
     value = "ddl" # never the clients' names and money
   }
 
+  parameter {
+    name  = "log_parameter_max_length"
+    value = "0" # nor with what was slow: by default, what a statement was given is logged with it
+  }
+
   lifecycle {
     create_before_destroy = true
   }

@@ -52,7 +52,7 @@ DRILLS: Final = {
     "connections": of("in_use", 2.7, 2.71),
     "cpu": of("cpu", [80, 90], [80, 90.2]),
     "memory": of("memory", [75e6, 322.1e6], [75e6, 322.2e6]),
-    "open-files": of("files", 10_000, 10_001),
+    "open-files": of("files", 3200, 3201),
     "log-lines-dropped": of("dropped", 0, 1),
     "records-dropped": of("dropped", 0, 1),
     "records-delayed": of("retries", 5, 6),

@@ -19,7 +19,7 @@ from svc.settings import DatabaseSettings
 from svc.store import Store, _Add
 from tests.conftest import Owner
 
-LIMITS = Limits(lanes=1, queue_most=100, wait_seconds=10, answer_seconds=20)
+LIMITS = Limits(lanes=1, batch_most=128, trip_seconds=60, queue_most=100, wait_seconds=60, answer_seconds=120)
 
 
 class Oracle:
@@ -52,7 +52,7 @@ async def settle() -> None:
 
 async def test_what_is_asked_during_a_round_trip_goes_in_the_next(oracle: Oracle) -> None:
     """The first question goes out alone and at once; those behind it share a batch."""
-    batcher = Batcher(oracle, 128, LIMITS)
+    batcher = Batcher(oracle, LIMITS)
     first = asyncio.create_task(batcher.ask(1))
     await settle()
     others = [asyncio.create_task(batcher.ask(number)) for number in (2, 3, 4)]
@@ -65,7 +65,7 @@ async def test_what_is_asked_during_a_round_trip_goes_in_the_next(oracle: Oracle
 
 async def test_equal_questions_in_one_unsent_batch_are_one(oracle: Oracle) -> None:
     """Doubles share a place, and each of those who asked gets the answer."""
-    batcher = Batcher(oracle, 128, LIMITS)
+    batcher = Batcher(oracle, LIMITS)
     asked = [asyncio.create_task(batcher.ask(1))]
     await settle()
     asked += [asyncio.create_task(batcher.ask(number)) for number in (2, 2, 2)]
@@ -78,7 +78,7 @@ async def test_equal_questions_in_one_unsent_batch_are_one(oracle: Oracle) -> No
 
 async def test_a_question_joins_nothing_that_was_sent(oracle: Oracle) -> None:
     """An equal question on its way is asked again: its answer may be older than what was written since."""
-    batcher = Batcher(oracle, 128, LIMITS)
+    batcher = Batcher(oracle, LIMITS)
     asked = [asyncio.create_task(batcher.ask(1))]
     await settle()
     asked.append(asyncio.create_task(batcher.ask(1)))
@@ -91,7 +91,7 @@ async def test_a_question_joins_nothing_that_was_sent(oracle: Oracle) -> None:
 
 async def test_each_lane_has_one_batch_on_its_way(oracle: Oracle) -> None:
     """As many full batches are out as there are lanes, none too large, and at the end all lanes are idle again."""
-    batcher = Batcher(oracle, 2, replace(LIMITS, lanes=3))
+    batcher = Batcher(oracle, replace(LIMITS, batch_most=2, lanes=3))
     batcher._round_trip_seconds = 10
     asked = [asyncio.create_task(batcher.ask(number)) for number in range(7)]
     await settle()
@@ -105,7 +105,7 @@ async def test_each_lane_has_one_batch_on_its_way(oracle: Oracle) -> None:
 
 async def test_one_lane_does_while_it_can(oracle: Oracle) -> None:
     """While a batch is under way, and not for longer than usual, the others wait for the next, which is larger."""
-    batcher = Batcher(oracle, 128, replace(LIMITS, lanes=3))
+    batcher = Batcher(oracle, replace(LIMITS, lanes=3))
     batcher._round_trip_seconds = 10
     asked = [asyncio.create_task(batcher.ask(1))]
     await settle()
@@ -128,7 +128,7 @@ async def test_a_lane_that_is_no_longer_wanted_ends() -> None:
         await gates[questions[0]].wait()
         return list(questions)
 
-    batcher = Batcher(send, 2, replace(LIMITS, lanes=2))
+    batcher = Batcher(send, replace(LIMITS, batch_most=2, lanes=2))
     batcher._round_trip_seconds = 10
     asked = [asyncio.create_task(batcher.ask(number)) for number in (1, 2, 3, 4, 5)]
     await settle()
@@ -153,7 +153,7 @@ async def test_a_batch_that_hangs_holds_up_nobody() -> None:
         await asyncio.sleep(0)
         return [2 * question for question in questions]
 
-    batcher = Batcher(send, 128, replace(LIMITS, lanes=2))
+    batcher = Batcher(send, replace(LIMITS, lanes=2))
     batcher._round_trip_seconds = 0.001
     first = asyncio.create_task(batcher.ask(1))
     await asyncio.sleep(0.01)
@@ -176,7 +176,7 @@ async def test_nobody_has_to_come_for_the_one_behind_a_batch_that_hangs() -> Non
             await never.wait()
         return [2 * question for question in questions]
 
-    batcher = Batcher(send, 128, replace(LIMITS, lanes=2))
+    batcher = Batcher(send, replace(LIMITS, lanes=2))
     batcher._round_trip_seconds = 0.01
     first = asyncio.create_task(batcher.ask(1))
     await settle()
@@ -187,7 +187,7 @@ async def test_nobody_has_to_come_for_the_one_behind_a_batch_that_hangs() -> Non
 
 async def test_one_bad_question_fails_alone(oracle: Oracle) -> None:
     """A batch that fails is split until the one at fault stands alone; its neighbours get their answers."""
-    batcher = Batcher(oracle, 128, LIMITS)
+    batcher = Batcher(oracle, LIMITS)
     oracle.refused = {3, 6}
     oracle.go.set()
     answers = await asyncio.gather(*(batcher.ask(number) for number in range(8)), return_exceptions=True)
@@ -198,7 +198,7 @@ async def test_one_bad_question_fails_alone(oracle: Oracle) -> None:
 
 async def test_a_lost_database_fails_the_whole_batch_at_once(oracle: Oracle) -> None:
     """Where it is nobody's fault, nothing is sent again: a write may have happened."""
-    batcher = Batcher(oracle, 128, LIMITS)
+    batcher = Batcher(oracle, LIMITS)
     oracle.refused, oracle.error = {3}, DatabaseUnavailable
     oracle.go.set()
     answers = await asyncio.gather(*(batcher.ask(number) for number in range(8)), return_exceptions=True)
@@ -209,7 +209,7 @@ async def test_a_lost_database_fails_the_whole_batch_at_once(oracle: Oracle) -> 
 
 async def test_a_caller_who_goes_away_drops_its_own_wait_alone(oracle: Oracle) -> None:
     """Who cancels takes neither the batch nor who asked the same with it; and what nobody waits for is not sent."""
-    batcher = Batcher(oracle, 128, LIMITS)
+    batcher = Batcher(oracle, LIMITS)
     sent, stays = asyncio.create_task(batcher.ask(1)), asyncio.create_task(batcher.ask(1))
     await settle()
     queued, same, alone = (asyncio.create_task(batcher.ask(number)) for number in (2, 2, 3))
@@ -225,7 +225,7 @@ async def test_a_caller_who_goes_away_drops_its_own_wait_alone(oracle: Oracle) -
 
 async def test_the_queue_is_bounded(oracle: Oracle) -> None:
     """One question more than may wait is refused at once, and a double of one that waits is not."""
-    batcher = Batcher(oracle, 128, replace(LIMITS, queue_most=2))
+    batcher = Batcher(oracle, replace(LIMITS, queue_most=2))
     asked = [asyncio.create_task(batcher.ask(1))]
     await settle()
     asked += [asyncio.create_task(batcher.ask(number)) for number in (2, 3, 3)]
@@ -238,22 +238,22 @@ async def test_the_queue_is_bounded(oracle: Oracle) -> None:
 
 
 async def test_a_wait_that_would_be_too_long_is_refused_at_once(oracle: Oracle) -> None:
-    """Where the batches ahead take longer than a question may wait, it is not queued at all."""
-    batcher = Batcher(oracle, 1, replace(LIMITS, wait_seconds=0.5))
+    """Where what is under way and the batches ahead take longer than a question may wait, it is not queued at all."""
+    batcher = Batcher(oracle, replace(LIMITS, batch_most=1, wait_seconds=0.5))
     batcher._round_trip_seconds = 0.2
     asked = [asyncio.create_task(batcher.ask(1))]
     await settle()
-    asked += [asyncio.create_task(batcher.ask(number)) for number in (2, 3, 4)]
+    asked += [asyncio.create_task(batcher.ask(number)) for number in (2, 3)]
     await settle()
     with pytest.raises(DatabaseBusy):
-        await batcher.ask(5)
+        await batcher.ask(4)
     oracle.go.set()
     await asyncio.gather(*asked)
 
 
 async def test_nobody_waits_longer_for_batches_that_hang(oracle: Oracle) -> None:
     """Where every lane hangs, who waits behind them is refused when its time is up, and not when a lane is free."""
-    batcher = Batcher(oracle, 128, replace(LIMITS, wait_seconds=0.1))
+    batcher = Batcher(oracle, replace(LIMITS, wait_seconds=0.1))
     batcher._round_trip_seconds = 10
     first = asyncio.create_task(batcher.ask(1))
     await settle()
@@ -268,7 +268,7 @@ async def test_nobody_waits_longer_for_batches_that_hang(oracle: Oracle) -> None
 
 async def test_an_answer_is_not_waited_for_without_end(oracle: Oracle) -> None:
     """Beyond its time a batch is given up on, and what waits behind it gets its turn."""
-    batcher = Batcher(oracle, 128, replace(LIMITS, answer_seconds=0.1))
+    batcher = Batcher(oracle, replace(LIMITS, answer_seconds=0.1))
     first = asyncio.create_task(batcher.ask(1))
     await asyncio.sleep(0.05)
     second = asyncio.create_task(batcher.ask(2))
@@ -288,7 +288,7 @@ async def test_a_batch_that_is_split_has_one_deadline() -> None:
         await asyncio.sleep(0.05)
         raise ValueError
 
-    batcher = Batcher(send, 128, replace(LIMITS, answer_seconds=0.2))
+    batcher = Batcher(send, replace(LIMITS, answer_seconds=0.2))
     began = time.monotonic()
     answers = await asyncio.gather(*(batcher.ask(number) for number in range(64)), return_exceptions=True)
 
@@ -297,9 +297,29 @@ async def test_a_batch_that_is_split_has_one_deadline() -> None:
     assert trips <= 4
 
 
+async def test_batches_that_take_too_long_become_smaller() -> None:
+    """A database that takes a while for each question is asked for what it can do in time, and later for more."""
+    seconds_each = 0.002
+    sizes: list[int] = []
+
+    async def send(questions: Sequence[int]) -> list[int]:
+        sizes.append(len(questions))
+        await asyncio.sleep(seconds_each * len(questions))
+        return list(questions)
+
+    batcher = Batcher(send, replace(LIMITS, trip_seconds=0.04, queue_most=10_000))
+    await asyncio.gather(*(batcher.ask(number) for number in range(400)))
+    assert sizes[:3] == [1, 128, 64] or sizes[:3] == [128, 64, 32]
+    assert all(size * seconds_each < 0.06 for size in sizes[5:])
+
+    seconds_each = 0
+    await asyncio.gather(*(batcher.ask(number) for number in range(5000)))
+    assert sizes[-5:-1] == [128] * 4
+
+
 async def test_who_waited_too_long_is_not_sent(oracle: Oracle) -> None:
     """A question whose time ran out in the queue is refused, not answered late."""
-    batcher = Batcher(oracle, 128, replace(LIMITS, wait_seconds=0.05))
+    batcher = Batcher(oracle, replace(LIMITS, wait_seconds=0.05))
     first = asyncio.create_task(batcher.ask(1))
     await settle()
     late = asyncio.create_task(batcher.ask(2))

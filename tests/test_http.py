@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from svc.protocol import LINE_MAX_BYTES
+from svc.connection import LINE_MAX_BYTES
 from tests.conftest import Client
 
 
@@ -176,6 +176,12 @@ async def test_pipelined_requests_are_answered_in_order(api: Client) -> None:
 async def test_no_browser_guesses_what_an_answer_is(api: Client, path: str) -> None:
     """Every answer is what its Content-Type says, whatever markup a name in it holds."""
     assert (await api.get(path)).headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/get/1", "/getall", "/getall?limit=1", "/get/0", "/add", "/healthz", "/"])
+async def test_no_cache_keeps_an_answer(api: Client, path: str) -> None:
+    """Names and amounts are for who asked; what changes is asked for anew."""
+    assert (await api.get(path)).headers["Cache-Control"] == "no-store"
 
 
 async def test_answers_do_not_tell_versions(api: Client) -> None:

@@ -18,8 +18,8 @@ from ops.aws import balancer, database, manifests
 from ops.aws.common import CannotProceed, Outputs
 from ops.process import ROOT
 from svc import __main__ as command_line
+from svc import connections, dsn, health, settings
 from svc import database as pool
-from svc import dsn, health, protocol, settings
 from svc.settings import Settings
 from tests import adot, fluentbit
 from tests.lacking import lacking
@@ -554,7 +554,7 @@ def test_the_balancer_closes_idle_connections_before_the_service_does() -> None:
     """Who closes first may lose a request that was on its way."""
     said = the("Service", balancer.SERVICE)["metadata"]["annotations"]
 
-    assert float(said[f"{_ANNOTATION}connection-idle-timeout"]) < protocol.KEEPALIVE_SECONDS
+    assert float(said[f"{_ANNOTATION}connection-idle-timeout"]) < connections.KEEPALIVE_SECONDS
 
 
 # --- The cluster's autoscaler

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from selenium.webdriver import Chrome
@@ -90,6 +91,37 @@ async def test_pages_take_nothing_but_their_own_files(api: Client, path: str) ->
     assert policy["script-src"] == policy["style-src"] == "'self'"
     assert policy["frame-ancestors"] == "'none'"
     assert response.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_no_other_site_keeps_a_hold_on_a_page_that_it_opened(browser: Chrome, serve: Callable[..., Service]) -> None:
+    """A key may be typed in there: to who opened it from elsewhere, the window is as good as closed."""
+    service = serve()
+    browser.get(service.url.replace("127.0.0.1", "localhost") + "/version")  # another origin, with no policy of its own
+    browser.execute_script(f"window.opened = [open('{service.url}/docs'), open('{service.url}/version')]")
+    wait = WebDriverWait(browser, WAIT_SECONDS)
+
+    assert wait.until(lambda chrome: chrome.execute_script("return opened[0].closed"))
+    assert browser.execute_script("return opened[1].closed") is False
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize(
+    ("trusted", "proto", "told"),
+    [
+        ("127.0.0.1", "https", "max-age=31536000"),
+        ("127.0.0.1", "http", None),
+        ("127.0.0.1", None, None),
+        ("10.0.0.0/8", "https", None),  # anyone can say so
+    ],
+)
+def test_who_came_by_https_is_to_come_so_again(
+    serve: Callable[..., Service], path: str, trusted: str, proto: str | None, told: str | None
+) -> None:
+    """A balancer of ours ends TLS, and says so; a browser then never asks in the clear again."""
+    service = serve(TRUSTED_PROXIES=trusted, DRAIN_SECONDS="0")
+    asked = Request(service.url + path, headers={"X-Forwarded-Proto": proto} if proto else {})
+    with urlopen(asked) as answer:
+        assert answer.headers["Strict-Transport-Security"] == told
 
 
 @pytest.mark.parametrize("path", ["/docs/", "/docs/nothing.js", "/docs/..%2Fdocs.py", "/docs/../docs.html"])

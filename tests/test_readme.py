@@ -1,4 +1,4 @@
-"""What README says is what happens."""
+"""What README says is what happens, and what SECURITY.md points to is there."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 from aiohttp import ClientSession
 
 from ops.process import ROOT, Service
@@ -16,6 +17,8 @@ from svc.telemetry import names
 from tests import lines
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_the_curl_lines_print_what_readme_says(short_folder: Path) -> None:
@@ -65,3 +68,36 @@ async def test_the_log_line_has_the_fields_of_a_real_one(serve: Callable[..., Se
 
     assert list(json.loads(shown)) == list(line)
     assert f"at most {names.SERIES_MOST} metrics" in " ".join(README.split())
+
+
+def quoted(text: str) -> set[str]:
+    """What stands in backticks, but for blocks."""
+    return set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
+
+
+def test_security_names_what_is_there() -> None:
+    """Each file, setting and make target that it says something of; a claim about what is gone is no claim."""
+    names = quoted(SECURITY)
+    files = {name for name in names if re.match(r"\.?\w+/", name) or name == "Dockerfile"}
+    settings = {name for name in names if re.fullmatch("[A-Z]+(_[A-Z]+)+", name)}
+    made = {name.removeprefix("make ") for name in names if name.startswith("make ")}
+
+    assert len(files) > 30
+    assert [file for file in sorted(files) if not (ROOT / file).is_file()] == []
+    assert [name for name in sorted(settings) if f"`{name}`" not in README] == []
+    assert made == {"lint", "audit", "workflows", "infra", "run"}
+    assert made <= TARGETS
+
+
+@pytest.mark.parametrize("document", ["README.md", "SECURITY.md", "docs/deploying.md", "docs/performance.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    """Each link to a file or to a heading of one."""
+    file = ROOT / document
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", file.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (file.parent / path) if path else file
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, link

@@ -4,11 +4,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from ops.process import ROOT
 from svc import dsn, maintenance, queries
 from svc.clients import NewClient, parse_money
 from svc.local import LocalPostgres
@@ -73,6 +75,25 @@ async def test_migrate_gives_the_services_role_its_password(short_folder: Path) 
     finally:
         server.stop()
     assert "first, then" not in server.log.read_text()
+
+
+async def test_the_deployed_databases_log_has_no_names(short_folder: Path) -> None:
+    """With the parameters that Terraform gives it, and every statement slow enough to be logged."""
+    group = re.findall(r'name  = "(log_\w+)"\s+value = "(\w+)"', (ROOT / "terraform/database.tf").read_text())
+    server = LocalPostgres(short_folder, {**dict(group), "log_min_duration_statement": "0"})
+    server.start()
+    try:
+        await maintenance.migrate(server.dsn())
+        connection = await asyncpg.connect(server.dsn(SERVICE_ROLE))
+        await connection.execute("INSERT INTO clients (name, money) VALUES ($1, $2)", "Marigold", Decimal("31337.25"))
+        await connection.close()
+    finally:
+        server.stop()
+    log = server.log.read_text()
+
+    assert "INSERT INTO clients" in log
+    assert "Marigold" not in log
+    assert "31337" not in log
 
 
 def test_migrations_do_not_go_back() -> None:

@@ -3,9 +3,11 @@
 import dataclasses
 import hashlib
 import os
+import ssl
 import subprocess
 import sys
 from ipaddress import ip_network
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,11 +17,16 @@ from svc import dsn
 from svc.local import LocalPostgres
 from svc.settings import InvalidSetting, Settings, TraceSettings, read
 
+VERIFIED = {"sslmode": "verify-full", "sslrootcert": "/ca.pem"}
 HASH, OTHER_HASH = "ab" * 32, "12" * 32
 NO_HASHES = (
     "API_KEY_HASHES is (not shown), and has to be SHA-256 hashes of 64 hexadecimal digits with commas between them; "
     "`python -m svc key` makes one."
 )
+
+
+def database_of(variables: dict[str, str]) -> str:
+    return read(variables).database.dsn
 
 
 def test_without_variables_the_defaults_hold() -> None:
@@ -35,6 +42,7 @@ def test_every_variable_is_read() -> None:
             "HOST": "0.0.0.0",
             "PORT": "0",
             "WORKERS": "2",
+            "MAX_CONNECTIONS": "12",
             "DRAIN_SECONDS": "0.5",
             "SHUTDOWN_SECONDS": "12",
             "BUILD": "abc",
@@ -105,6 +113,7 @@ def test_settings_are_frozen() -> None:
         ({"PORT": "x"}, "PORT is 'x', and has to be a whole number from 0 to 65535."),
         ({"PORT": "65536"}, "PORT is '65536', and has to be a whole number from 0 to 65535."),
         ({"PORT": "٣"}, "PORT is '٣', and has to be a whole number from 0 to 65535."),
+        ({"MAX_CONNECTIONS": "0"}, "MAX_CONNECTIONS is '0', and has to be a whole number from 1 to 1000000."),
         ({"WORKERS": "0"}, "WORKERS is '0', and has to be a whole number from 1 to 64."),
         ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS is '-1', and has to be a number of seconds from 0 to 600."),
         ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS is 'nan', and has to be a number of seconds from 0 to 600."),
@@ -239,27 +248,96 @@ def test_the_command_line_refuses_with_status_1(variables: dict[str, str], sente
 @pytest.mark.parametrize(
     ("url", "parameters"),
     [
-        ("postgresql://u:p@h:1/d", {"user": "u", "password": "p", "host": "h", "port": "1", "sslmode": "prefer"}),
-        ("postgres://u@h/d?sslmode=require", {"user": "u", "host": "h", "port": "5432", "sslmode": "require"}),
+        ("postgresql://u:p@h:1/d", {"user": "u", "password": "p", "host": "h", "port": "1", **VERIFIED}),
+        (
+            "postgres://u@h/d?sslmode=require",
+            {"user": "u", "host": "h", "port": "5432", **VERIFIED, "sslmode": "require"},
+        ),
         ("postgresql://u@/d?host=/run/x", {"user": "u", "host": "/run/x", "port": "5432", "sslmode": "prefer"}),
         ("postgresql://u@%2Frun%2Fx/d", {"user": "u", "host": "/run/x", "port": "5432", "sslmode": "prefer"}),
         ("postgresql://u@[::1]:2/d", {"user": "u", "host": "::1", "port": "2", "sslmode": "prefer"}),
-        ("postgresql://u@a:1,b:2/d", {"user": "u", "host": "a,b", "port": "1,2", "sslmode": "prefer"}),
-        ("postgresql://u@a,b:2/d", {"user": "u", "host": "a,b", "port": "5432,2", "sslmode": "prefer"}),
-        ("postgresql:///d?host=a,b&port=3&user=u", {"user": "u", "host": "a,b", "port": "3,3", "sslmode": "prefer"}),
+        ("postgresql://u@a:1,b:2/d", {"user": "u", "host": "a,b", "port": "1,2", **VERIFIED}),
+        ("postgresql://u@a,b:2/d", {"user": "u", "host": "a,b", "port": "5432,2", **VERIFIED}),
+        ("postgresql:///d?host=a,b&port=3&user=u", {"user": "u", "host": "a,b", "port": "3,3", **VERIFIED}),
         (
             "postgresql://u%40x:p%2F%3A@h/d",
-            {"user": "u@x", "password": "p/:", "host": "h", "port": "5432", "sslmode": "prefer"},
+            {"user": "u@x", "password": "p/:", "host": "h", "port": "5432", **VERIFIED},
         ),
         (
             "postgresql://u@h/d?keepalives=1&gssencmode=prefer",
-            {"user": "u", "host": "h", "port": "5432", "sslmode": "prefer"},
+            {"user": "u", "host": "h", "port": "5432", **VERIFIED},
         ),
     ],
 )
-def test_a_url_means_what_it_means_to_libpq(url: str, parameters: dict[str, str]) -> None:
+def test_a_url_means_what_it_means_to_libpq(
+    url: str, parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Parse reads users, hosts and parameters wherever a URL may have them."""
+    monkeypatch.setenv("PGSSLROOTCERT", VERIFIED["sslrootcert"])
+
     assert dsn.parse(url) == dsn.Dsn("d", parameters)
+
+
+LOCAL = ["/run/x", "%2Frun%2Fx", "localhost", "LOCALHOST", "127.0.0.1", "127.8.9.10", "::1", "/run/x,127.0.0.1"]
+ELSEWHERE = ["h", "db.example", "10.0.0.1", "0.0.0.0", "::2", "localhost.example", "127.0.0.1.example", "localhost,h"]
+
+
+@pytest.mark.parametrize(("host", "mode"), [*((h, "prefer") for h in LOCAL), *((h, "verify-full") for h in ELSEWHERE)])
+def test_a_database_elsewhere_has_to_prove_who_it_is(host: str, mode: str) -> None:
+    """Where nobody says how, by default; on this machine there is nobody in between."""
+    found = dsn.parse(f"postgresql://u@/d?host={host}")
+
+    assert found.parameters["sslmode"] == mode
+    assert not found.is_unverified
+
+
+@pytest.mark.parametrize("mode", dsn.SSL_MODES)
+def test_an_explicit_sslmode_is_what_it_says(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the URL, in DB_SSLMODE or in PGSSLMODE; and what does not tell the database from others is known as such."""
+    url = "postgresql://u@h/d?sslrootcert=/ca.pem"
+    parts = {"DB_HOST": "h", "DB_USERNAME": "u", "DB_NAME": "d", "DB_SSLROOTCERT": "/ca.pem"}
+    found = [dsn.parse(f"{url}&sslmode={mode}"), dsn.parse(database_of({**parts, "DB_SSLMODE": mode}))]
+    monkeypatch.setenv("PGSSLMODE", mode)
+    found += [dsn.parse(url), dsn.parse(database_of(parts))]
+
+    assert [one.parameters["sslmode"] for one in found] == [mode] * 4
+    assert [one.is_unverified for one in found] == [mode in ("disable", "allow", "prefer")] * 4
+
+
+def test_tls_alone_proves_nothing() -> None:
+    """sslmode=require encrypts, and without CA certificates it does so for anyone."""
+    assert dsn.parse("postgresql://u@h/d?sslmode=require").is_unverified
+    assert not dsn.parse("postgresql://u@localhost/d?sslmode=require").is_unverified
+
+
+def test_ca_certificates_come_from_the_most_particular_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URL's, else the environment's, else the user's as for libpq, else the machine's."""
+
+    def used(url: str) -> str:
+        return dsn.parse(url).authorities
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    machine = used("postgresql://u@h/d")
+    own = tmp_path / ".postgresql" / "root.crt"
+    own.parent.mkdir()
+    own.touch()
+
+    assert ssl.create_default_context(cafile=machine).cert_store_stats()["x509_ca"] > 10
+    assert used("postgresql://u@h/d") == used("postgresql://u@h/d?sslmode=verify-ca") == str(own)
+    assert used("postgresql://u@h/d?sslrootcert=system") == machine
+    monkeypatch.setenv("PGSSLROOTCERT", "/env.pem")
+    assert used("postgresql://u@h/d") == "/env.pem"
+    assert used("postgresql://u@h/d?sslrootcert=/url.pem") == "/url.pem"
+    assert used("postgresql://u@localhost/d") == ""
+
+
+def test_a_machine_without_ca_certificates_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than trust anyone."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    monkeypatch.setattr(dsn, "_SYSTEM_BUNDLES", ())
+
+    with pytest.raises(InvalidSetting, match="no CA certificates of its own; name a file of them as sslrootcert"):
+        read({"DATABASE_URL": "postgresql://u@h/d"})
 
 
 def test_a_process_without_a_name_has_to_be_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +366,8 @@ def test_what_a_url_leaves_out_is_the_environments(monkeypatch: pytest.MonkeyPat
         ("h/d", "postgresql://"),
         ("postgresql://h/d?sslmod=require", "sslmod"),
         ("postgresql://h/d?sslmode=on", "sslmode"),
+        ("postgresql://h/d?sslmode=require&sslrootcert=system", "sslmode=verify-full"),
+        ("postgresql://h/d?sslmode=verify-ca", "needs sslrootcert"),
         ("postgresql://h:x/d", "port"),
         ("postgresql://h:70000/d", "port"),
         ("postgresql://a:1,b:2,c:3/d?port=1,2", "port"),

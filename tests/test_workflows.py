@@ -166,6 +166,18 @@ def test_a_pull_request_from_a_fork_gets_no_plan() -> None:
     assert "environment" not in job
 
 
+# --- audit.yml
+
+
+def test_what_is_made_known_is_looked_for_each_week() -> None:
+    """Also where nobody changes anything; the same as for each commit, and where it cannot be asked it fails."""
+    (schedule,) = _on("audit")["schedule"]
+
+    assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", schedule["cron"])
+    assert JOBS["audit/audit"] == JOBS["ci/audit"]
+    assert [step["run"] for step in JOBS["ci/audit"]["steps"] if "run" in step] == ["make audit PYTHON=python3"]
+
+
 # --- deploy.yml and destroy.yml
 
 

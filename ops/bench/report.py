@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
-
 from ops.bench import plots, results
 from ops.bench.contenders import FLOORS, OURS, PEERS
 from ops.bench.measure import Turn
 from ops.bench.results import Results, Spread
-from ops.pictures import LOOKS, Draw, sources
+from ops.pages import render
+from ops.pictures import LOOKS, Draw
 
 _TITLES: Final = {contender.name: contender.title for contender in (OURS, *PEERS, *FLOORS)}
 _WORKLOADS: Final = {
@@ -18,13 +17,6 @@ _WORKLOADS: Final = {
     "add": "POST /add, durable",
     "getall": "GET /getall, 10,000 rows",
 }
-_TEMPLATES: Final = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def pictures(measured: Results) -> dict[str, Draw]:
@@ -81,7 +73,9 @@ def write(measured: Results, path: Path) -> None:
     """Writes the page."""
     comparison = measured.comparison
     path.write_text(
-        _TEMPLATES.get_template("report.html").render(
+        render(
+            Path(__file__).with_name("report.html"),
+            pictures(measured),
             machine=measured.machine,
             verdicts=results.verdicts(comparison),
             workloads={workload: _WORKLOADS[workload] for workload in _workloads(comparison)},
@@ -89,7 +83,6 @@ def write(measured: Results, path: Path) -> None:
             connections=sorted({turn.connections for turn in comparison}),
             table=lambda workload, connections: list(_table(comparison, workload, connections)),
             scaling=list(_scaling(measured.scaling)),
-            pictures={name: sources(draw) for name, draw in pictures(measured).items()},
             ours=OURS.name,
         )
     )

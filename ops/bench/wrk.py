@@ -36,6 +36,11 @@ class Load:
     p99_ms: float
 
 
+def lacks() -> str:
+    """What this machine lacks for it; empty where nothing."""
+    return "" if shutil.which("wrk") else "wrk is missing; on Debian: apt install wrk"
+
+
 def run(url: str, workload: str, largest_id: int, connections: int, seconds: int) -> Load:
     """Sends one kind of request for a while over `connections` connections, the next as soon as one is answered.
 
@@ -46,11 +51,10 @@ def run(url: str, workload: str, largest_id: int, connections: int, seconds: int
         raise WrkError(
             f"{url} is not an address of loopback such as http://127.0.0.1:8080; only this machine is loaded"
         )
-    program = shutil.which("wrk")
-    if program is None:
-        raise WrkError("wrk is missing; on Debian: apt install wrk")
+    if lacking := lacks():
+        raise WrkError(lacking)
     command = [
-        program,
+        "wrk",
         "-t1",
         f"-c{connections}",
         f"-d{seconds}",

@@ -126,6 +126,26 @@ def service(alarms: Alarms) -> list[list[Widget]]:
         ],
         [
             chart(
+                "Connections of callers, of a process",
+                _most_and_average(names.CONNECTIONS),
+            ),
+            chart(
+                "Connections cut, a minute",
+                [
+                    line(_ours(names.CONNECTIONS_SHED), "for lack of room", color=_BAD),
+                    line(_ours(names.CONNECTIONS_TIMED_OUT), "that kept us waiting", color=_WARN),
+                ],
+            ),
+            chart(
+                "Files open and log lines dropped",
+                [
+                    line(_ours(names.OPEN_FILES, "Maximum"), "files, of a process", color=_CALM),
+                    line(_ours(names.LOG_LINES_DROPPED), "lines dropped", color=_BAD, axis="right"),
+                ],
+            ),
+        ],
+        [
+            chart(
                 "Share of time that the database was away",
                 [line(_ours(names.DATABASE_IS_AWAY, "Average"), "away", color=_BAD)],
                 limits=limits(alarms, "database-away"),
@@ -138,13 +158,6 @@ def service(alarms: Alarms) -> list[list[Widget]]:
             chart(
                 "Questions in a batch",
                 [line(_operation(names.BATCH_SIZES, each, "Average"), each) for each in ("get", "add", "page")],
-            ),
-            chart(
-                "Files open and log lines dropped",
-                [
-                    line(_ours(names.OPEN_FILES, "Maximum"), "files, of a process", color=_CALM),
-                    line(_ours(names.LOG_LINES_DROPPED), "lines dropped", color=_BAD, axis="right"),
-                ],
             ),
         ],
         [log("The latest faults", "faults")],

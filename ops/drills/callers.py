@@ -9,17 +9,18 @@ from typing import Any, Final
 import aiohttp
 
 from ops.drills.ledger import Add, Ledger
-from ops.drills.timeline import Seen, Timeline
+from ops.drills.timeline import SERVED, Seen, Timeline
 
 GIVE_UP_SECONDS: Final = 30.0  # far beyond what the service promises: who waits that long was left hanging
 _SETTLE_SECONDS: Final = 15.0
+_REPEATED: Final = 0.1  # of the acknowledged adds; each has to be acknowledged with the same id again
 
 
 class Callers:
     """Some callers, each with one request at a time: add a client, look it up, look up another.
 
-    Whoever is turned away tries again soon, with the same Idempotency-Key, until the add is acknowledged: that is how
-    a lost or doubled one would come to light.
+    Whoever is turned away tries again soon, with the same Idempotency-Key, until the add is acknowledged, and some of
+    the others do too: that is how a lost, doubled or contradicted one would come to light.
 
     Args:
         url: of the service.
@@ -27,16 +28,25 @@ class Callers:
         timeline: takes what was seen.
         count: of callers.
         pause_seconds: of each caller after each answer, on average.
+        retry_seconds: of whoever was turned away, to the letter; None for the same pause.
     """
 
     def __init__(
-        self, url: str, ledger: Ledger, timeline: Timeline, count: int = 16, pause_seconds: float = 0.05
+        self,
+        url: str,
+        ledger: Ledger,
+        timeline: Timeline,
+        count: int,
+        *,
+        pause_seconds: float,
+        retry_seconds: float | None = None,
     ) -> None:
         self._url = url
         self._ledger = ledger
         self._timeline = timeline
         self._count = count
         self._pause_seconds = pause_seconds
+        self._retry_seconds = retry_seconds
         self._leaving = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -65,6 +75,8 @@ class Callers:
         while not self._leaving.is_set():
             add = self._ledger.new()
             await self._add(session, add)
+            if random.random() < _REPEATED:
+                await self._add(session, add)
             await self._look_up(session, add)
             if other := self._ledger.any():
                 await self._look_up(session, other)
@@ -98,6 +110,12 @@ class Callers:
                 answer = await response.json(content_type=None)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             outcome = type(error).__name__
-        self._timeline.seen.append(Seen(at, self._timeline.now() - at, what, outcome))
-        await asyncio.sleep(random.uniform(0.5, 1.5) * self._pause_seconds)
+        seen = Seen(at, self._timeline.now() - at, what, outcome)
+        self._timeline.seen.append(seen)
+        await asyncio.sleep(self._pause(seen))
         return outcome, answer
+
+    def _pause(self, seen: Seen) -> float:
+        if seen.kind != SERVED and self._retry_seconds is not None:
+            return self._retry_seconds
+        return random.uniform(0.5, 1.5) * self._pause_seconds

@@ -1,14 +1,17 @@
 """What a drill is, and how one is run: broken, watched, audited."""
 
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+import traceback
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
+
+import psutil
 
 from ops.drills.ledger import Audit
+from ops.drills.played import Played
 from ops.drills.stage import Claim, Stage, set_up
-from ops.drills.timeline import FAILED, REFUSED, SERVED, Timeline
 from svc.settings import DatabaseSettings
 
 # What a caller may have to wait for an answer, whatever fails behind the service, and what a busy machine adds.
@@ -36,46 +39,6 @@ class Drill:
     lacks: Callable[[], str]
 
 
-@dataclass
-class Played:
-    """What came of a drill.
-
-    Attributes:
-        drill: which.
-        seconds: how long it took.
-        audit: of its ledger.
-        timeline: of its callers.
-        claims: all of them, those that every drill makes included.
-    """
-
-    drill: Drill
-    seconds: float
-    audit: Audit
-    timeline: Timeline
-    claims: list[Claim]
-
-    @property
-    def passed(self) -> bool:
-        """Whether all that was claimed holds."""
-        return all(claim.holds for claim in self.claims)
-
-    def summary(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        return {
-            "name": self.drill.name,
-            "breaks": self.drill.breaks,
-            "passed": self.passed,
-            "seconds": round(self.seconds, 1),
-            "claims": [{**asdict(claim), "holds": claim.holds} for claim in self.claims],
-            "acknowledged": self.audit.acknowledged,
-            "unanswered": self.audit.unanswered,
-            "wrongs": self.audit.wrongs,
-            "outcomes": dict(self.timeline.counts()),
-            "kinds": {kind: self.timeline.count(kind) for kind in (SERVED, REFUSED, FAILED)},
-            "marks": self.timeline.marks,
-        }
-
-
 def drill(name: str, breaks: str, lacks: Callable[[], str] = str) -> Callable[[Play], Play]:
     """Puts a drill among the others, in the order in which they are written.
 
@@ -92,13 +55,33 @@ def drill(name: str, breaks: str, lacks: Callable[[], str] = str) -> Callable[[P
     return register
 
 
-async def run(chosen: Drill, folder: Path, collector_port: int, *, is_quick: bool) -> Played:
-    """Plays a drill on a stage of its own, and audits it."""
+async def run(
+    chosen: Drill, folder: Path, collector_port: int, *, is_quick: bool, tell: Callable[[float, str], None]
+) -> Played:
+    """Plays a drill on a stage of its own, and audits it. An exception is the drill's failure, and stops no other.
+
+    Args:
+        chosen: the drill.
+        folder: an empty one, for it alone.
+        collector_port: where the service's traces go.
+        is_quick: whether the short form is wanted.
+        tell: hears what is done, and when.
+    """
+    played = Played(chosen.name, chosen.breaks)
     began = time.monotonic()
-    async with set_up(chosen.name, folder, collector_port, is_quick=is_quick) as stage:
-        await chosen.play(stage)
-        audit = await stage.audit()
-    return Played(chosen, time.monotonic() - began, audit, stage.timeline, [*stage.claims, *_common(stage, audit)])
+    known = {child.pid for child in psutil.Process().children(recursive=True)}
+    try:
+        async with set_up(chosen.name, folder, collector_port, is_quick=is_quick) as stage:
+            played.timeline, played.claims = stage.timeline, stage.claims
+            stage.timeline.tell = tell
+            await chosen.play(stage)
+            played.audit = await stage.audit()
+            stage.claims += _common(stage, played.audit)
+    except Exception:  # noqa: BLE001 - whatever it was
+        played.error = traceback.format_exc()
+    played.claims.append(Claim("processes left behind", _end_all_but(known), 0))
+    played.seconds = time.monotonic() - began
+    return played
 
 
 def _common(stage: Stage, audit: Audit) -> list[Claim]:
@@ -109,3 +92,13 @@ def _common(stage: Stage, audit: Audit) -> list[Claim]:
         *wrongs,
         Claim("longest wait for an answer", stage.timeline.longest(), DEADLINE_SECONDS, "s"),
     ]
+
+
+def _end_all_but(known: Collection[int]) -> int:
+    """Ends all processes of ours but these, and says how many there were that did not end by themselves."""
+    ours = [child for child in psutil.Process().children(recursive=True) if child.pid not in known]
+    _, left = psutil.wait_procs(ours, timeout=1)
+    for process in left:
+        process.kill()
+    psutil.wait_procs(left, timeout=10)
+    return len(left)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -72,3 +73,4 @@ def _standby(primary: LocalPostgres, folder: Path, port: int) -> Iterator[LocalP
         yield standby
     finally:
         standby.stop()
+        shutil.rmtree(standby.data, ignore_errors=True)

@@ -73,7 +73,7 @@ class FaultProxy:
             _reset(writer)
 
     def half_close(self) -> None:
-        """Ends what connections of now send to those who made them, who may go on sending."""
+        """Ends what connections of now send to those who made them, who may go on sending; their answers are lost."""
         for writer in list(self._writers):
             if writer.get_extra_info("sockname")[1] == self.port and not writer.is_closing():
                 self._half_closed.add(writer)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +12,7 @@ from typing import Final
 
 import asyncpg
 
+from ops.drills import flood
 from ops.drills.callers import Callers
 from ops.drills.ledger import Audit, Ledger
 from ops.drills.proxy import FaultProxy
@@ -23,8 +25,8 @@ from svc.local import LocalPostgres
 
 WORKERS: Final = 2
 _SERVICE_ROLE: Final = "clients_service"
-_SEEDED: Final = 4
-_ROWS: Final = "SELECT id, name, money::text AS money FROM clients WHERE id > $1"
+SEEDED: Final = 4  # clients that are there before a drill begins
+_ROWS: Final = "SELECT id, name, money::text AS money FROM clients WHERE id > $1 AND name <> $2"
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,15 @@ class Stage:
                 await asyncio.to_thread(service.end)
 
     @contextlib.asynccontextmanager
-    async def calling(self, count: int = 16, pause_seconds: float = 0.05) -> AsyncIterator[None]:
-        """Callers on the way to the service, meanwhile."""
+    async def calling(
+        self, count: int = 16, pause_seconds: float = 0.05, retry_seconds: float | None = None
+    ) -> AsyncIterator[None]:
+        """Callers on the way to the service, meanwhile; see Callers."""
         url = f"http://127.0.0.1:{self.to_service.port}"
-        async with Callers(url, self.ledger, self.timeline, count, pause_seconds).calling():
+        callers = Callers(
+            url, self.ledger, self.timeline, count, pause_seconds=pause_seconds, retry_seconds=retry_seconds
+        )
+        async with callers.calling():
             yield
 
     @contextlib.asynccontextmanager
@@ -147,7 +154,7 @@ class Stage:
     async def audit(self) -> Audit:
         """What the ledger and the table say of each other."""
         async with self.owning() as owner:
-            rows = await owner.fetch(_ROWS, _SEEDED)
+            rows = await owner.fetch(_ROWS, SEEDED, flood.NAME)
         return self.ledger.audit((row["id"], row["name"], row["money"]) for row in rows)
 
     async def start_postgres(self) -> float:
@@ -190,6 +197,7 @@ async def set_up(name: str, folder: Path, collector_port: int, *, is_quick: bool
                 yield stage
         finally:
             server.stop()
+            shutil.rmtree(server.data, ignore_errors=True)  # 40 MB of it; its log stays
 
 
 @contextlib.contextmanager

@@ -46,10 +46,12 @@ class Timeline:
     Attributes:
         seen: each request.
         marks: what was done to the service, and when.
+        tell: hears of each mark when it is made.
     """
 
     seen: list[Seen] = field(default_factory=list)
     marks: list[tuple[float, str]] = field(default_factory=list)
+    tell: Callable[[float, str], None] = lambda *_: None
     _began: float = field(default_factory=time.monotonic)
 
     def now(self) -> float:
@@ -60,6 +62,7 @@ class Timeline:
         """Notes that something was done, and gives the time."""
         at = self.now()
         self.marks.append((at, words))
+        self.tell(at, words)
         return at
 
     def between(self, start: float = 0.0, end: float = float("inf")) -> Iterator[Seen]:
@@ -84,6 +87,26 @@ class Timeline:
 
     def _after(self, moment: float, what: str) -> Iterator[Seen]:
         return (s for s in self.seen if s.ended > moment and what in {s.what, ""})
+
+    def longest_without_service(self) -> float:
+        """The most seconds in which callers asked and none was served."""
+        longest = served = 0.0
+        asked = float("inf")
+        for seen in sorted(self.seen, key=lambda each: each.ended):
+            asked = min(asked, max(seen.at, served))
+            longest = max(longest, seen.ended - asked)
+            if seen.kind == SERVED:
+                served, asked = seen.ended, float("inf")
+        return longest
+
+    def bins(self, width: float) -> list[list[Seen]]:
+        """What ended in each so many seconds since the drill began, to the last that ended."""
+        ended: list[list[Seen]] = []
+        for seen in sorted(self.seen, key=lambda each: each.ended):
+            while len(ended) <= seen.ended / width:
+                ended.append([])
+            ended[-1].append(seen)
+        return ended
 
     def longest(self, start: float = 0.0, end: float = float("inf")) -> float:
         """The most seconds that a caller waited."""

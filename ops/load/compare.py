@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from ops.load import measured, verdict
 from ops.load.measured import Measured
-from ops.load.report import number
 from ops.load.scenarios import ENDPOINTS
+from ops.pages import number
 
 _DRAWS: Final = 2000
 _BLOCKS_MOST: Final = 30

@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
 from ops.load.measured import Measured, percentile
 from ops.load.scenarios import ENDPOINTS
-from ops.pictures import Draw, Look, add_legend, new_axes, to_svg
+from ops.pictures import Draw, Look, add_legend, new_axes, set_logarithmic, to_svg
 
 _STYLES: Final = ("-", "--", ":")  # and not by colour alone
 Series: TypeAlias = Mapping[str, Sequence[float | None]]
@@ -58,12 +56,7 @@ def over_time(series: Series, unit: str, *, is_log: bool = False) -> Draw:
             places = [number + 0.5 for number in range(len(heights))]
             axes.plot(places, heights, style, color=colour, linewidth=1.4, marker=".", markersize=3, label=label)
         if is_log:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            least, most = axes.get_ylim()
-            axes.set_ylim(least / 2, most * 2)  # never so close together that no line has a number
+            set_logarithmic(axes)
         else:
             axes.set_ylim(0, max(axes.get_ylim()[1], 1))  # nothing is drawn as nothing
         axes.set_xlim(0, max(map(len, series.values()), default=1))

@@ -5,31 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import jinja2
-
 from ops.load import plots
 from ops.load.measured import Measured, Second, percentile, total
 from ops.load.scenarios import ENDPOINTS
 from ops.load.verdict import OBJECTIVES, Line, Verdict
-from ops.pictures import sources
+from ops.pages import number, render
 
 FILE: Final = "report.html"
 
-_TEMPLATES: Final = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 _PERCENTS: Final = (50, 90, 99, 99.9)
-
-
-def number(value: float | None) -> str:
-    """A figure as people write it: three digits, and a mark where there is none."""
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def figure(line: Line) -> str:
@@ -76,12 +60,13 @@ def write(measured: Measured, verdict: Verdict, path: Path) -> None:
     """Writes the page."""
     seen = {name: total(measured.seconds, name) for name in ENDPOINTS}
     path.write_text(
-        _TEMPLATES.get_template("report.html").render(
+        render(
+            Path(__file__).with_name("report.html"),
+            plots.pictures(measured),
             run=measured.run,
             machine=measured.machine,
             verdict=verdict,
             figure=figure,
-            number=number,
             percents=_PERCENTS,
             endpoints={
                 name: [percentile(histogram, percent) for percent in _PERCENTS]
@@ -91,6 +76,5 @@ def write(measured: Measured, verdict: Verdict, path: Path) -> None:
             counts={name: histogram.total() for name, histogram in seen.items()},
             statement=statement(measured),
             generator=OBJECTIVES["generator"],
-            pictures={name: sources(draw) for name, draw in plots.pictures(measured).items()},
         )
     )

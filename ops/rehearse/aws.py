@@ -81,7 +81,7 @@ def started(stand_ins: StandIns) -> Iterator[dict[str, str]]:
         environment = {
             "AWS_ENDPOINT_URL": f"http://{host}:{port}",
             "AWS_ACCESS_KEY_ID": "rehearsal",
-            "AWS_SECRET_ACCESS_KEY": "rehearsal",
+            "AWS_SECRET_ACCESS_KEY": "rehearsal",  # nosec B105 # of a mock, which takes any
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",

@@ -57,7 +57,9 @@ class Metrics:
         self._operations: dict[str, Values] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
         self._gauged: Values = {}
-        self._dropped_told = 0
+        self._counters: dict[str, Callable[[], int]] = {}
+        self._counted: Counter[str] = Counter()  # of these, what is told
+        self.counter(names.LOG_LINES_DROPPED, lambda: output.dropped if output else 0)
         self._process = _Process()
 
     def watch(self, operation: str) -> Watch:
@@ -76,6 +78,10 @@ class Metrics:
     def gauge(self, name: str, look: Callable[[], float]) -> None:
         """Looks at a number again and again."""
         self._gauges[name] = look
+
+    def counter(self, name: str, look: Callable[[], int]) -> None:
+        """Looks at a number that only grows, and tells by how much."""
+        self._counters[name] = look
 
     @asynccontextmanager
     async def running(self, interval_seconds: float) -> AsyncIterator[None]:
@@ -136,17 +142,17 @@ class Metrics:
         values.update(_no_values(*values))
 
     def _tell_process(self) -> None:
-        dropped = self._output.dropped if self._output else 0
+        counted = {name: look() for name, look in self._counters.items()}
         counts: dict[str, int] = {
             **self._outcomes,
             names.SHED: self.shed,
-            names.LOG_LINES_DROPPED: dropped - self._dropped_told,
+            **{name: count - self._counted[name] for name, count in counted.items()},
         }
         values: Values = {name: [count] for name, count in counts.items()}
         if self._write(((),), {**values, **self._gauged, **self._process.look()}):
             self._outcomes = Counter(_NO_OUTCOMES)
             self.shed = 0
-            self._dropped_told = dropped
+            self._counted = Counter(counted)
         self._gauged = {}
 
     def _write(self, dimensions: _Dimensions, values: Values) -> bool:

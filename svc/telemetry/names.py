@@ -68,6 +68,9 @@ DATABASE_AWAY: Final = _event("database_away", "the database stopped answering; 
 DATABASE_BACK: Final = _event("database_back", "the database answers again", "on call")
 NOT_READY: Final = _event("not_ready", "the database answers, but not this service's questions", "on call")
 STARTED: Final = _event("started", "a process serves requests", "deployers")
+CONNECTIONS_BOUNDED: Final = _event(
+    "connections_bounded", "the limit of open files is too low for MAX_CONNECTIONS; there will be fewer", "deployers"
+)
 STOPPING: Final = _event("stopping", "a process was told to stop, and drains", "deployers")
 STOPPED: Final = _event("stopped", "a process has answered all it took, and ends", "deployers")
 WORKER_ENDED: Final = _event("worker_ended", "a worker process ended, and another is started", "on call")
@@ -107,6 +110,8 @@ EXIT_STATUS: Final = _field("exit_status", "of the process that ended; a negativ
 PORT: Final = _field("port", "that is listened on", "deployers")
 BUILD: Final = _field("build", "what is running", "deployers")
 API_KEYS: Final = _field("api_keys", "how many keys the API accepts; 0: it is open to everyone", "deployers")
+MAX_CONNECTIONS: Final = _field("max_connections", "how many each worker can hold", "deployers")
+WANTED: Final = _field("wanted", "how many it was to hold", "deployers")
 POD: Final = _field("pod", "that tells: its name, or its host's", "who looks for the odd one out")
 NODE: Final = _field("node", "that the pod is on", "who looks for the odd one out")
 CLUSTER: Final = _field("cluster", "that the node is of", "who looks for the odd one out")
@@ -137,6 +142,13 @@ FAULTS: Final = _metric(
 )
 SHED: Final = _metric("Shed", "Count", OVERALL, "requests refused since too many wait", "on call: capacity")
 IN_FLIGHT: Final = _metric("InFlight", "Count", OVERALL, "requests under way, looked at 100 times", "on call: capacity")
+CONNECTIONS: Final = _metric("Connections", "Count", OVERALL, "of callers, looked at 100 times", "on call: capacity")
+CONNECTIONS_SHED: Final = _metric(
+    "ConnectionsShed", "Count", OVERALL, "cut to make room for others, or refused for lack of it", "on call: abuse"
+)
+CONNECTIONS_TIMED_OUT: Final = _metric(
+    "ConnectionsTimedOut", "Count", OVERALL, "cut since no head came, or no answer was read, in time", "on call: abuse"
+)
 CONNECTIONS_IN_USE: Final = _metric(
     "ConnectionsInUse", "Count", OVERALL, "of the pool, looked at 100 times", "on call: the database"
 )

@@ -8,6 +8,7 @@ from opentelemetry.sdk.resources import Resource
 
 from svc import dsn
 from svc.batching import Trip, Watch
+from svc.connections import Connections
 from svc.messages import Request
 from svc.proxies import Proxies
 from svc.routes import Handler
@@ -63,6 +64,12 @@ class Signals:
         self._metrics.gauge(names.CONNECTIONS_IN_USE, in_use)
         self._metrics.gauge(names.DATABASE_IS_AWAY, lambda: int(is_away()))
 
+    def watch_connections(self, connections: Connections) -> None:
+        """Looks at how many callers are connected, and at how many were cut off."""
+        self._metrics.gauge(names.CONNECTIONS, lambda: connections.count)
+        self._metrics.counter(names.CONNECTIONS_SHED, lambda: connections.shed)
+        self._metrics.counter(names.CONNECTIONS_TIMED_OUT, lambda: connections.timed_out)
+
 
 class Silence:
     """What the service is built with where it is to tell nothing."""
@@ -78,6 +85,9 @@ class Silence:
 
     def watch_database(self, in_use: Callable[[], int], is_away: Callable[[], bool]) -> None:
         """Does not look."""
+
+    def watch_connections(self, connections: Connections) -> None:
+        """Likewise."""
 
 
 @asynccontextmanager

@@ -47,6 +47,13 @@ run "encrypted_at_rest_and_on_the_way" {
   }
 }
 
+run "its_log_has_no_names_and_amounts" {
+  assert {
+    condition     = one([for parameter in aws_db_parameter_group.main.parameter : parameter.value if parameter.name == "log_parameter_max_length"]) == "0"
+    error_message = "A slow statement is logged without what it was given."
+  }
+}
+
 run "its_password_is_aws_own" {
   assert {
     condition     = aws_db_instance.main.manage_master_user_password && aws_db_instance.main.password == null

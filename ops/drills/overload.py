@@ -1,0 +1,122 @@
+"""More is asked of the service than it, or its database, can do."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from typing import Final
+
+import psutil
+
+from ops.bench import wrk
+from ops.drills import flood
+from ops.drills.drill import drill
+from ops.drills.stage import SEEDED, Stage
+from ops.drills.timeline import REFUSED
+from svc.problems import RETRY_AFTER_SECONDS
+
+_TIMES: Final = 10
+_CONNECTIONS: Final = 2000
+_ADD_CONNECTIONS: Final = 4  # to the database: two workers, two each
+_MEMORY_MB: Final = 64  # that a worker may take for it
+
+
+def _slow(seconds: float) -> str:
+    """Makes each add keep its connection to the database busy for so long, as a troubled disk or a small machine would.
+
+    What the service carries is then the database's doing, and far less than what it can turn away.
+    """
+    return f"""
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END';
+        CREATE TRIGGER wait BEFORE INSERT ON clients FOR EACH ROW EXECUTE FUNCTION wait();
+    """
+
+
+@drill("overload", "ten times the adds that the database can carry are asked for")
+async def overload(stage: Stage) -> None:
+    """The excess is turned away at once, and as many are served as without it."""
+    add_seconds = 0.03
+    carries = _ADD_CONNECTIONS / add_seconds
+    seconds = stage.pick(60, 8)
+    async with stage.owning() as owner, stage.served() as service, stage.calling(4):
+        await owner.execute(_slow(add_seconds))
+        await asyncio.sleep(2)
+        usual = stage.timeline.percentile(50, 0, stage.timeline.now())
+        await flood.adds(service.port, 2, 2 * carries, _CONNECTIONS)  # its batches find their size
+        stage.timeline.mark("twice as much as the database carries")
+        carried = await flood.adds(service.port, seconds / 2, 2 * carries, _CONNECTIONS)
+        stage.timeline.mark(f"{_TIMES} times as much")
+        async with watching(service.workers()) as memory:
+            flooded = await flood.adds(service.port, seconds, _TIMES * carries, _CONNECTIONS)
+        over = stage.timeline.mark("no more of it")
+        await asyncio.sleep(4)
+    stage.claim_least("asked, of what is carried", flooded.sent / seconds / carried.rate("201"), least=0.9 * _TIMES)
+    stage.claim_least("served, of what is carried", flooded.rate("201") / carried.rate("201"), least=0.9)
+    stage.claim("time to turn one away, median", flooded.percentile(50, "503"), most=10, unit="ms")
+    stage.claim("time to serve one, 99 %", flooded.percentile(99, "201"), most=3000, unit="ms")
+    stage.claim("answers that are neither", flooded.rate() - flooded.rate("201", "503"), most=0, unit="/s")
+    stage.claim("memory that it took, of the larger worker", max(memory) - memory[0], most=_MEMORY_MB, unit="MB")
+    stage.claim("the last is turned away afterwards", stage.timeline.last_turned_away_after(over), most=2, unit="s")
+    again = stage.timeline.percentile(50, over + 2, over + 4)
+    stage.claim("time to serve one 2 s afterwards, median, of before", again / usual, most=2)
+
+
+@drill("crowd", "ten times as many callers come as keep the service busy", wrk.lacks)
+async def crowd(stage: Stage) -> None:
+    """Each has one request under way, and waits its turn: none is turned away while turns come soon."""
+    busy, seconds = 64, int(stage.pick(30, 5))
+    async with stage.served() as service, stage.calling(4):
+        url = f"http://127.0.0.1:{service.port}"
+        stage.timeline.mark(f"{busy} callers, each as fast as it is answered")
+        peak = await asyncio.to_thread(wrk.run, url, "get", SEEDED, busy, seconds)
+        stage.timeline.mark(f"{_TIMES * busy} callers")
+        async with watching(service.workers()) as memory:
+            crowded = await asyncio.to_thread(wrk.run, url, "get", SEEDED, _TIMES * busy, seconds)
+        over = stage.timeline.mark("no more of them")
+        await asyncio.sleep(2)
+    served = crowded.requests / crowded.seconds / (peak.requests / peak.seconds)
+    stage.claim_least("served, of what is at its busiest", served, least=0.9)
+    stage.claim("requests that failed", crowded.errors, most=0)
+    stage.claim("time to serve one, 99 %", crowded.p99_ms, most=1000, unit="ms")
+    stage.claim("memory that it took, of the larger worker", max(memory) - memory[0], most=_MEMORY_MB, unit="MB")
+    stage.claim("the last is turned away afterwards", stage.timeline.last_turned_away_after(over), most=2, unit="s")
+
+
+@drill("retry-storm", "after an outage, all callers come back at the same moments")
+async def retry_storm(stage: Stage) -> None:
+    """They obey Retry-After to the letter, and so keep step; they ask for three quarters of what is carried."""
+    add_seconds = 0.01
+    carries = _ADD_CONNECTIONS / add_seconds
+    callers, pause_seconds = 400, 0.4
+    async with stage.owning() as owner, stage.served():
+        await owner.execute(_slow(add_seconds))
+        async with stage.calling(callers, pause_seconds, retry_seconds=RETRY_AFTER_SECONDS):
+            await asyncio.sleep(4)
+            await asyncio.to_thread(stage.postgres.stop)
+            stage.timeline.mark("PostgreSQL stops")
+            await asyncio.sleep(stage.pick(20, 5))
+            back = await stage.start_postgres()
+            await asyncio.sleep(stage.pick(15, 8))
+    print(carries, [(t, stage.timeline.counts(back + t, back + t + 1)) for t in range(8)])
+    stage.claim("served again after its return", stage.timeline.served_again_after(back), most=1.2, unit="s")
+    stage.claim(
+        "the last is turned away after its return", stage.timeline.last_turned_away_after(back), most=5, unit="s"
+    )
+    stage.claim_least("callers turned away meanwhile", stage.timeline.count(REFUSED), least=callers)
+
+
+@contextlib.asynccontextmanager
+async def watching(processes: Iterable[psutil.Process]) -> AsyncIterator[list[float]]:
+    """How much memory the largest of them holds, in MB, looked at twice a second."""
+    held: list[float] = []
+
+    async def look() -> None:
+        while True:
+            held.append(max(process.memory_info().rss for process in processes) / 2**20)
+            await asyncio.sleep(0.5)
+
+    looking = asyncio.create_task(look())
+    await asyncio.sleep(0)
+    try:
+        yield held
+    finally:
+        looking.cancel()
