@@ -225,9 +225,11 @@ class Batcher(Generic[Question, Answer]):
         """Takes a round trip as a sign of those to come."""
         if trip.error is None:  # a server that hangs for a while has not become a slow one
             self._round_trip_seconds += _NEWEST_WEIGHT * (trip.seconds - self._round_trip_seconds)
+        if trip.questions < self._batch_size:
+            return  # what took long was not its size: a network may have, and smaller batches would only be more of it
         if trip.seconds > self._limits.trip_seconds:
-            self._batch_size = max(1, min(self._batch_size, trip.questions) // 2)
-        elif trip.questions >= self._batch_size:
+            self._batch_size = max(1, trip.questions // 2)
+        else:
             self._batch_size = min(self._limits.batch_most, self._batch_size + 1 + self._batch_size // _GROWTH)
 
     def _take(self) -> list[tuple[Question, _Waiting[Answer]]]:

@@ -317,6 +317,22 @@ async def test_batches_that_take_too_long_become_smaller() -> None:
     assert sizes[-5:-1] == [128] * 4
 
 
+async def test_a_slow_network_makes_no_batch_smaller() -> None:
+    """Where small batches take long, it is not their size, and whoever waits still goes together."""
+    sizes: list[int] = []
+
+    async def send(questions: Sequence[int]) -> list[int]:
+        sizes.append(len(questions))
+        await asyncio.sleep(0.02)
+        return list(questions)
+
+    batcher = Batcher(send, replace(LIMITS, trip_seconds=0.01))
+    for _ in range(10):
+        await asyncio.gather(*(batcher.ask(number) for number in range(64)))
+    assert sum(sizes) == 640
+    assert len(sizes) <= 20
+
+
 async def test_who_waited_too_long_is_not_sent(oracle: Oracle) -> None:
     """A question whose time ran out in the queue is refused, not answered late."""
     batcher = Batcher(oracle, replace(LIMITS, wait_seconds=0.05))

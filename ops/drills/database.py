@@ -19,7 +19,7 @@ _SHORT_HOLE_SECONDS: Final = 1.0  # less than a statement may take: when it ends
 @drill("database-killed", "PostgreSQL is killed, crashes or is stopped, again and again")
 async def kill_database(stage: Stage) -> None:
     """The three take turns; every other time it is started again at once."""
-    ways = (("killed", _kill), ("crashed", LocalPostgres.kill), ("stopped", LocalPostgres.stop))
+    ways = (("killed", _kill), ("made to crash", LocalPostgres.kill), ("stopped", LocalPostgres.stop))
     first: list[float] = []
     last: list[float] = []
     async with stage.served(), stage.calling():
