@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
-from svc.errors import DatabaseBusy, ServiceError
+from svc.errors import DatabaseBusy, QueryTimedOut, ServiceError
 
 Question = TypeVar("Question", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -89,6 +89,7 @@ class Limits:
         trip_seconds: what a round trip should take at most; where one takes longer, the next takes fewer questions.
         queue_most: questions that may wait; one more is DatabaseBusy.
         wait_seconds: the longest that a question may wait to be sent; where it would be longer, DatabaseBusy.
+        answer_seconds: the longest from a question to its answer, that wait included; beyond it, QueryTimedOut.
     """
 
     lanes: int
@@ -96,6 +97,7 @@ class Limits:
     trip_seconds: float
     queue_most: int
     wait_seconds: float
+    answer_seconds: float
 
 
 class Batcher(Generic[Question, Answer]):
@@ -108,7 +110,7 @@ class Batcher(Generic[Question, Answer]):
     A question joins only what has not been sent, so its answer is never older than the question. Equal questions in
     one unsent batch are asked once. A caller who goes away drops its own wait and nothing else. Where a batch fails
     for a reason that is not the service's (a ServiceError), it is split and sent again until the question at fault
-    stands alone: only its callers get the error.
+    stands alone: only its callers get the error. All that comes of a batch shares the deadline of its oldest question.
 
     Args:
         send: answers a batch, in its order; all or nothing.
@@ -134,6 +136,7 @@ class Batcher(Generic[Question, Answer]):
 
         Raises:
             DatabaseBusy: too many questions are waiting, or this one waited too long to be sent.
+            QueryTimedOut: it was sent, and not answered in time.
         """
         now = time.monotonic()
         waiting = self._queue.get(question)
@@ -146,7 +149,7 @@ class Batcher(Generic[Question, Answer]):
         if self._is_lane_wanted(now):
             self._start_lane(now)
         elif self._look_out is None:
-            self._look_later()
+            self._look_later(now)
         answer, error, trip = await answered
         charged = account.get(None)
         if charged is not None:
@@ -171,15 +174,26 @@ class Batcher(Generic[Question, Answer]):
     def _look(self) -> None:
         """Sees to it that what waits does not wait for a batch that hangs, even where nobody else comes."""
         self._look_out = None
+        now = time.monotonic()
+        self._refuse_late(now)
         if self._queue:
-            now = time.monotonic()
             if self._is_lane_wanted(now):
                 self._start_lane(now)
-            self._look_later()
+            self._look_later(now)
 
-    def _look_later(self) -> None:
-        seconds = max(_SLOW * self._round_trip_seconds, _LOOK_LEAST_SECONDS)
-        self._look_out = self._loop.call_later(seconds, self._look)
+    def _look_later(self, now: float) -> None:
+        oldest = next(iter(self._queue.values())).since
+        seconds = min(_SLOW * self._round_trip_seconds, oldest + self._limits.wait_seconds - now)
+        self._look_out = self._loop.call_later(max(seconds, _LOOK_LEAST_SECONDS), self._look)
+
+    def _refuse_late(self, now: float) -> None:
+        """Refuses those who waited too long. The queue is in order of arrival."""
+        while self._queue:
+            question, waiting = next(iter(self._queue.items()))
+            if now - waiting.since <= self._limits.wait_seconds:
+                return
+            del self._queue[question]
+            _fail(waiting, DatabaseBusy())
 
     def _start_lane(self, now: float) -> None:
         self._under_way.append(now)
@@ -198,9 +212,8 @@ class Batcher(Generic[Question, Answer]):
 
     async def _run_lane(self, started: float) -> None:
         while batch := self._take():
-            await self._serve(batch)
+            await self._serve(batch, batch[0][1].since + self._limits.answer_seconds)
             now = time.monotonic()
-            self._learn(len(batch), now - started)
             self._under_way.remove(started)
             if not self._is_lane_wanted(now):
                 return
@@ -208,37 +221,39 @@ class Batcher(Generic[Question, Answer]):
             self._under_way.append(started)
         self._under_way.remove(started)
 
-    def _learn(self, questions: int, seconds: float) -> None:
+    def _learn(self, trip: Trip) -> None:
         """Takes a round trip as a sign of those to come."""
-        self._round_trip_seconds += _NEWEST_WEIGHT * (seconds - self._round_trip_seconds)
-        if seconds > self._limits.trip_seconds:
-            self._batch_size = max(1, min(self._batch_size, questions) // 2)
-        elif questions >= self._batch_size:
+        if trip.error is None:  # a server that hangs for a while has not become a slow one
+            self._round_trip_seconds += _NEWEST_WEIGHT * (trip.seconds - self._round_trip_seconds)
+        if trip.questions < self._batch_size:
+            return  # what took long was not its size: a network may have, and smaller batches would only be more of it
+        if trip.seconds > self._limits.trip_seconds:
+            self._batch_size = max(1, trip.questions // 2)
+        else:
             self._batch_size = min(self._limits.batch_most, self._batch_size + 1 + self._batch_size // _GROWTH)
 
     def _take(self) -> list[tuple[Question, _Waiting[Answer]]]:
         """The next batch, without those whom nobody waits for any more, or who waited too long."""
         batch: list[tuple[Question, _Waiting[Answer]]] = []
-        oldest = time.monotonic() - self._limits.wait_seconds
+        self._refuse_late(time.monotonic())
         while self._queue and len(batch) < self._batch_size:
             question = next(iter(self._queue))
             waiting = self._queue.pop(question)
-            if waiting.since < oldest:
-                _fail(waiting, DatabaseBusy())
-            elif not waiting.is_left():
+            if not waiting.is_left():
                 batch.append((question, waiting))
         return batch
 
-    async def _serve(self, batch: list[tuple[Question, _Waiting[Answer]]]) -> None:
+    async def _serve(self, batch: list[tuple[Question, _Waiting[Answer]]], deadline: float) -> None:
         sent = time.monotonic()
         error: Exception | None = None
         answers: Sequence[Answer] = ()
         try:
-            answers = await self._send([question for question, _ in batch])
+            answers = await self._answers([question for question, _ in batch], deadline - sent)
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is the callers' to see
             error = raised
         trip = Trip(len(batch), sent, time.monotonic() - sent, sent - batch[0][1].since, error)
         is_theirs = error is not None and not isinstance(error, ServiceError)
+        self._learn(trip)
         if error is None:
             for (_, waiting), answer in zip(batch, answers, strict=True):
                 _settle(waiting, (answer, None, trip))
@@ -252,8 +267,17 @@ class Batcher(Generic[Question, Answer]):
             self._loop.call_soon(self._watch, trip)
         if is_theirs and len(batch) > 1:
             half = len(batch) // 2
-            await self._serve(batch[:half])
-            await self._serve(batch[half:])
+            await self._serve(batch[:half], deadline)
+            await self._serve(batch[half:], deadline)
+
+    async def _answers(self, questions: Sequence[Question], seconds: float) -> Sequence[Answer]:
+        if seconds <= 0:  # went by while the batch that these are a part of failed
+            raise QueryTimedOut
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._send(questions)
+        except TimeoutError:
+            raise QueryTimedOut from None
 
 
 def _settle(waiting: _Waiting[Answer], outcome: _Outcome[Answer]) -> None:

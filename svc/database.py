@@ -1,9 +1,9 @@
 """The life of the asyncpg pool, and driver errors turned into ours."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import structlog
@@ -13,10 +13,11 @@ from svc.settings import DatabaseSettings
 from svc.telemetry import names
 from svc.telemetry.logs import words
 
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
 _log = structlog.get_logger()
 
-# Beyond the statement's own time, which the server keeps: an answer on its way still arrives.
-_COMMAND_GRACE_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 5.0
 
 _AWAY: Final = (
@@ -71,11 +72,13 @@ class Database:
         try:
             async with self._pool.acquire() as connection:
                 connected = True
-                rows = await connection.fetch(query, *arguments)
+                rows = await _fetch(connection, query, arguments)
         except asyncpg.QueryCanceledError as error:
             raise QueryTimedOut from error
         except _AWAY as error:
             if connected and isinstance(error, TimeoutError):
+                # What became of this connection may have become of all: one of them is enough to find it out.
+                await self._pool.expire_connections()
                 raise QueryTimedOut from error
             await self._note_loss(error)
             raise DatabaseUnavailable from error
@@ -110,6 +113,18 @@ class Database:
             _log.warning(names.DATABASE_AWAY, error=type(error).__name__, detail=words(error))
 
 
+async def _fetch(
+    connection: "PoolConnectionProxy[asyncpg.Record]", query: str, arguments: Sequence[object]
+) -> list[asyncpg.Record]:
+    try:
+        return await connection.fetch(query, *arguments)
+    except (TimeoutError, asyncio.CancelledError):
+        # asyncpg would now ask the server to cancel, and wait for that. But a server that is there ends a statement in
+        # time by itself; so there is none.
+        connection.terminate()
+        raise
+
+
 @asynccontextmanager
 async def connect(settings: DatabaseSettings) -> AsyncIterator[Database]:
     """The pool, from its first connection, made when it is first needed, to a bounded close."""
@@ -122,7 +137,7 @@ async def connect(settings: DatabaseSettings) -> AsyncIterator[Database]:
         max_inactive_connection_lifetime=0,
         max_cached_statement_lifetime=0,  # prepared once, kept for the connection's life
         timeout=settings.connect_seconds,
-        command_timeout=settings.statement_seconds + _COMMAND_GRACE_SECONDS,
+        command_timeout=settings.command_seconds,
         server_settings={
             "application_name": "clients-api",
             "statement_timeout": f"{settings.statement_seconds * 1000:.0f}",

@@ -133,18 +133,8 @@ class LocalPostgres:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         self._own(new)
-        made = subprocess.run(
-            [
-                *_as_plain_user(),
-                *(_binary("initdb"), "-D", new, "--username", _OWNER, "--auth", "trust", "--encoding", "UTF8"),
-                *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--no-locale"),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            raise LocalPostgresError(f"PostgreSQL could not make its data folder {new}: {made.stderr.strip()}")
+        locale = ("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--no-locale")
+        run("initdb", "-D", new, "--username", _OWNER, "--auth", "trust", "--encoding", "UTF8", *locale)
         new.rename(self.data)
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
@@ -170,6 +160,18 @@ class LocalPostgres:
             shutil.chown(folder, _plain_user())
         elif folder.stat().st_uid != os.geteuid():
             raise LocalPostgresError(f"{folder} belongs to another user; remove it, or set LOCAL_FOLDER to another")
+
+
+def run(program: str, *arguments: str | Path) -> None:
+    """Runs one of PostgreSQL's own programs, as the user that its server runs as.
+
+    Raises:
+        LocalPostgresError: with what the program said.
+    """
+    command = [*_as_plain_user(), _binary(program), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LocalPostgresError(f"PostgreSQL's {program} failed: {done.stderr.strip()}")
 
 
 @contextlib.contextmanager

@@ -17,6 +17,11 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 _HIDDEN: Final = "(not shown)"
 
+# Beyond the statement's own time, which the server keeps: an answer on its way still arrives.
+_GRACE_SECONDS: Final = 1.0
+# What the balancer waits for an answer, by default; then callers are told 504, and not by us.
+_BALANCER_SECONDS: Final = 60.0
+
 
 class InvalidSetting(ValueError):
     """A setting is not what it may be; the message names the variable, its value and what would do."""
@@ -29,7 +34,8 @@ class InvalidSetting(ValueError):
 class DatabaseSettings:
     """How the service reaches PostgreSQL and how long it waits for it.
 
-    The times form a ladder: a statement ends before the service gives up on it, and both before a caller would.
+    The times form a ladder: a statement ends before the service gives up on it (`command_seconds`), that before the
+    question's time is over (`answer_seconds`), and that before whoever asked goes away.
 
     Attributes:
         dsn: where the database is; it holds the password. Empty where no database is named.
@@ -48,6 +54,16 @@ class DatabaseSettings:
     acquire_seconds: float = 1.0
     statement_seconds: float = 2.0
     max_queue: int = 10_000
+
+    @property
+    def command_seconds(self) -> float:
+        """The longest that the service waits for a statement's answer."""
+        return self.statement_seconds + _GRACE_SECONDS
+
+    @property
+    def answer_seconds(self) -> float:
+        """The longest from a question to its answer, or to an error that says why there is none."""
+        return self.acquire_seconds + self.connect_seconds + self.command_seconds
 
     def __repr__(self) -> str:
         secret = ("dsn", "service_password")
@@ -123,7 +139,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     def get(name: str, parse: Callable[[str, str], _T], default: _T) -> _T:
         return parse(name, variables[name]) if name in variables else default
 
-    return Settings(
+    settings = Settings(
         host=variables.get("HOST", Settings.host),
         port=get("PORT", _whole(0, 65535), Settings.port),
         workers=get("WORKERS", _whole(1, 64), Settings.workers),
@@ -148,6 +164,20 @@ def read(environment: Mapping[str, str]) -> Settings:
             max_queue=get("MAX_QUEUE", _whole(1, 1_000_000), DatabaseSettings.max_queue),
         ),
     )
+    _check_ladder(settings)
+    return settings
+
+
+def _check_ladder(settings: Settings) -> None:
+    longest = settings.database.answer_seconds
+    if longest >= _BALANCER_SECONDS:
+        variables = "DB_ACQUIRE_SECONDS + DB_CONNECT_SECONDS + DB_STATEMENT_SECONDS"
+        most = _BALANCER_SECONDS - _GRACE_SECONDS
+        expected = f"less than {most:g}, so that an answer comes before a balancer gives up on it"
+        raise InvalidSetting(variables, f"{longest - _GRACE_SECONDS:g}", expected)
+    if settings.shutdown_seconds < longest:
+        expected = f"at least {longest:g}, the longest that an answer may take"
+        raise InvalidSetting("SHUTDOWN_SECONDS", f"{settings.shutdown_seconds:g}", expected)
 
 
 def check_certificates(file: str) -> None:

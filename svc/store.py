@@ -67,13 +67,15 @@ class Store:
 
     def __init__(self, database: Database, settings: DatabaseSettings, watch: Watcher = nobody) -> None:
         self._database = database
-        # Half of the connections each for reads and adds, so that neither waits for the other.
+        # Half of the connections each for reads and adds, so that neither waits for the other. Of three it is two: then
+        # one that hangs holds up no kind, and one kind that hangs leaves one to the others.
         limits = Limits(
-            lanes=max(1, settings.pool_size // 2),
+            lanes=(settings.pool_size + 1) // 2,
             batch_most=_BATCH_MOST,
             trip_seconds=settings.statement_seconds / 4,  # far from the end of what a statement may take
             queue_most=settings.max_queue,
             wait_seconds=settings.acquire_seconds,
+            answer_seconds=settings.answer_seconds,
         )
         self._gets = Batcher(self._get, limits, watch("get", "SELECT clients", _GET))
         self._adds = Batcher(self._add, limits, watch("add", "INSERT clients", _ADD))
@@ -117,17 +119,21 @@ class Store:
         """Raises where the database could not answer the questions above."""
         await self._database.value(_READY)
 
+    # Arrays are sent as text[], the one kind that asyncpg knows beforehand. For any other, it asks a new connection's
+    # server in eight round trips before the first question, and all of them want it at once after an outage.
+
     async def _get(self, ids: Sequence[int]) -> list[bytes | None]:
-        found = {row["id"]: row["object"] for row in await self._database.rows(_GET, ids)}
+        rows = await self._database.rows(_GET, [str(client_id) for client_id in ids])
+        found = {row["id"]: row["object"] for row in rows}
         return [found.get(client_id) for client_id in ids]
 
     async def _add(self, adds: Sequence[_Add]) -> list[_Added]:
         rows = await self._database.rows(
             _ADD,
             [add.client.name for add in adds],
-            [add.client.money for add in adds],
+            [str(add.client.money) for add in adds],
             [add.key for add in adds],
-            [add.client.fingerprint() if add.key is not None else None for add in adds],
+            [rf"\x{add.client.fingerprint().hex()}" if add.key is not None else None for add in adds],
         )
         return [_Added(row["id"], row["same_fields"]) for row in rows]
 

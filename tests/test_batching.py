@@ -1,6 +1,7 @@
 """The rules of natural batching, without a database; and what they promise, on PostgreSQL."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -13,12 +14,12 @@ from ops.process import Service
 from svc import database
 from svc.batching import Batcher, Limits
 from svc.clients import NewClient
-from svc.errors import DatabaseBusy, DatabaseUnavailable, KeyReused
+from svc.errors import DatabaseBusy, DatabaseUnavailable, KeyReused, QueryTimedOut
 from svc.settings import DatabaseSettings
 from svc.store import Store, _Add
 from tests.conftest import Owner
 
-LIMITS = Limits(lanes=1, batch_most=128, trip_seconds=60, queue_most=100, wait_seconds=60)
+LIMITS = Limits(lanes=1, batch_most=128, trip_seconds=60, queue_most=100, wait_seconds=60, answer_seconds=120)
 
 
 class Oracle:
@@ -250,6 +251,52 @@ async def test_a_wait_that_would_be_too_long_is_refused_at_once(oracle: Oracle) 
     await asyncio.gather(*asked)
 
 
+async def test_nobody_waits_longer_for_batches_that_hang(oracle: Oracle) -> None:
+    """Where every lane hangs, who waits behind them is refused when its time is up, and not when a lane is free."""
+    batcher = Batcher(oracle, replace(LIMITS, wait_seconds=0.1))
+    batcher._round_trip_seconds = 10
+    first = asyncio.create_task(batcher.ask(1))
+    await settle()
+    began = time.monotonic()
+    with pytest.raises(DatabaseBusy):
+        await batcher.ask(2)
+    assert 0.1 <= time.monotonic() - began < 0.2
+
+    oracle.go.set()
+    assert await first == 2
+
+
+async def test_an_answer_is_not_waited_for_without_end(oracle: Oracle) -> None:
+    """Beyond its time a batch is given up on, and what waits behind it gets its turn."""
+    batcher = Batcher(oracle, replace(LIMITS, answer_seconds=0.1))
+    first = asyncio.create_task(batcher.ask(1))
+    await asyncio.sleep(0.05)
+    second = asyncio.create_task(batcher.ask(2))
+    with pytest.raises(QueryTimedOut):
+        await first
+    oracle.go.set()
+    assert await second == 4
+
+
+async def test_a_batch_that_is_split_has_one_deadline() -> None:
+    """The trips that look for the questions at fault take no longer, all together, than one that hangs may."""
+    trips = 0
+
+    async def send(_: Sequence[int]) -> list[int]:
+        nonlocal trips
+        trips += 1
+        await asyncio.sleep(0.05)
+        raise ValueError
+
+    batcher = Batcher(send, replace(LIMITS, answer_seconds=0.2))
+    began = time.monotonic()
+    answers = await asyncio.gather(*(batcher.ask(number) for number in range(64)), return_exceptions=True)
+
+    assert {type(answer) for answer in answers} == {QueryTimedOut}
+    assert time.monotonic() - began < 0.3
+    assert trips <= 4
+
+
 async def test_batches_that_take_too_long_become_smaller() -> None:
     """A database that takes a while for each question is asked for what it can do in time, and later for more."""
     seconds_each = 0.002
@@ -268,6 +315,22 @@ async def test_batches_that_take_too_long_become_smaller() -> None:
     seconds_each = 0
     await asyncio.gather(*(batcher.ask(number) for number in range(5000)))
     assert sizes[-5:-1] == [128] * 4
+
+
+async def test_a_slow_network_makes_no_batch_smaller() -> None:
+    """Where small batches take long, it is not their size, and whoever waits still goes together."""
+    sizes: list[int] = []
+
+    async def send(questions: Sequence[int]) -> list[int]:
+        sizes.append(len(questions))
+        await asyncio.sleep(0.02)
+        return list(questions)
+
+    batcher = Batcher(send, replace(LIMITS, trip_seconds=0.01))
+    for _ in range(10):
+        await asyncio.gather(*(batcher.ask(number) for number in range(64)))
+    assert sum(sizes) == 640
+    assert len(sizes) <= 20
 
 
 async def test_who_waited_too_long_is_not_sent(oracle: Oracle) -> None:
@@ -300,6 +363,23 @@ async def test_doubles_of_a_key_in_one_batch_get_one_client(database_settings: D
     assert isinstance(answers[2], KeyReused)
     assert len({answers[0], answers[3], answers[4], answers[5]}) == 4
     assert await owner.fetchval("SELECT count(*) FROM clients WHERE name = 'Ann'") == 4
+
+
+async def test_an_add_that_hangs_holds_up_no_other(database_settings: DatabaseSettings, owner: Owner) -> None:
+    """With three connections, as pods have: one that waits for a lock leaves others to adds, gets and pages."""
+    settings = replace(database_settings, pool_size=3)
+    async with database.connect(settings) as connected, owner.transaction():
+        store = Store(connected, settings)
+        await store.add(ann())
+        await owner.execute("INSERT INTO idempotency_keys VALUES ('held', sha256(''), 1)")
+        hanging = asyncio.create_task(store.add(ann(), "held"))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(1):
+            for _ in range(10):
+                await asyncio.gather(store.add(ann()), store.get(1), store.page(0))
+        assert not hanging.done()
+        with pytest.raises(QueryTimedOut):
+            await hanging
 
 
 async def test_one_row_that_the_database_refuses_fails_alone(database_settings: DatabaseSettings, owner: Owner) -> None:

@@ -238,6 +238,25 @@ async def test_a_black_hole_lets_nothing_pass_and_loses_nothing() -> None:
         new_writer.close()
 
 
+@pytest.mark.parametrize("resets", [True, False])
+async def test_a_host_that_was_replaced_knows_no_old_connection(*, resets: bool) -> None:
+    """What is sent on one is answered by a reset, or by nothing; a new one is served."""
+    async with proxied(echo) as (proxy, reader, writer):
+        writer.write(b"a")
+        assert await reader.readexactly(1) == b"a"
+        proxy.forget(resets=resets)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.1)
+        writer.write(b"b")
+        with pytest.raises(ConnectionResetError if resets else TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.3)
+
+        new_reader, new_writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        new_writer.write(b"new")
+        assert await asyncio.wait_for(new_reader.readexactly(3), 5) == b"new"
+        new_writer.close()
+
+
 @pytest.mark.parametrize(
     ("fault", "value", "least", "most"),
     [("bytes_per_second", 2000.0, 0.4, 2.0), ("latency_seconds", 0.2, 0.4, 1.5), ("latency_seconds", 0.0, 0.0, 0.3)],

@@ -1,10 +1,13 @@
 """The database slow, full, or gone: bounded, honest answers, and nothing acknowledged is lost."""
 
 import asyncio
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 
 import asyncpg
 import pytest
@@ -12,9 +15,11 @@ from aiohttp import ClientError, ClientSession
 
 from ops.process import Service
 from svc import database
+from svc.clients import NewClient
 from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
 from svc.local import LocalPostgres
 from svc.settings import DatabaseSettings
+from svc.store import Store
 from tests.conftest import Client, Owner
 
 AWAY_SECONDS = 10
@@ -95,6 +100,19 @@ async def test_a_question_is_one_round_trip(database_settings: DatabaseSettings,
     assert [(row["pid"], row["query"]) for row in last] == [(first[0]["pid"], "SELECT 2")]
 
 
+async def test_a_new_connection_asks_nothing_of_its_own(
+    database_settings: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No question has a type that asyncpg would look up first: after an outage, all connections are new."""
+    monkeypatch.delattr(asyncpg.Connection, "_introspect_types")
+    async with database.connect(database_settings) as connected:
+        store = Store(connected, database_settings)
+        client_id = await store.add(NewClient("Ann", Decimal(1)), "key")
+        assert b'"Ann"' in await store.get(client_id)
+        assert (await store.page(0)).last_id == client_id
+        await store.check()
+
+
 async def test_waiting_for_a_connection_is_bounded_and_in_order(database_settings: DatabaseSettings) -> None:
     """Waiters get their turn in order of arrival, and beyond DB_ACQUIRE_SECONDS a clear refusal."""
     settings = replace(database_settings, pool_size=1, acquire_seconds=0.5)
@@ -141,6 +159,25 @@ async def test_a_statement_that_the_server_does_not_end_is_given_up_on(database_
         await connected.value("SELECT set_config('statement_timeout', '0', false)")
         with pytest.raises(QueryTimedOut):
             await connected.value("SELECT pg_sleep(30)")
+
+
+async def test_connections_that_died_cost_one_wait(database_settings: DatabaseSettings) -> None:
+    """Where connections answer no more, the first who finds it out has all of them made anew."""
+    settings = replace(database_settings, pool_size=3, statement_seconds=0.1)
+    async with database.connect(settings) as connected:
+        who = "SELECT pg_backend_pid() FROM pg_sleep(0.05)"
+        backends = set(await asyncio.gather(*(connected.value(who) for _ in range(3))))
+        assert len(backends) == 3
+        for backend in backends:
+            os.kill(backend, signal.SIGSTOP)
+        try:
+            with pytest.raises(QueryTimedOut):
+                await connected.value("SELECT 1")
+            async with asyncio.timeout(1):
+                assert await asyncio.gather(*(connected.value("SELECT 2") for _ in range(3))) == [2, 2, 2]
+        finally:
+            for backend in backends:
+                os.kill(backend, signal.SIGCONT)
 
 
 async def test_a_former_primary_is_left(database_settings: DatabaseSettings) -> None:

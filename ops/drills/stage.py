@@ -67,6 +67,7 @@ class Stage:
         ledger: of the drill's adds.
         timeline: what its callers saw.
         claims: what it found.
+        leaving: what is left to be undone once all is audited and the first PostgreSQL has stopped.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Stage:
     collector_port: int
     timeline: Timeline = field(default_factory=Timeline)
     claims: list[Claim] = field(default_factory=list)
+    leaving: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def claim(self, words: str, found: float, *, most: float, unit: str = "") -> None:
         """Says that something is at most so much."""
@@ -87,6 +89,19 @@ class Stage:
     def claim_least(self, words: str, found: float, *, least: float, unit: str = "") -> None:
         """Says that something is at least so much."""
         self.claims.append(Claim(words, found, least, unit, at_least=True))
+
+    def claim_recovery(self, words: str, back: float, *, most: float, what: str = "") -> None:
+        """Says how long after the moment the first caller was served, and the last one was not.
+
+        Args:
+            words: what was back.
+            back: when.
+            most: seconds.
+            what: they asked for; whatever it was where this is empty.
+        """
+        timeline = self.timeline
+        self.claim(f"{words}: first served again", timeline.served_again_after(back, what), most=most, unit="s")
+        self.claim(f"{words}: last turned away", timeline.last_turned_away_after(back, what), most=most, unit="s")
 
     def pick(self, full: float, quick: float) -> float:
         """How long or how often, in full and in the short form."""
@@ -171,14 +186,18 @@ async def set_up(name: str, folder: Path, collector_port: int, *, is_quick: bool
     port = free_port()
     server = LocalPostgres(folder, {"listen_addresses": "127.0.0.1", "port": str(port)})
     server.start()
-    try:
-        await maintenance.migrate(server.dsn())
-        await maintenance.seed(server.dsn())
-        async with FaultProxy(port).running() as database, FaultProxy(0).running() as service:
-            yield Stage(name, folder, is_quick, server, database, service, Ledger(f"drill {name}"), collector_port)
-    finally:
-        server.stop()
-        shutil.rmtree(server.data, ignore_errors=True)  # 40 MB of it; its log stays
+    with contextlib.ExitStack() as leaving:
+        try:
+            await maintenance.migrate(server.dsn())
+            await maintenance.seed(server.dsn())
+            async with FaultProxy(port).running() as database, FaultProxy(0).running() as service:
+                ledger = Ledger(f"drill {name}")
+                stage = Stage(name, folder, is_quick, server, database, service, ledger, collector_port)
+                leaving.enter_context(stage.leaving)
+                yield stage
+        finally:
+            server.stop()
+            shutil.rmtree(server.data, ignore_errors=True)  # 40 MB of it; its log stays
 
 
 @contextlib.contextmanager

@@ -77,13 +77,16 @@ class Timeline:
         """How many requests of this time were served, refused, or failed."""
         return sum(seen.kind == kind for seen in self.between(start, end))
 
-    def served_again_after(self, moment: float) -> float:
-        """Seconds from the moment until the first caller was served; infinite where none was."""
-        return min((s.ended for s in self.seen if s.kind == SERVED and s.ended > moment), default=float("inf")) - moment
+    def served_again_after(self, moment: float, what: str = "") -> float:
+        """Seconds from the moment until the first caller, of those who asked for this, was served; or infinite."""
+        return min((s.ended for s in self._after(moment, what) if s.kind == SERVED), default=float("inf")) - moment
 
-    def last_turned_away_after(self, moment: float) -> float:
-        """Seconds from the moment until the last caller had no success; 0 where all had."""
-        return max((s.ended - moment for s in self.seen if s.kind != SERVED and s.ended > moment), default=0.0)
+    def last_turned_away_after(self, moment: float, what: str = "") -> float:
+        """Seconds from the moment until the last caller, of those who asked for this, had no success; 0 if all had."""
+        return max((s.ended for s in self._after(moment, what) if s.kind != SERVED), default=moment) - moment
+
+    def _after(self, moment: float, what: str) -> Iterator[Seen]:
+        return (s for s in self.seen if s.ended > moment and what in {s.what, ""})
 
     def longest_without_service(self) -> float:
         """The most seconds in which callers asked and none was served."""

@@ -3,7 +3,7 @@
 -- concurrent retry wait for the key's first use, and see it.
 WITH asked AS (
   SELECT name, money, key, fingerprint, place
-  FROM unnest($1::text[], $2::numeric[], $3::text[], $4::bytea[])
+  FROM unnest($1::text[], $2::text[]::numeric[], $3::text[], $4::text[]::bytea[])
     WITH ORDINALITY AS asked (name, money, key, fingerprint, place)
 ), keyless AS MATERIALIZED (
   SELECT nextval(pg_get_serial_sequence('clients', 'id')) AS id, name, money, place
