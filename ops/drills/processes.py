@@ -27,7 +27,7 @@ async def kill_worker(stage: Stage) -> None:
         for number in range(int(stage.pick(10, 3))):
             at = stage.timeline.mark("a worker is killed")
             lost = kill(service, service.workers()[number % WORKERS])
-            await _all_listen(service)
+            await until_all_listen(service)
             gaps.append(stage.timeline.mark("it is replaced") - at)
             await asyncio.sleep(0.5)
             connections += len(lost)
@@ -51,7 +51,7 @@ async def kill_all(stage: Stage) -> None:
             at = stage.timeline.mark(f"all workers are killed, after {life} s")
             for worker in service.workers():
                 worker.kill()
-            await _all_listen(service)
+            await until_all_listen(service)
             gaps.append(stage.timeline.now() - at)
             await asyncio.sleep(0.5)
             again.append(stage.timeline.served_again_after(at))
@@ -74,7 +74,7 @@ def kill(service: Service, worker: psutil.Process) -> set[int]:
     }
 
 
-async def _all_listen(service: Service) -> None:
+async def until_all_listen(service: Service) -> None:
     """Waits until as many workers as there ought to be listen."""
     while sum(map(_listens, service.workers())) < WORKERS:  # noqa: ASYNC110 - no process tells of it
         await asyncio.sleep(_LOOK_SECONDS)
