@@ -109,8 +109,9 @@ class FaultProxy:
                 await asyncio.sleep(self.latency_seconds)
             await self._pass(data, writer)
         await self._passing.wait()
-        with contextlib.suppress(OSError):
-            writer.write_eof()
+        if not writer.is_closing():
+            with contextlib.suppress(OSError):
+                writer.write_eof()
 
     async def _pass(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         while data:
