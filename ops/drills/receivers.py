@@ -9,6 +9,7 @@ from typing import cast
 import orjson
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from svc.telemetry import names
 
@@ -71,11 +72,15 @@ class Collector:
     Attributes:
         port: where it listens, on 127.0.0.1.
         spans: that it was sent so far.
+        requests: spans of requests among them.
+        backwards: spans among them that end before they begin.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.spans = 0
+        self.requests = 0
+        self.backwards = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Collector"]:
@@ -89,5 +94,8 @@ class Collector:
 
     async def _take(self, request: web.BaseRequest) -> web.Response:
         sent = ExportTraceServiceRequest.FromString(await request.read())
-        self.spans += sum(len(scope.spans) for resource in sent.resource_spans for scope in resource.scope_spans)
+        for span in (span for each in sent.resource_spans for scope in each.scope_spans for span in scope.spans):
+            self.spans += 1
+            self.requests += span.kind == Span.SPAN_KIND_SERVER
+            self.backwards += span.end_time_unix_nano < span.start_time_unix_nano
         return web.Response(content_type="application/x-protobuf")
