@@ -11,10 +11,17 @@ from typing import Final
 
 import uvloop
 
-from ops.drills import clock, database, drill, processes, rolling, stage, telemetry
+from ops.drills import clock, database, drill, network, processes, rolling, stage, telemetry
 from ops.drills.drill import DRILLS, Drill, Played
 
-_MODULES: Final = (database, processes, rolling, telemetry, clock)  # what they hold is in DRILLS once they are imported
+_MODULES: Final = (
+    database,
+    processes,
+    rolling,
+    telemetry,
+    clock,
+    network,
+)  # what they hold is in DRILLS once they are imported
 
 
 def main() -> int:
