@@ -29,7 +29,7 @@ async def break_network(stage: Stage) -> None:
         async with stage.calling(count=64, pause_seconds=0.02):
             await asyncio.sleep(2)
         await asyncio.sleep(_GONE_SECONDS)
-        before_bytes = _memory(service)
+        before_bytes = service.memory()
         async with stage.calling(count=64, pause_seconds=0.02):
             await _reset(stage)
             await _half_close(stage)
@@ -38,7 +38,7 @@ async def break_network(stage: Stage) -> None:
             await asyncio.sleep(_AGAIN_SECONDS)
         await asyncio.gather(*(_leave_half(stage, service) for _ in range(_HALF_CLOSED)))
         await asyncio.sleep(_GONE_SECONDS)
-        growths = [after - before for after, before in zip(_memory(service), before_bytes, strict=True)]
+        growths = [after - before for after, before in zip(service.memory(), before_bytes, strict=True)]
         left = _connections(service)
     stage.claim(
         "served again after its return", stage.timeline.served_again_after(healed), most=_AGAIN_SECONDS, unit="s"
@@ -48,11 +48,6 @@ async def break_network(stage: Stage) -> None:
     stage.claim("kinds of answers beyond 200 and 201", len(wrong), most=0)
     stage.claim("connections that are left", left, most=0)
     stage.claim("what a worker's memory grew by", max(growths) / 2**20, most=_GROWTH_MOST_BYTES / 2**20, unit="MB")
-
-
-def _memory(service: Service) -> list[int]:
-    """Bytes that each worker has of the machine's memory."""
-    return [worker.memory_info().rss for worker in service.workers()]
 
 
 def _connections(service: Service) -> int:

@@ -47,7 +47,7 @@ async def stall(stage: Stage) -> None:
                 await asyncio.sleep(1)
                 calm = stage.timeline.now()
                 await asyncio.sleep(stage.pick(10, 3))
-                before_bytes = _memory(service)
+                before_bytes = service.memory()
                 stalled = stage.timeline.mark(
                     "the log's reader stalls, and the collector's network swallows everything"
                 )
@@ -56,7 +56,7 @@ async def stall(stage: Stage) -> None:
                 flooded += await _flood(service)
                 full = stage.timeline.mark("8 MB of lines wait in each worker")
                 await asyncio.sleep(stage.pick(40, 3))
-                after_bytes = _memory(service)
+                after_bytes = service.memory()
                 healed = stage.timeline.mark("both go on")
                 reader.go_on()
                 to_collector.heal()
@@ -72,7 +72,7 @@ async def stall(stage: Stage) -> None:
                 await asyncio.sleep(1)
                 gone = stage.timeline.now()
                 await asyncio.sleep(stage.pick(20, 3))
-            last_bytes = _memory(service)
+            last_bytes = service.memory()
     bound = max(2 * stage.timeline.percentile(99, calm, stalled), _NOISE_SECONDS)
     growths = [
         now - before
@@ -86,11 +86,6 @@ async def stall(stage: Stage) -> None:
     stage.claim_least("lines that were dropped", dropped, least=1)
     stage.claim("requests that were neither told of nor counted as dropped", untold, most=0)
     stage.claim("until spans arrive again", again, most=_COLLECTED_SECONDS, unit="s")
-
-
-def _memory(service: Service) -> list[int]:
-    """Bytes that each worker has of the machine's memory."""
-    return [worker.memory_info().rss for worker in service.workers()]
 
 
 async def _spans_again(stage: Stage, collector: Collector) -> float:
