@@ -14,7 +14,7 @@ from ops.drills.timeline import FAILED
 from ops.process import Service
 
 _LATENCY_SECONDS: Final = 0.01  # so that a reset finds requests under way
-_DRIP_BYTES_PER_SECOND: Final = 200.0  # a request of 300 bytes takes 1.5 s, and so does its answer
+_DRIP_BYTES_PER_SECOND: Final = 300.0  # a request of 300 bytes takes 1 s, and so does its answer
 _HOLE_SECONDS: Final = 4.0  # its callers wait for so long, which is no fault of the service
 _AGAIN_SECONDS: Final = 1.0
 _GONE_SECONDS: Final = 1.0  # until the service has closed what its callers have

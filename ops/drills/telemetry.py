@@ -22,7 +22,7 @@ _FLOOD_REQUEST: Final = b"HEAD /nothing HTTP/1.1\r\nHost: drill\r\nX-Request-Id:
 
 _TOLD_SECONDS: Final = 3.0  # metrics are told each second, and a busy machine is slower
 _COLLECTED_SECONDS: Final = 15.0  # an export under way is given up after 10 s, and the next begins within 1 s
-_NOISE_SECONDS: Final = 0.05  # what is below that doubles by chance
+_NOISE_SECONDS: Final = 0.1  # what is below that doubles by chance; a worker that waits for a reader takes seconds
 _SPANS_BYTES: Final = 2048 * 1024  # OpenTelemetry's queue: so many, of less than 1 KB each
 _ELSE_BYTES: Final = 6 * 2**20  # spare room at the buffers' ends, samples of metrics, and what the allocator keeps
 _GROWTH_MOST_BYTES: Final = WAITING_MOST_BYTES + RESERVE_BYTES + _SPANS_BYTES + _ELSE_BYTES
