@@ -22,7 +22,8 @@ _ROLLOVER: Final = 2.0**31  # in January 2038, seconds since 1970 outgrow 32 bit
 _CROSSED_SECONDS: Final = 2.0
 _DEARER_MOST: Final = 1.5  # a loop that no longer waits would be dearer by far
 _TOLD_SECONDS: Final = 3.0  # lines, metrics and spans are told each second, and a busy machine is slower
-_LATENCY_SECONDS: Final = 0.02  # of the database's network, so that each jump finds requests under way
+_LATENCY_SECONDS: Final = 0.005  # of the database's network, so that each jump finds requests under way
+_WARM_SECONDS: Final = 3.0  # until all connections to the database are made, at that latency
 _NOISE_SECONDS: Final = (
     0.2  # what is below that doubles by chance; a time-out that took the wall clock would be seconds
 )
@@ -61,7 +62,7 @@ async def jump(stage: Stage) -> None:
     ):
         stage.to_database.latency_seconds = _LATENCY_SECONDS
         async with stage.calling():
-            await asyncio.sleep(1)
+            await asyncio.sleep(_WARM_SECONDS)
             calm = _Reading(stage, service)
             await asyncio.sleep(stage.pick(10, 3))
             calm.end()
