@@ -64,6 +64,10 @@ class Service:
         """Its worker processes, where it has more than one."""
         return psutil.Process(self.process.pid).children()
 
+    def memory(self) -> list[int]:
+        """Bytes of the machine's memory that each of them has."""
+        return [worker.memory_info().rss for worker in self.workers()]
+
     def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
         """Signals it, and waits for its exit status."""
         self.process.send_signal(how)

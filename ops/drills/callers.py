@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.connector import Connection
 
 from ops.drills.ledger import Add, Ledger
 from ops.drills.timeline import SERVED, Seen, Timeline
@@ -14,6 +16,18 @@ from ops.drills.timeline import SERVED, Seen, Timeline
 GIVE_UP_SECONDS: Final = 30.0  # far beyond what the service promises: who waits that long was left hanging
 _SETTLE_SECONDS: Final = 15.0
 _REPEATED: Final = 0.1  # of the acknowledged adds; each has to be acknowledged with the same id again
+
+_port: ContextVar[int] = ContextVar("_port")  # see Seen.connection
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Notes the connection that a request goes by, which aiohttp tells nobody where the request fails."""
+
+    async def connect(self, *arguments: Any, **named: Any) -> Connection:
+        connection = await super().connect(*arguments, **named)
+        if connection.transport is not None:
+            _port.set(connection.transport.get_extra_info("sockname")[1])
+        return connection
 
 
 class Callers:
@@ -53,9 +67,9 @@ class Callers:
     async def calling(self) -> AsyncIterator[None]:
         """Calls meanwhile; at the end everyone brings what they began to an end, if that can be had in 15 s."""
         timeout = aiohttp.ClientTimeout(total=GIVE_UP_SECONDS)
-        async with aiohttp.ClientSession(
-            self._url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
-        ) as session:
+        async with aiohttp.ClientSession(self._url, timeout=timeout, connector=_Connector(limit=0)) as session:
+            # aiohttp would send a GET again whose connection was lost, and what fails would not be seen.
+            session._retry_connection = False  # noqa: SLF001 - there is no other way to say so
             callers = [asyncio.create_task(self._call(session)) for _ in range(self._count)]
             try:
                 yield
@@ -104,13 +118,14 @@ class Callers:
         """The outcome, as Seen has it, and the JSON of the answer where there is one."""
         at = self._timeline.now()
         answer = None
+        _port.set(0)
         try:
             async with session.request(method, path, **fields) as response:
                 outcome = str(response.status)
                 answer = await response.json(content_type=None)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             outcome = type(error).__name__
-        seen = Seen(at, self._timeline.now() - at, what, outcome)
+        seen = Seen(at, self._timeline.now() - at, what, outcome, _port.get())
         self._timeline.seen.append(seen)
         await asyncio.sleep(self._pause(seen))
         return outcome, answer

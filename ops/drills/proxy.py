@@ -9,6 +9,7 @@ from typing import Final
 
 _CHUNK_BYTES: Final = 64 * 1024
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
+_GONE: Final = (OSError, RuntimeError)  # the latter is uvloop's where the transport is reset or half closed already
 
 
 class FaultProxy:
@@ -85,7 +86,7 @@ class FaultProxy:
         self._serving.add(task)
         try:
             await self._serve(reader, writer)
-        except OSError:
+        except _GONE:
             pass  # an end of the connection is gone, and the other learns it below
         finally:
             self._serving.discard(task)
@@ -124,9 +125,8 @@ class FaultProxy:
                 await asyncio.sleep(self.latency_seconds)
             await self._pass(data, writer, era)
         await self._passing.wait()
-        if not writer.is_closing():
-            with contextlib.suppress(OSError):
-                writer.write_eof()
+        with contextlib.suppress(*_GONE):
+            writer.write_eof()
 
     async def _pass(self, data: bytes, writer: asyncio.StreamWriter, era: int) -> None:
         while data:

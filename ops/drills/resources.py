@@ -14,7 +14,7 @@ from ops.drills.probe import probing
 from ops.drills.stage import Stage
 from ops.drills.timeline import FAILED, REFUSED, SERVED
 
-_PRODUCTION_POOL: Final = {"DB_POOL_SIZE": "3"}  # as in k8s/base/settings.env
+_PRODUCTION_POOL: Final = "3"  # as in k8s/base/settings.env
 _CUT: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'clients-api'"
 _WRITE: Final = "SELECT pg_logical_emit_message(false, 'ballast', repeat('x', 1000000))"
 _DOWN_SECONDS: Final = 60.0  # it takes one
@@ -52,7 +52,7 @@ async def _strangers(stage: Stage) -> AsyncIterator[None]:
 @drill("table-locked", "someone locks the table for longer than a statement may take")
 async def lock_table(stage: Stage) -> None:
     """Against adds first, which leaves reads alone; then against all, which leaves the health of the process alone."""
-    async with stage.served(**_PRODUCTION_POOL), stage.calling():
+    async with stage.served(DB_POOL_SIZE=_PRODUCTION_POOL), stage.calling():
         await asyncio.sleep(1)
         async with probing(stage, "/get/1") as reads:
             await _locked(stage, "SHARE")

@@ -108,22 +108,24 @@ class Stage:
         return quick if self.is_quick else full
 
     @contextlib.asynccontextmanager
-    async def served(self, **settings: str) -> AsyncIterator[Service]:
+    async def served(self, *, stdout: int | None = None, **settings: str) -> AsyncIterator[Service]:
         """The service, with two workers and all its telemetry, reached through `to_service`.
 
         Args:
+            stdout: a file descriptor for its log; a file of the folder where there is none.
             settings: environment variables beyond those.
         """
-        async with self.instance(**settings) as service:
+        async with self.instance(stdout=stdout, **settings) as service:
             self.to_service.target = service.port
             yield service
 
     @contextlib.asynccontextmanager
-    async def instance(self, **settings: str) -> AsyncIterator[Service]:
-        """An instance of the service, one of several perhaps, whose log is in a file of the folder."""
+    async def instance(self, *, stdout: int | None = None, **settings: str) -> AsyncIterator[Service]:
+        """An instance of the service, one of several perhaps. For its arguments see served()."""
         number = len(list(self.folder.glob("service-*.log")))
         with (self.folder / f"service-{number}.log").open("wb") as log:
-            service = Service({**self._environment(), **settings}, stdout=log.fileno())
+            out = log.fileno() if stdout is None else stdout
+            service = Service({**self._environment(), **settings}, stdout=out)
             try:
                 await asyncio.to_thread(service.wait_until_listening)
                 yield service
@@ -132,10 +134,14 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def calling(
-        self, count: int = 16, pause_seconds: float = 0.05, retry_seconds: float | None = None
+        self,
+        count: int = 16,
+        pause_seconds: float = 0.05,
+        retry_seconds: float | None = None,
+        port: int | None = None,
     ) -> AsyncIterator[None]:
-        """Callers on the way to the service, meanwhile; see Callers."""
-        url = f"http://127.0.0.1:{self.to_service.port}"
+        """Callers on the way to the service, meanwhile, or of another port of 127.0.0.1; see Callers."""
+        url = f"http://127.0.0.1:{port or self.to_service.port}"
         callers = Callers(
             url, self.ledger, self.timeline, count, pause_seconds=pause_seconds, retry_seconds=retry_seconds
         )

@@ -19,12 +19,14 @@ class Seen(NamedTuple):
         seconds: from then to its answer or its failure.
         what: it asked for: get or add.
         outcome: the answer's status, or the name of the error that its caller got instead.
+        connection: its caller's port of the connection that it went by; 0 where it got none.
     """
 
     at: float
     seconds: float
     what: str
     outcome: str
+    connection: int = 0
 
     @property
     def ended(self) -> float:

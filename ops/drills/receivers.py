@@ -1,0 +1,101 @@
+"""Who takes what the service tells: a reader of its log, and a collector of its traces."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from typing import cast
+
+import orjson
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from svc.telemetry import names
+
+
+class LogReader(asyncio.Protocol):
+    """Reads a service's log from a pipe.
+
+    Attributes:
+        stdout: the pipe's other end, for the service.
+        requests: lines of requests so far.
+        dropped: lines that were dropped, as the metrics say that are among them.
+    """
+
+    def __init__(self, stdout: int) -> None:
+        self.stdout = stdout
+        self.requests = 0
+        self.dropped = 0
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes the pipe."""
+        self._pipe = cast(asyncio.ReadTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Counts."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in map(orjson.loads, lines):
+            self.requests += line.get(names.EVENT) == names.REQUEST
+            self.dropped += sum(line.get(names.LOG_LINES_DROPPED, ()))
+
+    def stall(self) -> None:
+        """Reads no more."""
+        self._pipe.pause_reading()
+
+    def go_on(self) -> None:
+        """Reads again."""
+        self._pipe.resume_reading()
+
+    def leave(self) -> None:
+        """Closes the pipe, so that nobody can write to it."""
+        self._pipe.close()
+
+
+@contextlib.asynccontextmanager
+async def reading() -> AsyncIterator[LogReader]:
+    """A reader, and a pipe to it."""
+    ours, stdout = os.pipe()
+    pipe = os.fdopen(ours, "rb", 0)
+    _, reader = await asyncio.get_running_loop().connect_read_pipe(lambda: LogReader(stdout), pipe)
+    try:
+        yield reader
+    finally:
+        os.close(stdout)
+        reader.leave()
+
+
+class Collector:
+    """Takes spans over OTLP.
+
+    Attributes:
+        port: where it listens, on 127.0.0.1.
+        spans: that it was sent so far.
+        requests: spans of requests among them.
+        backwards: spans among them that end before they begin.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.spans = 0
+        self.requests = 0
+        self.backwards = 0
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Collector"]:
+        """Listens."""
+        server = await asyncio.get_running_loop().create_server(web.Server(self._take), "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+
+    async def _take(self, request: web.BaseRequest) -> web.Response:
+        sent = ExportTraceServiceRequest.FromString(await request.read())
+        for span in (span for each in sent.resource_spans for scope in each.scope_spans for span in scope.spans):
+            self.spans += 1
+            self.requests += span.kind == Span.SPAN_KIND_SERVER
+            self.backwards += span.end_time_unix_nano < span.start_time_unix_nano
+        return web.Response(content_type="application/x-protobuf")
