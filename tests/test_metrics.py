@@ -254,7 +254,7 @@ async def test_shed_requests_and_faults_are_counted(
 ) -> None:
     """A request that is refused since too many wait is shed, and a fault; one that nobody would serve is an error."""
     settings = Settings(database=database_settings)
-    monkeypatch.setattr("svc.batching.Batcher._is_full", lambda _: True)
+    monkeypatch.setattr("svc.batching.Batcher._is_full", lambda *_: True)
     async with signals.running(settings, log.writer) as told, app.build(settings, Lifecycle(), told) as server:
         client = await aiohttp_client(ServedApp(server))
         statuses = [(await client.get(path)).status for path in ("/get/1", "/get/1", "/nowhere")]

@@ -1,6 +1,6 @@
 """Thousands of hostile connections to this machine: for `python -m ops.drills.attackers PORT COUNT SECONDS`.
 
-Each kind does one thing that must cost others nothing. Whoever is cut comes again a second later.
+Each kind does one thing that must cost others nothing. Whoever is cut comes again 5 s later.
 """
 
 import asyncio
@@ -17,8 +17,9 @@ from typing import Final, TypeAlias
 
 import uvloop
 
-_PAUSE_SECONDS: Final = 1.0
-_RAMP_SECONDS: Final = 4.0
+RAMP_SECONDS: Final = 5.0  # until all are there
+_AGAIN_SECONDS: Final = 5.0
+_DRIP_SECONDS: Final = 1.0  # from byte to byte
 
 Attack: TypeAlias = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -83,13 +84,13 @@ async def attack(port: int, count: int, seconds: float) -> None:
     kinds = itertools.cycle([kind for kind, share in _SHARES.items() for _ in range(share)])
 
     async def come_again_and_again(kind: Attack) -> None:
-        await asyncio.sleep(random.uniform(0, _RAMP_SECONDS))
+        await asyncio.sleep(random.uniform(0, RAMP_SECONDS))
         while time.monotonic() < end:
             with contextlib.suppress(OSError):
                 async with _connected(port) as (reader, writer):
                     await _until_cut(kind, reader, writer)
             cut[kind.__name__] += 1
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     attackers = [asyncio.create_task(come_again_and_again(kind)) for kind in itertools.islice(kinds, count)]
     await asyncio.wait(attackers, timeout=seconds)
@@ -121,7 +122,7 @@ async def _drip(writer: asyncio.StreamWriter, data: bytes) -> None:
     for byte in data:
         writer.write(bytes([byte]))
         await writer.drain()
-        await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.sleep(_DRIP_SECONDS)
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ async def jump(stage: Stage) -> None:
         async with stage.calling():
             await asyncio.sleep(_WARM_SECONDS)
             calm = _Reading(stage, service)
-            await asyncio.sleep(stage.pick(10, 3))
+            await asyncio.sleep(stage.pick(10, 2))
             calm.end()
             wild = _Reading(stage, service)
             for offset_seconds in jumps:

@@ -23,7 +23,7 @@ async def kill_database(stage: Stage) -> None:
     first: list[float] = []
     last: list[float] = []
     async with stage.served(), stage.calling():
-        for number in range(int(stage.pick(20, 4))):
+        for number in range(int(stage.pick(20, 3))):
             await asyncio.sleep(0.5)
             words, end = ways[number % len(ways)]
             stage.timeline.mark(f"PostgreSQL is {words}")

@@ -22,14 +22,14 @@ async def slow_network(stage: Stage) -> None:
         await asyncio.sleep(1)
         late = stage.timeline.mark("0.3 s each way")
         stage.to_database.latency_seconds = _LATENCY_SECONDS
-        await asyncio.sleep(stage.pick(20, 5))
+        await asyncio.sleep(stage.pick(20, 4))
         turned_away = stage.timeline.count(REFUSED, late + _WARM_UP_SECONDS)
         stage.claim("turned away for latency, once all connections were made", turned_away, most=0)
         await _heal(stage, "after latency")
 
         stage.timeline.mark("slow drip")
         stage.to_database.bytes_per_second = _DRIP_BYTES_PER_SECOND
-        await asyncio.sleep(stage.pick(20, 5))
+        await asyncio.sleep(stage.pick(20, 4))
         await _heal(stage, "after a drip")
     stage.claim("callers without an honest answer", stage.timeline.count(FAILED), most=0)
 
@@ -42,7 +42,7 @@ async def cut_connections(stage: Stage) -> None:
             await asyncio.sleep(1)
             stage.timeline.mark(f"connections are {words}")
             stage.to_database.bytes_per_second = _CUT_BYTES_PER_SECOND
-            await _cut(cut, int(stage.pick(100, 15)))
+            await _cut(cut, int(stage.pick(100, 10)))
             await _heal(stage, f"after they were {words}")
     stage.claim_least("turned away by a cut", stage.timeline.count(REFUSED), least=1)
     stage.claim("callers without an honest answer", stage.timeline.count(FAILED), most=0)

@@ -50,7 +50,7 @@ async def _read_only(stage: Stage, standby_port: int) -> None:
     stage.to_database.reset()
     await asyncio.sleep(_SETTLE_SECONDS)
     async with probing(stage, "/get/1") as reads:
-        await asyncio.sleep(stage.pick(20, 3))
+        await asyncio.sleep(stage.pick(20, 2))
     stage.claim_least("reads that the standby served", reads.count(SERVED), least=1)
     stage.claim("reads that it did not serve", len(reads.seen) - reads.count(SERVED), most=0)
     stage.claim("longest wait for one", reads.longest(), most=RECOVERY_SECONDS, unit="s")

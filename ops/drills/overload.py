@@ -36,10 +36,10 @@ async def overload(stage: Stage) -> None:
     """The excess is turned away at once, and as many are served as without it."""
     add_seconds = 0.03
     carries = _ADD_CONNECTIONS / add_seconds
-    seconds = stage.pick(60, 8)
+    seconds = stage.pick(60, 6)
     async with stage.owning() as owner, stage.served() as service, stage.calling(4):
         await owner.execute(_slow(add_seconds))
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)
         usual = stage.timeline.percentile(50, 0, stage.timeline.now())
         await flood.adds(service.port, 2, 2 * carries, _CONNECTIONS)  # its batches find their size
         stage.timeline.mark("twice as much as the database carries")
@@ -63,7 +63,7 @@ async def overload(stage: Stage) -> None:
 @drill("crowd", "ten times as many callers come as keep the service busy", wrk.lacks)
 async def crowd(stage: Stage) -> None:
     """Each has one request under way, and waits its turn: none is turned away while turns come soon."""
-    busy, seconds = 64, int(stage.pick(30, 5))
+    busy, seconds = 64, int(stage.pick(30, 4))
     async with stage.served() as service, stage.calling(4):
         url = f"http://127.0.0.1:{service.port}"
         stage.timeline.mark(f"{busy} callers, each as fast as it is answered")
@@ -85,18 +85,17 @@ async def crowd(stage: Stage) -> None:
 async def retry_storm(stage: Stage) -> None:
     """They obey Retry-After to the letter, and so keep step; they ask for three quarters of what is carried."""
     add_seconds = 0.01
-    carries = _ADD_CONNECTIONS / add_seconds
-    callers, pause_seconds = 400, 0.4
+    pause_seconds = 0.4  # after each answer, of an add and two look-ups
+    callers = int(0.75 * _ADD_CONNECTIONS / add_seconds * 3 * pause_seconds)
     async with stage.owning() as owner, stage.served():
         await owner.execute(_slow(add_seconds))
         async with stage.calling(callers, pause_seconds, retry_seconds=RETRY_AFTER_SECONDS):
-            await asyncio.sleep(4)
+            await asyncio.sleep(2)
             await asyncio.to_thread(stage.postgres.stop)
             stage.timeline.mark("PostgreSQL stops")
-            await asyncio.sleep(stage.pick(20, 5))
+            await asyncio.sleep(stage.pick(20, 3))
             back = await stage.start_postgres()
-            await asyncio.sleep(stage.pick(15, 8))
-    print(carries, [(t, stage.timeline.counts(back + t, back + t + 1)) for t in range(8)])
+            await asyncio.sleep(stage.pick(15, 5))
     stage.claim("served again after its return", stage.timeline.served_again_after(back), most=1.2, unit="s")
     stage.claim(
         "the last is turned away after its return", stage.timeline.last_turned_away_after(back), most=5, unit="s"

@@ -28,7 +28,7 @@ async def exhaust_connections(stage: Stage) -> None:
         await asyncio.sleep(1)
         async with _strangers(stage):
             taken = stage.timeline.mark("all connections are taken")
-            await asyncio.sleep(stage.pick(20, 4))
+            await asyncio.sleep(stage.pick(20, 3))
             stage.claim("served meanwhile", stage.timeline.count(SERVED, taken), most=0)
             stage.claim_least("refused meanwhile", stage.timeline.count(REFUSED, taken), least=1)
         await _recovered(stage, "once strangers are gone")
@@ -70,7 +70,7 @@ async def _locked(stage: Stage, mode: str) -> None:
     async with stage.owning() as owner, owner.transaction():
         await owner.execute(f"LOCK TABLE clients IN {mode} MODE")
         locked = stage.timeline.mark(f"table locked: {mode}")
-        await asyncio.sleep(stage.pick(20, 4))
+        await asyncio.sleep(stage.pick(20, 3))
         stage.claim_least("turned away meanwhile", stage.timeline.count(REFUSED, locked), least=1)
     await _recovered(stage, f"once {mode} is released")
 

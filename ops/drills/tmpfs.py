@@ -45,7 +45,7 @@ def move(folder: Path, disk: Path) -> None:
     moved = Path(shutil.move(folder, disk))
     for path in (moved, *moved.rglob("*")):
         shutil.chown(path, owner)
-    folder.symlink_to(moved)
+    folder.symlink_to(moved.resolve())
 
 
 def fill(disk: Path) -> Path:
