@@ -38,7 +38,7 @@ pytest_plugins = [
 # A developer's own settings are not the tests'.
 OWN = (
     *("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "METRICS_INTERVAL", "TRUSTED_PROXIES"),
-    *("API_KEY_HASHES", "MAX_CONNECTIONS"),
+    *("API_KEY", "API_KEY_HASHES", "MAX_CONNECTIONS"),
 )
 for name in [n for n in os.environ if n.startswith(("DB_", "OTEL_", "PG")) or n in OWN]:
     del os.environ[name]

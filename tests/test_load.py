@@ -24,6 +24,7 @@ from ops.load import arrivals, compare, measured, report, target, verdict
 from ops.load.measured import Measured, Second
 from ops.load.scenarios import SCENARIOS
 from ops.process import ROOT, Service
+from svc.access import digest
 from tests import lines, otlp
 from tests.conftest import Owner
 
@@ -83,12 +84,16 @@ async def load(tmp_path: Path, *words: str) -> Done:
     return await (await start(tmp_path, *words)).done()
 
 
-async def test_a_run_from_end_to_end(serve: Callable[..., Service], owner: Owner, tmp_path: Path) -> None:
-    """A healthy service passes; results and page have what was seen; traces and log lines can be told from others'."""
+async def test_a_run_from_end_to_end(
+    serve: Callable[..., Service], owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A healthy service passes, if it wants a key too; results and page have what was seen; traces and lines tell."""
+    monkeypatch.setenv("API_KEY", "a-key")
     with otlp.collecting("http/protobuf") as collector:
         service = serve(
             LOG_FORMAT="json",
             DRAIN_SECONDS="0",
+            API_KEY_HASHES=digest("a-key").hex(),
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
             OTEL_TRACES_SAMPLER="always_on",
         )

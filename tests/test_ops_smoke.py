@@ -16,6 +16,7 @@ from ops.process import Service
 from ops.rehearse import certificates
 from ops.rehearse.certificates import Certificate, authority, certificate
 from ops.rehearse.tls import Address, listen
+from svc.access import digest
 from tests.cloud import HOSTNAME, Done, Run, free_address
 
 Smoking = Callable[..., Done]
@@ -104,6 +105,18 @@ def test_the_real_service_passes(serve: Callable[..., Service], stand: Stand, sm
     assert [said, said] == [smoke(connect), smoke(connect)]
     with urllib.request.urlopen(f"{service.url}/getall") as answer:
         assert json.load(answer)[4:] == [{"id": 5, "name": "Smoke test", "money": "0.01"}]
+
+
+def test_a_service_that_wants_a_key_gets_the_one_in_the_environment(
+    serve: Callable[..., Service], stand: Stand, smoke: Smoking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With API_KEY it passes; without, it says what was answered."""
+    connect = stand(("127.0.0.1", serve(API_KEY_HASHES=digest("a-key").hex()).port))
+    status, _, complaint = smoke(connect)
+    monkeypatch.setenv("API_KEY", "a-key")
+
+    assert (status, "401 instead of 201" in complaint) == (1, True)
+    assert smoke(connect)[0] == 0
 
 
 def test_a_certificate_for_another_name_is_refused(stand: Stand, smoke: Smoking) -> None:

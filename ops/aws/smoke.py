@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ops.aws.common import CannotProceed, say, wait_for
+from ops.keys import authorization
 
 _ANSWER_SECONDS: Final = 10
 _READY_SECONDS: Final = 300.0  # a new name takes a while to be known, and a new balancer to see its pods
@@ -100,7 +101,7 @@ class Smoke:
     def _ask(self, method: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
         connection = _Connection(self._hostname, self._address, self._context)
         try:
-            connection.request(method, path, headers=headers or {})
+            connection.request(method, path, headers={**authorization(), **(headers or {})})
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         finally:

@@ -12,6 +12,8 @@ from gevent.lock import BoundedSemaphore
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError
 
+from ops.keys import authorization
+
 PAGE_ROWS: Final = 100
 TIMEOUT_SECONDS: Final = 10.0  # from when a request is due; the service itself gives up on its database much earlier
 
@@ -111,7 +113,7 @@ class Api:
     def _connect(self) -> HTTPClient:
         return HTTPClient.from_url(
             self._url,
-            headers={"User-Agent": f"clients-api-load/{self._run}"},
+            headers={"User-Agent": f"clients-api-load/{self._run}", **authorization()},
             connection_timeout=TIMEOUT_SECONDS,
             network_timeout=TIMEOUT_SECONDS,
         )
