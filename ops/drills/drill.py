@@ -40,7 +40,7 @@ class Drill:
 
 
 def drill(name: str, breaks: str, lacks: Callable[[], str] = str) -> Callable[[Play], Play]:
-    """Puts a drill among the others, in the order in which they are written.
+    """Puts a drill among the others.
 
     Args:
         name: for the command line.
