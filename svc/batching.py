@@ -141,7 +141,7 @@ class Batcher(Generic[Question, Answer]):
         now = time.monotonic()
         waiting = self._queue.get(question)
         if waiting is None:
-            if self._queue and self._is_full(now):
+            if self._is_full(now):
                 raise DatabaseBusy
             waiting = self._queue[question] = _Waiting(now)
         answered: asyncio.Future[_Outcome[Answer]] = self._loop.create_future()

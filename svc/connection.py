@@ -189,6 +189,7 @@ class Connection(web.RequestHandler):
     def _make_error_handler(self, err_info: Any) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         # What is not HTTP goes the way of all requests, so that it is answered and told of as they are.
         edge: Any = self._request_handler
+        err_info.exc.__traceback__ = None  # as in Edge: its frames know this connection
 
         async def refuse(request: Request) -> Response:
             request.refuse(_not_http(err_info.exc))

@@ -28,7 +28,9 @@ class Edge:
         try:
             return await self._routes.find(request)(request)
         except ServiceError as error:
-            request.error = error
+            # Without the frames that it came through, which know the request: else only the garbage collector, which
+            # seldom comes, would free the two.
+            request.error = error.with_traceback(None)
             if request.answering:
                 raise
             return problems.answer(error, request.id)

@@ -254,7 +254,7 @@ async def test_a_wait_that_would_be_too_long_is_refused_at_once(oracle: Oracle) 
 async def test_nobody_waits_longer_for_batches_that_hang(oracle: Oracle) -> None:
     """Where every lane hangs, who waits behind them is refused when its time is up, and not when a lane is free."""
     batcher = Batcher(oracle, replace(LIMITS, wait_seconds=0.1))
-    batcher._round_trip_seconds = 10
+    batcher._round_trip_seconds = 0.01
     first = asyncio.create_task(batcher.ask(1))
     await settle()
     began = time.monotonic()

@@ -32,6 +32,7 @@ from tests.conftest import Client, Log, Owner, ServedApp
 Start = Callable[..., Service]
 
 STALL_SECONDS = 30
+MEMORY_BYTES = 10 * 2**20  # caches and fragments; where each request left one object behind, it would be 40 MB and more
 JUNK_REQUESTS = 1_000_000
 
 
@@ -215,7 +216,7 @@ async def test_whatever_is_sent_memory_is_flat_and_series_are_few(
     assert lines.total(found, names.REQUESTS) == JUNK_REQUESTS
     assert lines.total(found, names.LOG_LINES_DROPPED) == 0
     assert len(lines.series(found)) <= names.SERIES_MOST
-    assert sizes[-1] <= 1.05 * sizes[1]
+    assert sizes[-1] <= sizes[1] + MEMORY_BYTES
 
 
 async def send_junk(port: int, count: int) -> None:
