@@ -14,7 +14,7 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, ServerDisconnectedError
 from aws_embedded_metrics.logger.metrics_context import MetricsContext
 from aws_embedded_metrics.serializers.log_serializer import LogSerializer
 
@@ -31,9 +31,9 @@ from tests.conftest import Client, Log, Owner, ServedApp
 
 Start = Callable[..., Service]
 
-STALL_SECONDS = 30
-MEMORY_BYTES = 10 * 2**20  # caches and fragments; where each request left one object behind, it would be 40 MB and more
-JUNK_REQUESTS = 1_000_000
+STALL_SECONDS = 15
+MEMORY_BYTES = 8 * 2**20  # caches and fragments; where each request left one object behind, it would be 20 MB and more
+JUNK_REQUESTS = 500_000
 
 
 class Reader:
@@ -86,8 +86,8 @@ async def test_each_request_has_one_line_and_one_count(serve: Start, workers: in
                 try:
                     async with session.get(service.url + path) as response:
                         await response.read()
-                except OSError:
-                    return  # it has stopped
+                except (OSError, ServerDisconnectedError):
+                    return  # it has stopped, or does so while the connection is made
                 answered[path] += 1
 
     async with ClientSession() as session:
@@ -155,7 +155,7 @@ async def test_percentiles_are_what_callers_measure(serve: Start, owner: Owner) 
 
 @pytest.mark.usefixtures("needs_wrk")
 async def test_a_reader_who_stalls_slows_nobody(database_settings: DatabaseSettings, reader: Reader) -> None:
-    """Nobody reads stdout for 30 s under load: no request fails or is slow, and what is dropped is counted exactly."""
+    """Nobody reads stdout for 15 s under load: no request fails or is slow, and what is dropped is counted exactly."""
     service = Service(
         {"DATABASE_URL": database_settings.dsn, "LOG_FORMAT": "json", "DRAIN_SECONDS": "0", "METRICS_INTERVAL": "1"},
         stdout=reader.write_end,
@@ -188,7 +188,7 @@ async def test_a_reader_who_stalls_slows_nobody(database_settings: DatabaseSetti
 async def test_whatever_is_sent_memory_is_flat_and_series_are_few(
     database_settings: DatabaseSettings, reader: Reader
 ) -> None:
-    """A million requests with random methods, paths, headers and user agents make no series beyond the budget."""
+    """Half a million requests with random methods, paths, headers and user agents make no series beyond the budget."""
     service = Service(
         {
             "DATABASE_URL": database_settings.dsn,

@@ -48,7 +48,7 @@ def main() -> int:
     started = datetime.now(UTC)
     folder = Path(arguments.output) / f"{started:%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True)
-    chosen = list(dict.fromkeys(arguments.drills or sorted(DRILLS.values(), key=_place)))
+    chosen = list(dict.fromkeys(arguments.drills or _all()))
     run = {"form": "quick" if arguments.quick else "full", "chosen": len(chosen)}
     report = Report(run, machine.describe(_PACKAGES, {}))
     status = 0
@@ -97,21 +97,24 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exits with 0 where all that is claimed holds, 1 where not, 2 where the command line is not understood, "
         "130 where it was interrupted.",
     )
-    names = ", ".join(DRILLS)
-    parser.add_argument("drills", nargs="*", metavar="DRILL", type=_drill, help=f"all of them, or some of: {names}")
+    parser.add_argument("drills", nargs="*", metavar="DRILL", type=_drill, help=f"all of them, or some of: {_names()}")
     parser.add_argument("--quick", action="store_true", help="in their short form, all of them in less than 5 minutes")
     parser.add_argument("--verbose", action="store_true", help="tell what holds, too")
     parser.add_argument("--output", default=".local/drills", metavar="FOLDER", help="for the results (%(default)s)")
     return parser
 
 
-def _place(each: Drill) -> int:
-    return [module.__name__ for module in _MODULES].index(each.play.__module__)
+def _all() -> list[Drill]:
+    return [each for module in _MODULES for each in DRILLS.values() if each.play.__module__ == module.__name__]
+
+
+def _names() -> str:
+    return ", ".join(each.name for each in _all())
 
 
 def _drill(name: str) -> Drill:
     if name not in DRILLS:
-        raise argparse.ArgumentTypeError(f"there is no drill {name}; there is {', '.join(DRILLS)}")
+        raise argparse.ArgumentTypeError(f"there is no drill {name}; there is {_names()}")
     return DRILLS[name]
 
 
