@@ -13,6 +13,7 @@ import pytest
 
 from ops.process import Service
 from svc.connection import HEAD_MAX_BYTES, LINE_MAX_BYTES
+from svc.connections import Connections
 from svc.messages import BODY_MAX_BYTES
 from svc.settings import DatabaseSettings
 from svc.telemetry import names
@@ -492,3 +493,38 @@ async def test_who_leaves_in_the_middle_of_a_body_is_no_error(serve: Start) -> N
 
     assert [line["status"] for line in lines.requests(service.output)] == [499]
     assert "error" not in {line.get("level") for line in lines.records(service.output)}
+
+
+class Stub:
+    """A connection that leaves once it is cut, and counts how often all of them were looked at."""
+
+    looks = 0
+
+    def __init__(self, held: Connections, *, asks: bool) -> None:
+        self._held = held
+        self._asks = asks
+
+    @property
+    def has_request(self) -> bool:
+        Stub.looks += 1
+        return self._asks
+
+    def expire(self) -> None:
+        self.cut()
+
+    def cut(self) -> None:
+        self._held.leave(self)
+
+
+async def test_who_is_at_a_request_is_not_looked_past_again_and_again() -> None:
+    """Where a thousand have a request under way, a newcomer finds who makes room without a look at them all."""
+    held = Connections(1000)
+    for _ in range(999):
+        assert held.admit(Stub(held, asks=True))
+    for _ in range(501):
+        assert held.admit(Stub(held, asks=False))
+
+    assert (held.count, held.shed) == (1000, 500)
+    assert Stub.looks < 999 + 2 * 501
+    assert held.admit(Stub(held, asks=True))
+    assert not held.admit(Stub(held, asks=True))
