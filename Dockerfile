@@ -1,6 +1,6 @@
 #checkov:skip=CKV_DOCKER_2:Kubernetes asks for the pod's health itself, and heeds no HEALTHCHECK
 #checkov:skip=CKV_DOCKER_7:the base is an argument, whose default has a tag
-# Both stages have the same base: the virtual environment points at that base's Python.
+# All stages have the same base: a virtual environment points at that base's Python.
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
@@ -23,6 +23,42 @@ COPY sql /app/sql
 # The modes must not depend on those of the checkout.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib /app \
     && chmod -R a+rX,go-w /opt/venv /app
+
+# What sends load, for k8s/load: built with --target load, and no part of the service's image, which is the last stage.
+FROM ${BASE} AS build-load
+
+RUN python -m venv --without-pip /opt/venv
+COPY requirements/load.txt /tmp/load.txt
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
+      --only-binary :all: --require-hashes --no-deps -r /tmp/load.txt
+
+COPY ops/__init__.py ops/keys.py ops/loopback.py ops/page.html ops/pages.py ops/pictures.py /app/ops/
+COPY ops/bench/__init__.py ops/bench/machine.py /app/ops/bench/
+COPY ops/load /app/ops/load
+RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib /app \
+    && chmod -R a+rX,go-w /opt/venv /app
+
+FROM ${BASE} AS load
+
+COPY --from=build-load /opt/venv /opt/venv
+COPY --from=build-load /app /app
+WORKDIR /app
+USER 10001:10001
+
+# What is written is in one folder, for which the orchestrator has a place: results, and Matplotlib's list of fonts.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MPLCONFIGDIR=/app/.local/matplotlib
+ENTRYPOINT ["python", "-m", "ops.load"]
+CMD ["--help"]
+
+ARG BUILD=""
+LABEL org.opencontainers.image.title="clients-api-load" \
+      org.opencontainers.image.description="Load tests of the clients API of olimac.link." \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.revision="${BUILD}"
 
 FROM ${BASE}
 

@@ -1,10 +1,17 @@
 """The cluster's objects as a deployment renders them, held against the rules that no schema knows."""
 
+import asyncio
 import functools
+import json
 import math
+import os
 import re
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -16,10 +23,12 @@ import yaml
 
 from ops.aws import balancer, database, manifests
 from ops.aws.common import CannotProceed, Outputs
-from ops.process import ROOT
+from ops.aws.kubernetes import kubectl
+from ops.process import ROOT, Service
 from svc import __main__ as command_line
 from svc import connections, dsn, health, settings
 from svc import database as pool
+from svc.access import digest
 from svc.settings import Settings
 from tests import adot, fluentbit
 from tests.lacking import lacking
@@ -42,12 +51,14 @@ OUTPUTS = Outputs(
     certificate_arn="arn:aws:acm:eu-north-1:123456789012:certificate/made-up",
 )
 IMAGE = "registry.example/clients-api@sha256:" + "0123456789abcdef" * 4
+LOAD_IMAGE = "registry.example/clients-api-load@sha256:" + "0123456789abcdef" * 4
 
-# What a deployment's Secrets hold.
+# What a deployment's Secrets hold, and that of who loads it.
 PLACE = {"DB_HOST": "db.example", "DB_PORT": "5432", "DB_NAME": "clients", "DB_PASSWORD": "made-up"}
 SECRETS = {
     database.SERVICE_SECRET: {**PLACE, "DB_USERNAME": "clients_service"},
     database.OWNER_SECRET: {**PLACE, "DB_USERNAME": "postgres", "DB_SERVICE_PASSWORD": "made-up"},
+    "load-key": {"API_KEY": "a-key"},
 }
 
 NODE = "10.64.1.1"  # a balancer's address is in the same network
@@ -64,8 +75,24 @@ def rendered(overlay: str, outputs: Outputs = OUTPUTS) -> tuple[Object, ...]:
     return tuple(yaml.safe_load_all(manifests.render(overlay, outputs, IMAGE)))
 
 
+def load_test() -> str:
+    """k8s/load as YAML, once its image is named."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(K8S / "load", Path(folder, "load")))
+        settings_file = copy / "settings.env"
+        settings_file.write_text(settings_file.read_text().replace("IMAGE=\n", f"IMAGE={LOAD_IMAGE}\n"))
+        return kubectl(["kustomize", str(copy)], {"HOME": folder})
+
+
+@functools.cache
+def loading() -> tuple[Object, ...]:
+    if not shutil.which("kubectl"):
+        lacking("kubectl is missing")
+    return tuple(yaml.safe_load_all(load_test()))
+
+
 def everything() -> list[Object]:
-    return [found for overlay in manifests.OVERLAYS for found in rendered(overlay)]
+    return [found for objects in (*map(rendered, manifests.OVERLAYS), loading()) for found in objects]
 
 
 def all_of(kind: str) -> list[Object]:
@@ -239,11 +266,11 @@ def test_an_exception_to_the_policy_has_its_reason() -> None:
 
 def test_what_pods_obey_and_find_is_there_before_they_are() -> None:
     """Objects are made in their order: no pod is without its policies or its rights, or waits for its settings."""
-    for overlay in manifests.OVERLAYS:
-        makes_pods = [bool(list(pods_of(found))) for found in rendered(overlay)]
+    for objects in (*map(rendered, manifests.OVERLAYS), loading()):
+        makes_pods = [bool(list(pods_of(found))) for found in objects]
 
         assert makes_pods == sorted(makes_pods)
-        assert [at for at, found in enumerate(rendered(overlay)) if found["kind"] == "Namespace"] in ([], [0])
+        assert [at for at, found in enumerate(objects) if found["kind"] == "Namespace"] in ([], [0])
 
 
 # --- Pods
@@ -304,17 +331,20 @@ def test_a_breach_of_the_standard_is_seen() -> None:
 def test_our_own_containers_are_the_images_user_on_a_root_that_none_can_write() -> None:
     """They are as the Dockerfile has them, and run what the command line knows."""
     dockerfile = (ROOT / "Dockerfile").read_text()
-    (user,) = re.findall(r"^USER (\d+:\d+)$", dockerfile, re.MULTILINE)
-    ours = [pod for pod in pods() if pod.labels["app.kubernetes.io/name"] == "clients-api"]
+    (user,) = set(re.findall(r"^USER (\d+:\d+)$", dockerfile, re.MULTILINE))
+    ours = [pod for pod in pods() if pod.labels["app.kubernetes.io/part-of"] == "clients"]
+    serving = [pod for pod in ours if pod.labels["app.kubernetes.io/name"] == "clients-api"]
 
-    assert {pod.owner for pod in ours} == {"Deployment clients-api", "Job migrate", "CronJob prune"}
+    assert {pod.owner for pod in serving} == {"Deployment clients-api", "Job migrate", "CronJob prune"}
+    assert {pod.owner for pod in ours if pod not in serving} == {"Job load-master", "Job load-workers"}
     for pod in ours:
         context = pod.spec["securityContext"]
         assert f"{context['runAsUser']}:{context['runAsGroup']}" == user
         for container in pod.containers:
-            assert container["image"] == IMAGE
+            assert container["image"] == (IMAGE if pod in serving else LOAD_IMAGE)
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
-            command_line._parser().parse_args(container["args"])  # ends the test where it does not
+            if pod in serving:
+                command_line._parser().parse_args(container["args"])  # ends the test where it does not
 
 
 def test_pods_ask_for_what_they_take() -> None:
@@ -527,6 +557,109 @@ def test_keys_are_pruned_each_hour_by_one_at_a_time() -> None:
     assert spec["startingDeadlineSeconds"] + spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 3600
     assert spec["successfulJobsHistoryLimit"] >= 1
     assert spec["failedJobsHistoryLimit"] >= 1
+
+
+# --- Load tests
+
+
+def test_what_loads_is_applied_by_people_alone() -> None:
+    """No deployment has it, and both Jobs are told as many workers as there are."""
+    spec = the("Job", "load-workers")["spec"]
+    (found,) = [one for one in loading() if one["kind"] == "ConfigMap"]
+
+    assert "load" not in manifests.OVERLAYS
+    assert not any("clients-api-load" in str(rendered(overlay)) for overlay in manifests.OVERLAYS)
+    assert spec["parallelism"] == spec["completions"] == int(found["data"]["WORKERS"]) > 1
+    assert {the("Job", name)["spec"]["backoffLimit"] for name in ("load-master", "load-workers")} == {0}
+
+
+def test_who_loads_reaches_the_service_and_its_master_alone() -> None:
+    """Workers find names, the service and the master, at the ports that these have; nobody else finds the master."""
+    found, (port,) = ends(), the("Service", "load-master")["spec"]["ports"]
+    worker, master, serving = (found[name] for name in ("Job load-workers", "Job load-master", SERVING))
+    (container,) = [one for pod in pods() if pod.owner == "Job load-master" for one in pod.containers]
+
+    assert container["ports"] == [{"name": port["targetPort"], "containerPort": port["port"]}]
+    assert may(worker, DNS, 53, "UDP")
+    assert may(worker, serving, 8080)
+    assert [name for name, end in found.items() if may(end, master, port["port"])] == ["Job load-workers"]
+    assert [end for end in (DATABASE, INTERNET, COLLECTOR, End(NODE)) if may(worker, end, 443)] == []
+    assert [end for end in (*found.values(), DNS, INTERNET) if may(master, end, 53, "UDP")] == []
+
+
+def test_the_host_that_is_loaded_is_the_service() -> None:
+    """By its Service's name and port, in the namespace of both."""
+    (found,) = [one for one in loading() if one["kind"] == "ConfigMap"]
+    outside = the("Service", balancer.SERVICE)
+
+    assert found["metadata"]["namespace"] == outside["metadata"]["namespace"]
+    assert found["data"]["HOST"] == f"http://{balancer.SERVICE}:{outside['spec']['ports'][0]['port']}"
+
+
+def command(container: Object, known: dict[str, str]) -> list[str]:
+    """What a node would run: the image's own entry point, where there is no other, and variables filled in."""
+    (entry, _) = re.findall(r"^ENTRYPOINT (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    words = [*container.get("command", json.loads(entry)), *container["args"]]
+    return [re.sub(r"\$\((\w+)\)", lambda found: known[found[1]], word) for word in words]
+
+
+def unpack(log: str, folder: Path) -> Path:
+    """Where README's command puts the results that are in a log."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (words,) = re.findall(r"^\$ .*logs job/load-master \| (.*)$", readme, re.MULTILINE)
+    folder.mkdir()
+    subprocess.run(["/bin/sh", "-c", words], cwd=folder, input=log, text=True, check=True)
+    return folder / ".local" / "load"
+
+
+async def test_the_jobs_of_a_load_test_load_the_service(
+    serve: Callable[..., Service], tmp_path: Path, unused_tcp_port: int
+) -> None:
+    """Their commands end with a verdict, and README's finds the results in the log; here, shorter and on loopback."""
+    # A name, which is refused without the word of whoever owns it: workers have that from the master.
+    url = serve(API_KEY_HASHES=digest("a-key").hex()).url.replace("127.0.0.1", "localhost")
+    at_home = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": os.environ["HOME"],
+        "PYTHONPATH": str(ROOT),
+        "LOCUST_MASTER_BIND_HOST": "127.0.0.1",
+        "LOCUST_MASTER_BIND_PORT": str(unused_tcp_port),
+        "LOCUST_MASTER_NODE_PORT": str(unused_tcp_port),
+    }
+    processes = {}
+    for pod in pods():
+        if pod.labels["app.kubernetes.io/name"] != "clients-api-load":
+            continue
+        (container,) = pod.containers
+        known = environment(pod, container) | at_home | {"HOST": url, "RATE": "100", "DURATION": "3"}
+        words = [word.replace("load-master", "127.0.0.1") for word in command(container, known)]
+        for number in range(the(*pod.owner.split())["spec"].get("parallelism", 1)):
+            processes[pod.owner, number] = await asyncio.create_subprocess_exec(
+                *words,
+                cwd=tmp_path,
+                env=known,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+    try:
+        said = await asyncio.wait_for(asyncio.gather(*(one.communicate() for one in processes.values())), 60)
+    finally:
+        for one in processes.values():
+            if one.returncode is None:
+                os.killpg(one.pid, signal.SIGKILL)
+    logs = {name: out.decode() for name, (out, _) in zip(processes, said, strict=True)}
+    (log,) = [text for (owner, _), text in logs.items() if owner == "Job load-master"]
+
+    assert {name: one.returncode for name, one in processes.items()} == dict.fromkeys(processes, 0), logs
+    assert "All objectives are met." in log
+
+    (made,) = (tmp_path / ".local" / "load").iterdir()
+    unpacked = unpack(log, tmp_path / "unpacked") / made.name
+    kept = {file.name: file.read_bytes() for file in unpacked.iterdir()}
+    assert kept == {file.name: file.read_bytes() for file in made.iterdir()}
+    assert kept.keys() == {"results.json", "report.html"}
+    assert json.loads(kept["results.json"])["run"]["sources"] == len(processes) - 1
 
 
 # --- The balancer
@@ -923,7 +1056,8 @@ def ends() -> dict[str, End]:
     }
 
 
-OURS = ["Job migrate", "Deployment clients-api", "CronJob prune"]
+SERVING = "Deployment clients-api"
+OURS = ["Job migrate", SERVING, "CronJob prune"]
 
 
 def test_only_our_own_pods_reach_the_database() -> None:
