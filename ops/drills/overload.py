@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 import psutil
@@ -63,22 +63,27 @@ async def overload(stage: Stage) -> None:
 @drill("crowd", "ten times as many callers come as keep the service busy", wrk.lacks)
 async def crowd(stage: Stage) -> None:
     """Each has one request under way, and waits its turn: none is turned away while turns come soon."""
-    busy, seconds = 64, int(stage.pick(30, 4))
+    busy, seconds, rounds = 64, int(stage.pick(10, 2)), 3  # in turns, so that the machine's other work strikes both
+    peak, crowded = list[wrk.Load](), list[wrk.Load]()
     async with stage.served() as service, stage.calling(4):
         url = f"http://127.0.0.1:{service.port}"
-        stage.timeline.mark(f"{busy} callers, each as fast as it is answered")
-        peak = await asyncio.to_thread(wrk.run, url, "get", SEEDED, busy, seconds)
-        stage.timeline.mark(f"{_TIMES * busy} callers")
         async with watching(service.workers()) as memory:
-            crowded = await asyncio.to_thread(wrk.run, url, "get", SEEDED, _TIMES * busy, seconds)
+            for _ in range(rounds):
+                stage.timeline.mark(f"{busy} callers, each as fast as it is answered")
+                peak.append(await asyncio.to_thread(wrk.run, url, "get", SEEDED, busy, seconds))
+                stage.timeline.mark(f"{_TIMES * busy} callers")
+                crowded.append(await asyncio.to_thread(wrk.run, url, "get", SEEDED, _TIMES * busy, seconds))
         over = stage.timeline.mark("no more of them")
         await asyncio.sleep(2)
-    served = crowded.requests / crowded.seconds / (peak.requests / peak.seconds)
-    stage.claim_least("served, of what is at its busiest", served, least=0.9)
-    stage.claim("requests that failed", crowded.errors, most=0)
-    stage.claim("time to serve one, 99 %", crowded.p99_ms, most=1000, unit="ms")
+    stage.claim_least("served, of what is at its busiest", _rate(crowded) / _rate(peak), least=0.9)
+    stage.claim("requests that failed", sum(each.errors for each in crowded), most=0)
+    stage.claim("time to serve one, 99 %", max(each.p99_ms for each in crowded), most=1000, unit="ms")
     stage.claim("memory that it took, of the larger worker", max(memory) - memory[0], most=_MEMORY_MB, unit="MB")
     stage.claim("the last is turned away afterwards", stage.timeline.last_turned_away_after(over), most=2, unit="s")
+
+
+def _rate(loads: Sequence[wrk.Load]) -> float:
+    return sum(each.requests for each in loads) / sum(each.seconds for each in loads)
 
 
 @drill("retry-storm", "after an outage, all callers come back at the same moments")
