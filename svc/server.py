@@ -27,8 +27,8 @@ except ImportError:  # not made for every platform
 _log = structlog.get_logger()
 
 _BACKLOG: Final = 1024
-# Python's oldest generation of objects has little garbage, since connections that end are freed at once, and is much to
-# walk through: 50 ms for 4,000 connections, in which nobody is answered. So that is done a hundredth as often.
+# Python's oldest generation of objects has little garbage, since what ends is freed at once or found while it is young.
+# To walk through it takes 50 ms for 4,000 connections, in which nobody is answered: it is done a hundredth as often.
 _COLLECT: Final = (700, 10, 1000)
 
 Greet = Callable[[int], None]

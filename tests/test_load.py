@@ -182,12 +182,17 @@ async def test_a_stall_cannot_hide_who_waited(stub: Stub, tmp_path: Path) -> Non
     assert verdict.judge(done.measured).limits == []
 
 
+async def asked(stub: Stub, times: int) -> None:
+    """Waits until the stub was."""
+    async with asyncio.timeout(20):
+        while stub.asked < times:  # noqa: ASYNC110 - as simple as an event
+            await asyncio.sleep(0.01)
+
+
 async def test_a_generator_that_cannot_keep_up_blames_itself(stub: Stub, tmp_path: Path) -> None:
     """What is late since the generator had no time for it is no fault of the service's."""
     run = await start(tmp_path, "browse", "--host", stub.url, "--rate", "100", "--duration", "3")
-    async with asyncio.timeout(20):
-        while stub.asked < 100:  # noqa: ASYNC110 - as simple as an event
-            await asyncio.sleep(0.01)
+    await asked(stub, 100)
     run.process.send_signal(signal.SIGSTOP)
     await asyncio.sleep(0.5)
     run.process.send_signal(signal.SIGCONT)
@@ -201,9 +206,7 @@ async def test_a_generator_that_cannot_keep_up_blames_itself(stub: Stub, tmp_pat
 async def test_a_run_that_is_cut_short_is_no_success(stub: Stub, tmp_path: Path) -> None:
     """Ctrl-C ends it with what was seen until then, and with no verdict."""
     run = await start(tmp_path, "browse", "--host", stub.url, "--rate", "100", "--duration", "30")
-    async with asyncio.timeout(20):
-        while stub.asked < 250:  # noqa: ASYNC110 - as simple as an event
-            await asyncio.sleep(0.01)
+    await asked(stub, 250)
     run.process.send_signal(signal.SIGINT)
     done = await run.done()
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from ops.drills.attackers import RAMP_SECONDS
 from ops.drills.drill import drill
-from ops.drills.overload import watching
+from ops.drills.memory import watching
 from ops.drills.stage import Stage
 from ops.drills.timeline import FAILED, REFUSED
 
@@ -41,7 +41,7 @@ async def attack(stage: Stage) -> None:
             async with _attacking(elsewhere, seconds):
                 after = stage.timeline.mark("they leave it")
         begun = stage.timeline.mark("they come to the service")
-        async with watching(service.workers()) as memory, _attacking(service.port, seconds) as cut:
+        async with watching(service) as memory, _attacking(service.port, seconds) as cut:
             ended = stage.timeline.mark("they leave all at once")
         await asyncio.sleep(2)
         held = sum(len(worker.net_connections("tcp")) for worker in service.workers())

@@ -1,15 +1,13 @@
 """More is asked of the service than it, or its database, can do."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
-
-import psutil
 
 from ops.bench import wrk
 from ops.drills import flood
 from ops.drills.drill import drill
+from ops.drills.memory import watching
 from ops.drills.stage import SEEDED, Stage
 from ops.drills.timeline import REFUSED
 from svc.problems import RETRY_AFTER_SECONDS
@@ -45,7 +43,7 @@ async def overload(stage: Stage) -> None:
         stage.timeline.mark("twice as much as the database carries")
         carried = await flood.adds(service.port, seconds / 2, 2 * carries, _CONNECTIONS)
         stage.timeline.mark(f"{_TIMES} times as much")
-        async with watching(service.workers()) as memory:
+        async with watching(service) as memory:
             flooded = await flood.adds(service.port, seconds, _TIMES * carries, _CONNECTIONS)
         over = stage.timeline.mark("no more of it")
         await asyncio.sleep(4)
@@ -67,7 +65,7 @@ async def crowd(stage: Stage) -> None:
     peak, crowded = list[wrk.Load](), list[wrk.Load]()
     async with stage.served() as service, stage.calling(4):
         url = f"http://127.0.0.1:{service.port}"
-        async with watching(service.workers()) as memory:
+        async with watching(service) as memory:
             for _ in range(rounds):
                 stage.timeline.mark(f"{busy} callers, each as fast as it is answered")
                 peak.append(await asyncio.to_thread(wrk.run, url, "get", SEEDED, busy, seconds))
@@ -106,21 +104,3 @@ async def retry_storm(stage: Stage) -> None:
         "the last is turned away after its return", stage.timeline.last_turned_away_after(back), most=5, unit="s"
     )
     stage.claim_least("callers turned away meanwhile", stage.timeline.count(REFUSED), least=callers)
-
-
-@contextlib.asynccontextmanager
-async def watching(processes: Iterable[psutil.Process]) -> AsyncIterator[list[float]]:
-    """How much memory the largest of them holds, in MB, looked at twice a second."""
-    held: list[float] = []
-
-    async def look() -> None:
-        while True:
-            held.append(max(process.memory_info().rss for process in processes) / 2**20)
-            await asyncio.sleep(0.5)
-
-    looking = asyncio.create_task(look())
-    await asyncio.sleep(0)
-    try:
-        yield held
-    finally:
-        looking.cancel()
