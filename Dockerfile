@@ -33,8 +33,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
       --only-binary :all: --require-hashes --no-deps -r /tmp/load.txt
 
-COPY ops/__init__.py ops/keys.py ops/loopback.py ops/page.html ops/pages.py ops/pictures.py /app/ops/
-COPY ops/bench/__init__.py ops/bench/machine.py /app/ops/bench/
+COPY ops/__init__.py /app/ops/
+COPY ops/common /app/ops/common
 COPY ops/load /app/ops/load
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib /app \
     && chmod -R a+rX,go-w /opt/venv /app

@@ -14,10 +14,10 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/local ## Serve the API on http://127.0.0.1:8080, with a PostgreSQL of its own unless DATABASE_URL names one
-	@exec $(BIN)/python -m ops.preview.recorder
+	@exec $(BIN)/python -m ops.oncall.recorder
 
 oncall: $(VENV)/oncall ## Dashboards, alarms, logs and traces of what make run serves, on http://127.0.0.1:8081 (ARGS="--help" for more)
-	@exec $(BIN)/python -m ops.preview $(ARGS)
+	@exec $(BIN)/python -m ops.oncall $(ARGS)
 
 test: $(VENV)/dev ## Run the tests, on a real PostgreSQL (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)
@@ -26,6 +26,7 @@ lint: $(VENV)/dev ## Check style, types and that the lock files fit pyproject.to
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python .ci/check_locks.py
 
 infra: $(VENV)/dev $(VENV)/audit/installed ## Check terraform/ and k8s/: form, validity, tests, policy; needs terraform and kubectl
@@ -55,7 +56,7 @@ audit: $(VENV)/dev ## Look for what is unsafe in our code, and for known holes i
 	@$(BIN)/python .ci/audit.py
 
 rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy all of it with no AWS account, and destroy it; needs terraform and kubectl
-	@$(BIN)/python -m ops.rehearse $(ARGS)
+	@$(BIN)/python -m ops.rehearsal $(ARGS)
 
 format: $(VENV)/dev ## Format the code, and mend what can be mended
 	$(BIN)/ruff check --fix .
@@ -130,7 +131,7 @@ destroy: ## Destroy all that Terraform made, but for the state and a last snapsh
 	$(TERRAFORM) destroy -input=false -var region=$(REGION) -var is_protected=false $(ARGS)
 
 clean: ## Remove what the other targets made, but not the data in .local
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .rehearse
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .rehearse
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

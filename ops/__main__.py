@@ -8,9 +8,9 @@ from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.aws import cluster_logging, database, dns, manifests, teardown
-from ops.aws.common import CannotProceed, in_words, read_outputs, say
-from ops.aws.smoke import Smoke
+from ops.deploy import cluster_logging, database, dns, manifests, teardown
+from ops.deploy.common import CannotProceed, in_words, read_outputs, say
+from ops.deploy.smoke import Smoke
 
 _EPILOG: Final = """\
 Each may be run as often as one likes. AWS is asked with the credentials that the environment gives, as for its own

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from svc import __version__, access, local, maintenance, server
-from svc.dsn import parse as parse_dsn
-from svc.settings import InvalidSetting, Settings, check_certificates, read
+from svc import __version__, app
+from svc.errors import InvalidSetting
+from svc.http import access
+from svc.postgres import embedded, maintenance
+from svc.postgres.dsn import parse as parse_dsn
+from svc.process.server import CannotListen
+from svc.settings import Settings, check_certificates, read
 
 
 def main() -> int:
@@ -25,7 +29,7 @@ def main() -> int:
             settings = read(os.environ)
             _check_way(settings)
             arguments.command(settings)
-    except (InvalidSetting, local.LocalPostgresError, maintenance.MaintenanceError, server.CannotListen) as error:
+    except (InvalidSetting, embedded.LocalPostgresError, maintenance.MaintenanceError, CannotListen) as error:
         _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
@@ -52,15 +56,15 @@ def _parser() -> argparse.ArgumentParser:
 def serve(settings: Settings) -> None:
     """Serves the API (the default)."""
     if settings.database.dsn:
-        server.run(settings, lambda port: _greet(settings, port, "the PostgreSQL that the environment names"))
+        app.serve(settings, lambda port: _greet(settings, port, "the PostgreSQL that the environment names"))
         return
     _say(f"No database is named: starting PostgreSQL on {settings.local_folder}/")
-    with local.running(settings.local_folder) as postgres:
+    with embedded.running(settings.local_folder) as postgres:
         asyncio.run(maintenance.migrate(postgres.dsn()))
         asyncio.run(maintenance.seed(postgres.dsn()))
         named = replace(settings, database=replace(settings.database, dsn=postgres.dsn("clients_service")))
         data = f"{settings.local_folder}/postgres; to look at it: psql '{postgres.dsn()}'"
-        server.run(named, lambda port: _greet(settings, port, data))
+        app.serve(named, lambda port: _greet(settings, port, data))
 
 
 def migrate(settings: Settings) -> None:
@@ -94,12 +98,12 @@ def _database(settings: Settings) -> Iterator[str]:
     if settings.database.dsn:
         yield settings.database.dsn
     else:
-        with local.running(settings.local_folder) as postgres:
+        with embedded.running(settings.local_folder) as postgres:
             yield postgres.dsn()
 
 
 def _greet(settings: Settings, port: int, data: str) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
     _say(f"API   http://{host}:{port}/")
     _say(f"Docs  http://{host}:{port}/docs")
     _say(f"Keys  {_keys(len(settings.api_key_hashes))}")

@@ -1,41 +1,98 @@
-"""Builds the service: what it holds, what answers, and which path leads where."""
+"""Builds the service in reading order: telemetry, database, endpoints, routes, server."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 
-from svc import database
-from svc.access import Access
-from svc.connections import Connections
-from svc.docs import Docs
-from svc.edge import Edge
-from svc.endpoints import Endpoints
-from svc.health import Health
-from svc.lifecycle import Lifecycle
-from svc.protocol import Server
-from svc.proxies import Proxies
-from svc.routes import Routes
+import structlog
+
+from svc.clients.endpoints import Endpoints
+from svc.clients.store import Store
+from svc.http.access import Access
+from svc.http.connections import Connections, limit_to_open_files
+from svc.http.dispatcher import Dispatcher
+from svc.http.lifecycle import Lifecycle
+from svc.http.protocol import Server
+from svc.http.proxies import Proxies
+from svc.http.routes import Routes
+from svc.logs import names
+from svc.logs import setup as logs
+from svc.logs.writer import LineWriter
+from svc.postgres import database
+from svc.process import server
 from svc.settings import Settings
-from svc.store import Store
-from svc.telemetry.signals import Signals, Silence
+from svc.site.docs import Docs
+from svc.site.health import Health
+from svc.telemetry import setup as telemetry
+from svc.telemetry.setup import NoTelemetry, Telemetry
+
+_log = structlog.get_logger()
+
+
+def serve(settings: Settings, greet: Callable[[int], None]) -> None:
+    """Serves until SIGTERM or SIGINT; a second one ends the process at once.
+
+    Args:
+        settings: with a database named.
+        greet: called once with the port, when the first worker listens on it.
+
+    Raises:
+        CannotListen: with the reason.
+    """
+    output = LineWriter(sys.stdout.fileno(), is_shared=settings.server.workers > 1)
+    if settings.log_format == "auto":
+        settings = replace(settings, log_format="text" if sys.stdout.isatty() else "json")
+    logs.configure(output, readable=settings.log_format == "text")
+    settings = _limit_connections(settings)
+
+    def started(port: int, is_first: bool) -> None:
+        if is_first:
+            greet(port)
+        _log.info(names.STARTED, port=port, build=settings.build, api_keys=len(settings.api_key_hashes))
+
+    server.run(settings.server, lambda lifecycle: build(settings, lifecycle, output), started, output)
+
+
+def _limit_connections(settings: Settings) -> Settings:
+    """Settings with as many connections as the system lets a process have."""
+    possible = limit_to_open_files(settings.max_connections)
+    if possible < settings.max_connections:
+        _log.warning(names.CONNECTIONS_LIMITED, max_connections=possible, configured=settings.max_connections)
+    return replace(settings, max_connections=possible)
 
 
 @asynccontextmanager
-async def build(settings: Settings, lifecycle: Lifecycle, signals: Signals | Silence) -> AsyncIterator[Server]:
-    """The service, ready to be given sockets."""
-    async with database.connect(settings.database) as connected:
-        signals.watch_database(lambda: connected.in_use, lambda: connected.is_away)
-        store = Store(connected, settings.database, signals.watch)
+async def build(settings: Settings, lifecycle: Lifecycle, output: LineWriter) -> AsyncIterator[Server]:
+    """The service, ready to be given sockets; what it holds is released in the reverse order."""
+    proxies = Proxies(settings.trusted_proxies)
+    async with (
+        _telemetry(settings, proxies, output) as telemetry,
+        database.connect(settings.database) as connected,
+    ):
+        telemetry.observe_database(lambda: connected.in_use, lambda: connected.is_unavailable)
+        store = Store(connected, settings.database, telemetry.on_round_trip)
         access = Access(settings.api_key_hashes)
         health = Health(store, lifecycle, settings.build)
-        docs = Docs(Proxies(settings.trusted_proxies), wants_key=bool(settings.api_key_hashes))
-        edge = Edge(routes(Endpoints(store), health, docs, access))
+        docs = Docs(proxies, wants_key=bool(settings.api_key_hashes))
+        dispatcher = Dispatcher(routes(Endpoints(store), health, docs, access))
         connections = Connections(settings.max_connections)
-        signals.watch_connections(connections)
-        yield Server(signals.edge(edge), signals.request, lifecycle, connections)
+        telemetry.observe_connections(connections)
+        yield Server(telemetry.wrap(dispatcher), telemetry.request_class, lifecycle, connections)
+
+
+def _telemetry(
+    settings: Settings, proxies: Proxies, output: LineWriter
+) -> AbstractAsyncContextManager[Telemetry | NoTelemetry]:
+    if not settings.telemetry.is_on:
+        return nullcontext(NoTelemetry())
+    # Among lines for people, documents for machines would only be in the way.
+    metrics_output = None if settings.log_format == "text" else output
+    return telemetry.running(settings.telemetry, settings.build, settings.database.dsn, proxies, metrics_output)
 
 
 def routes(clients: Endpoints, health: Health, docs: Docs, access: Access) -> Routes:
-    """Which path leads where."""
+    """Which path leads to which handler."""
     return Routes(
         {
             "/getall": {"GET": access.guard(clients.getall)},

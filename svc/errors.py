@@ -38,3 +38,10 @@ class DatabaseBusy(ServiceError):
 
 class QueryTimedOut(ServiceError):
     """The database took too long to answer. An add is safe to repeat with the same Idempotency-Key."""
+
+
+class InvalidSetting(ValueError):
+    """A setting is not valid; the message names the variable, its value and what would be valid."""
+
+    def __init__(self, variable: str, value: str, expected: str) -> None:
+        super().__init__(f"{variable} is {value}, and has to be {expected}.")

@@ -3,87 +3,24 @@
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
-from svc import dsn
+from svc.errors import InvalidSetting
+from svc.http.proxies import Network
+from svc.postgres import dsn
+from svc.postgres.settings import GRACE_SECONDS, HIDDEN, DatabaseSettings
+from svc.process.settings import ServerSettings
+from svc.telemetry.settings import TelemetrySettings, TraceSettings
 
 _T = TypeVar("_T")
 
-Network: TypeAlias = IPv4Network | IPv6Network
 
-_HIDDEN: Final = "(not shown)"
-
-# Beyond the statement's own time, which the server keeps: an answer on its way still arrives.
-_GRACE_SECONDS: Final = 1.0
 # What the balancer waits for an answer, by default; then callers are told 504, and not by us.
 _BALANCER_SECONDS: Final = 60.0
-
-
-class InvalidSetting(ValueError):
-    """A setting is not what it may be; the message names the variable, its value and what would do."""
-
-    def __init__(self, variable: str, value: str, expected: str) -> None:
-        super().__init__(f"{variable} is {value}, and has to be {expected}.")
-
-
-@dataclass(frozen=True)
-class DatabaseSettings:
-    """How the service reaches PostgreSQL and how long it waits for it.
-
-    The times form a ladder: a statement ends before the service gives up on it (`command_seconds`), that before the
-    question's time is over (`answer_seconds`), and that before whoever asked goes away.
-
-    Attributes:
-        dsn: where the database is; it holds the password. Empty where no database is named.
-        service_password: what `migrate` gives the service's role as its password; empty to leave that alone.
-        pool_size: connections of each worker process.
-        connect_seconds: the longest that making a connection may take.
-        acquire_seconds: the longest that a request waits for its turn.
-        statement_seconds: the longest that a statement may run.
-        max_queue: questions of a kind that may wait to be sent, in each worker.
-    """
-
-    dsn: str = ""
-    service_password: str = ""
-    pool_size: int = 4
-    connect_seconds: float = 2.0
-    acquire_seconds: float = 1.0
-    statement_seconds: float = 2.0
-    max_queue: int = 10_000
-
-    @property
-    def command_seconds(self) -> float:
-        """The longest that the service waits for a statement's answer."""
-        return self.statement_seconds + _GRACE_SECONDS
-
-    @property
-    def answer_seconds(self) -> float:
-        """The longest from a question to its answer, or to an error that says why there is none."""
-        return self.acquire_seconds + self.connect_seconds + self.command_seconds
-
-    def __repr__(self) -> str:
-        secret = ("dsn", "service_password")
-        rest = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in secret)
-        return f"{type(self).__name__}({', '.join(f'{name}={_HIDDEN}' for name in secret)}, {rest})"
-
-
-@dataclass(frozen=True)
-class TraceSettings:
-    """Which requests are traced and how the spans leave; OTEL_* variables decide the rest where they are used.
-
-    Attributes:
-        protocol: grpc or http/protobuf; empty where no collector is named, and so nothing is traced.
-        ratio: of the traces that begin here, how many are recorded.
-        is_parent_based: whether the others are recorded just where they were recorded before.
-    """
-
-    protocol: str = ""
-    ratio: float = 0.05
-    is_parent_based: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,38 +28,26 @@ class Settings:
     """Everything that the environment decides.
 
     Attributes:
-        host: the address to listen on.
-        port: the port to listen on; 0 takes a free one.
-        workers: processes that share the port.
-        max_connections: the most that each worker holds at once.
-        drain_seconds: how long the service goes on serving after SIGTERM, so that balancers see it is not ready.
-        shutdown_seconds: the longest that requests in flight may take after that.
-        build: what `/version` says of the build, such as a commit.
+        server: where the service listens and how it stops.
+        max_connections: the most callers' connections that each worker holds at once.
+        build: the build that `/version` names, such as a commit.
         api_key_hashes: SHA-256 of the keys that the API accepts; none where it is open to everyone.
-        telemetry: whether the service tells of its requests; off for measurements only.
-        log_format: json, text for people, or auto: text on a terminal, else json.
         trusted_proxies: networks whose X-Forwarded-For is believed.
-        metrics_interval: seconds from one telling of metrics to the next.
-        traces: which there are, and where they go.
+        log_format: json, text for people, or auto: text on a terminal, else json.
+        telemetry: what telemetry the service emits.
         local_folder: where the embedded PostgreSQL keeps its data.
-        database: how PostgreSQL is reached; where none is named, the embedded one is to be used.
+        database: how PostgreSQL is reached; where none is named, the embedded one is used.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8080
-    workers: int = 1
+    server: ServerSettings = field(default_factory=ServerSettings)
     max_connections: int = 4000  # at their most hostile, some 35 KB each: 140 MB beside the 75 MB of a pod at work
-    drain_seconds: float = 5.0
-    shutdown_seconds: float = 20.0
     build: str = "development"
     api_key_hashes: tuple[bytes, ...] = field(default=(), repr=False)
-    telemetry: bool = True
-    log_format: str = "auto"
     trusted_proxies: tuple[Network, ...] = ()
-    metrics_interval: float = 10.0
-    traces: TraceSettings = TraceSettings()
+    log_format: str = "auto"
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     local_folder: Path = Path(".local")
-    database: DatabaseSettings = DatabaseSettings()
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -140,19 +65,23 @@ def read(environment: Mapping[str, str]) -> Settings:
         return parse(name, variables[name]) if name in variables else default
 
     settings = Settings(
-        host=variables.get("HOST", Settings.host),
-        port=get("PORT", _whole(0, 65535), Settings.port),
-        workers=get("WORKERS", _whole(1, 64), Settings.workers),
+        server=ServerSettings(
+            host=variables.get("HOST", ServerSettings.host),
+            port=get("PORT", _whole(0, 65535), ServerSettings.port),
+            workers=get("WORKERS", _whole(1, 64), ServerSettings.workers),
+            drain_seconds=get("DRAIN_SECONDS", _seconds(0, 600), ServerSettings.drain_seconds),
+            shutdown_seconds=get("SHUTDOWN_SECONDS", _seconds(0, 600), ServerSettings.shutdown_seconds),
+        ),
         max_connections=get("MAX_CONNECTIONS", _whole(1, 1_000_000), Settings.max_connections),
-        drain_seconds=get("DRAIN_SECONDS", _seconds(0, 600), Settings.drain_seconds),
-        shutdown_seconds=get("SHUTDOWN_SECONDS", _seconds(0, 600), Settings.shutdown_seconds),
         build=variables.get("BUILD", Settings.build),
         api_key_hashes=get("API_KEY_HASHES", _hashes, Settings.api_key_hashes),
-        telemetry=get("TELEMETRY", _one_of({"on": True, "off": False}), Settings.telemetry),
-        log_format=get("LOG_FORMAT", _one_of({name: name for name in ("auto", "json", "text")}), Settings.log_format),
         trusted_proxies=get("TRUSTED_PROXIES", _networks, Settings.trusted_proxies),
-        metrics_interval=get("METRICS_INTERVAL", _seconds(1, 60), Settings.metrics_interval),
-        traces=_traces(variables),
+        log_format=get("LOG_FORMAT", _one_of({name: name for name in ("auto", "json", "text")}), Settings.log_format),
+        telemetry=TelemetrySettings(
+            is_on=get("TELEMETRY", _one_of({"on": True, "off": False}), TelemetrySettings.is_on),
+            metrics_interval=get("METRICS_INTERVAL", _seconds(1, 60), TelemetrySettings.metrics_interval),
+            traces=_traces(variables),
+        ),
         local_folder=Path(variables.get("LOCAL_FOLDER", Settings.local_folder)),
         database=DatabaseSettings(
             dsn=_database_dsn(variables),
@@ -172,12 +101,12 @@ def _check_ladder(settings: Settings) -> None:
     longest = settings.database.answer_seconds
     if longest >= _BALANCER_SECONDS:
         variables = "DB_ACQUIRE_SECONDS + DB_CONNECT_SECONDS + DB_STATEMENT_SECONDS"
-        most = _BALANCER_SECONDS - _GRACE_SECONDS
-        expected = f"less than {most:g}, so that an answer comes before a balancer gives up on it"
-        raise InvalidSetting(variables, f"{longest - _GRACE_SECONDS:g}", expected)
-    if settings.shutdown_seconds < longest:
+        maximum = _BALANCER_SECONDS - GRACE_SECONDS
+        expected = f"less than {maximum:g}, so that an answer comes before a balancer gives up on it"
+        raise InvalidSetting(variables, f"{longest - GRACE_SECONDS:g}", expected)
+    if settings.server.shutdown_seconds < longest:
         expected = f"at least {longest:g}, the longest that an answer may take"
-        raise InvalidSetting("SHUTDOWN_SECONDS", f"{settings.shutdown_seconds:g}", expected)
+        raise InvalidSetting("SHUTDOWN_SECONDS", f"{settings.server.shutdown_seconds:g}", expected)
 
 
 def check_certificates(file: str) -> None:
@@ -257,29 +186,29 @@ def _dsn_of_url(url: str, parts: Mapping[str, str]) -> str:
         return str(dsn.parse(url))
     except dsn.InvalidDsn as error:
         expected = f"a URL such as postgresql://user:password@host:5432/name: {error}"
-        raise InvalidSetting("DATABASE_URL", _HIDDEN, expected) from None
+        raise InvalidSetting("DATABASE_URL", HIDDEN, expected) from None
 
 
-def _whole(least: int, most: int) -> Callable[[str, str], int]:
+def _whole(minimum: int, maximum: int) -> Callable[[str, str], int]:
     def parse(name: str, value: str) -> int:
-        if not (value.isascii() and value.isdigit() and len(value) < 10 and least <= int(value) <= most):
-            raise InvalidSetting(name, repr(value), f"a whole number from {least} to {most}")
+        if not (value.isascii() and value.isdigit() and len(value) < 10 and minimum <= int(value) <= maximum):
+            raise InvalidSetting(name, repr(value), f"a whole number from {minimum} to {maximum}")
         return int(value)
 
     return parse
 
 
-def _seconds(least: float, most: float) -> Callable[[str, str], float]:
-    return _number(least, most, f"a number of seconds from {least:g} to {most:g}")
+def _seconds(minimum: float, maximum: float) -> Callable[[str, str], float]:
+    return _number(minimum, maximum, f"a number of seconds from {minimum:g} to {maximum:g}")
 
 
-def _number(least: float, most: float, expected: str) -> Callable[[str, str], float]:
+def _number(minimum: float, maximum: float, expected: str) -> Callable[[str, str], float]:
     def parse(name: str, value: str) -> float:
         try:
             number = float(value)
         except ValueError:
             number = float("nan")
-        if not least <= number <= most:
+        if not minimum <= number <= maximum:
             raise InvalidSetting(name, repr(value), expected)
         return number
 
@@ -312,16 +241,16 @@ def _hashes(name: str, value: str) -> tuple[bytes, ...]:
     parts = [part.strip() for part in value.split(",")]
     if not all(map(_HASH.fullmatch, parts)):
         expected = "SHA-256 hashes of 64 hexadecimal digits with commas between them; `python -m svc key` makes one"
-        raise InvalidSetting(name, _HIDDEN, expected)
+        raise InvalidSetting(name, HIDDEN, expected)
     hashes = tuple(dict.fromkeys(map(bytes.fromhex, parts)))
     if _HASH_OF_NOTHING in hashes:
-        raise InvalidSetting(name, _HIDDEN, "hashes of keys, and one of them is of no key at all")
+        raise InvalidSetting(name, HIDDEN, "hashes of keys, and one of them is of no key at all")
     return hashes
 
 
 def _password(name: str, value: str) -> str:
     if not (value.isascii() and value.isprintable()):
-        raise InvalidSetting(name, _HIDDEN, "of printable ASCII characters")
+        raise InvalidSetting(name, HIDDEN, "of printable ASCII characters")
     return value
 
 

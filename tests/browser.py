@@ -9,7 +9,7 @@ from typing import Final
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service as Driver
 
-from tests.lacking import lacking
+from tests.missing import lacking
 
 WAIT_SECONDS: Final = 20
 

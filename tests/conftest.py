@@ -16,23 +16,25 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient
 
-from ops.process import Service
-from svc import app, maintenance
-from svc.lifecycle import Lifecycle
-from svc.local import LocalPostgres
-from svc.messages import Request
-from svc.settings import DatabaseSettings, Settings
-from svc.telemetry import logs, signals
-from svc.telemetry.writer import LineWriter
-from tests.lacking import lacking
+from ops.common.process import Service
+from svc import app
+from svc.http.lifecycle import Lifecycle
+from svc.http.messages import Request
+from svc.logs import setup as logs
+from svc.logs.writer import LineWriter
+from svc.postgres import maintenance
+from svc.postgres.embedded import LocalPostgres
+from svc.postgres.settings import DatabaseSettings
+from svc.settings import Settings
+from tests.missing import lacking
 
 Client: TypeAlias = TestClient[Request, None]
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SERVICE_ROLE = "clients_service"
 
 pytest_plugins = [
-    "tests.cloud",
-    "tests.recording",
+    "tests.ops.deploy.cloud",
+    "tests.ops.cloudwatch.recording",
 ]  # fixtures of AWS's mock and of a cluster; of a run that is recorded
 
 # A developer's own settings are not the tests'.
@@ -208,7 +210,7 @@ async def api(
 ) -> AsyncIterator[Client]:
     """A client of the whole service, which runs in this process on a real socket."""
     settings = Settings(build="tests", api_key_hashes=api_key_hashes, database=database_settings)
-    async with signals.running(settings, log.writer) as told, app.build(settings, lifecycle, told) as server:
+    async with app.build(settings, lifecycle, log.writer) as server:
         client = await aiohttp_client(ServedApp(server))
         yield client
         await client.close()

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from ops.bench import contenders, machine, measure, report, results, wrk
+from ops.bench import contenders, measure, report, results, wrk
 from ops.bench.measure import Entry, Plan, Turn
-from svc.local import LocalPostgresError
+from ops.common import machine
+from svc.postgres.embedded import LocalPostgresError
 
 _ROWS: Final = 10_000
 _SCALING_ROWS: Final = (1_000, 100_000, 10_000_000)

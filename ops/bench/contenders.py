@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ops.ports import free_port
+from ops.common.ports import free_port
 
 _PEERS: Final = Path(__file__).with_name("peers")
 _READY_SECONDS: Final = 30.0

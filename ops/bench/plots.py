@@ -6,7 +6,7 @@ from typing import Final
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ops.bench.results import Spread
-from ops.pictures import Draw, Look, add_legend, new_axes, to_svg
+from ops.common.plots import Draw, Look, add_legend, new_axes, to_svg
 
 _MARKERS: Final = "os^"
 

@@ -9,9 +9,9 @@ from typing import Final
 
 import asyncpg
 
-from ops.ports import free_port
-from svc import maintenance
-from svc.local import LocalPostgres
+from ops.common.ports import free_port
+from svc.postgres import maintenance
+from svc.postgres.embedded import LocalPostgres
 
 _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",

@@ -8,8 +8,8 @@ from ops.bench import plots, results
 from ops.bench.contenders import FLOORS, OURS, PEERS
 from ops.bench.measure import Turn
 from ops.bench.results import Results, Spread
-from ops.pages import render
-from ops.pictures import LOOKS, Draw
+from ops.common.pages import render
+from ops.common.plots import LOOKS, Draw
 
 _TITLES: Final = {contender.name: contender.title for contender in (OURS, *PEERS, *FLOORS)}
 _WORKLOADS: Final = {

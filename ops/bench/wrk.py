@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ops.loopback import is_loopback
+from ops.common.loopback import is_loopback
 
 _SCRIPT: Final = Path(__file__).with_name("workload.lua")
 _GRACE_SECONDS: Final = 60.0

@@ -28,7 +28,7 @@ from ops.cloudwatch.widgets import (
     states,
     text,
 )
-from svc.telemetry import names
+from svc.logs import names
 
 DASHBOARDS: Final = Path(__file__).resolve().parent / "dashboards"
 
@@ -147,7 +147,7 @@ def service(alarms: Alarms) -> list[list[Widget]]:
         [
             chart(
                 "Share of time that the database was away",
-                [line(_ours(names.DATABASE_IS_AWAY, "Average"), "away", color=_BAD)],
+                [line(_ours(names.DATABASE_IS_UNAVAILABLE, "Average"), "away", color=_BAD)],
                 limits=limits(alarms, "database-away"),
             ),
             chart(
@@ -157,7 +157,7 @@ def service(alarms: Alarms) -> list[list[Widget]]:
             ),
             chart(
                 "Questions in a batch",
-                [line(_operation(names.BATCH_SIZES, each, "Average"), each) for each in ("get", "add", "page")],
+                [line(_operation(names.BATCH_SIZE_METRIC, each, "Average"), each) for each in ("get", "add", "page")],
             ),
         ],
         [log("The latest faults", "faults")],

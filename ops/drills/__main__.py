@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import uvloop
 
-from ops.bench import machine
+from ops.common import machine
 from ops.drills import (
     callers_network,
     clock,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ops.ports import free_port
+from ops.common.ports import free_port
 
 _START_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.02

@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 
 import psutil
 
+from ops.common.process import Service
 from ops.drills.drill import drill
 from ops.drills.ledger import Add
 from ops.drills.stage import Stage
 from ops.drills.timeline import FAILED
-from ops.process import Service
 
 _LATENCY_SECONDS: Final = 0.01  # so that a reset finds requests under way
 _DRIP_BYTES_PER_SECOND: Final = 300.0  # a request of 300 bytes takes 1 s, and so does its answer

@@ -10,12 +10,12 @@ from typing import Any, Final
 import orjson
 import psutil
 
+from ops.common.process import Service
 from ops.drills.drill import drill
 from ops.drills.receivers import Collector
 from ops.drills.stage import Stage
 from ops.drills.timeline import SERVED
-from ops.process import Service
-from svc.telemetry import names
+from svc.logs import names
 
 _HOUR_SECONDS: Final = 3600.0
 _ROLLOVER: Final = 2.0**31  # in January 2038, seconds since 1970 outgrow 32 bits

@@ -9,8 +9,8 @@ import psutil
 from ops.drills.drill import drill
 from ops.drills.stage import Stage
 from ops.drills.timeline import FAILED
-from svc.local import LocalPostgres
-from svc.settings import DatabaseSettings
+from svc.postgres.embedded import LocalPostgres
+from svc.postgres.settings import DatabaseSettings
 
 RECOVERY_SECONDS: Final = 1.0
 _SHORT_HOLE_SECONDS: Final = 1.0  # less than a statement may take: when it ends, the service has given up on nothing

@@ -12,7 +12,7 @@ import psutil
 from ops.drills.ledger import Audit
 from ops.drills.played import Played
 from ops.drills.stage import Claim, Stage, set_up
-from svc.settings import DatabaseSettings
+from svc.postgres.settings import DatabaseSettings
 
 # What a caller may have to wait for an answer, whatever fails behind the service, and what a busy machine adds.
 DEADLINE_SECONDS: Final = DatabaseSettings().answer_seconds + 1.0

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ops.common.ports import free_port
 from ops.drills.database import RECOVERY_SECONDS
 from ops.drills.drill import drill
 from ops.drills.probe import probing
 from ops.drills.stage import Stage
 from ops.drills.timeline import FAILED, REFUSED, SERVED
-from ops.ports import free_port
-from svc import local
-from svc.local import LocalPostgres
+from svc.postgres import embedded as local
+from svc.postgres.embedded import LocalPostgres
 
 _SETTLE_SECONDS: Final = 0.5  # for what was under way when the connections were cut
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from ops.process import Service
+from ops.common.process import Service
 
 
 @contextlib.asynccontextmanager

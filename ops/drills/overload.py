@@ -10,7 +10,7 @@ from ops.drills.drill import drill
 from ops.drills.memory import watching
 from ops.drills.stage import SEEDED, Stage
 from ops.drills.timeline import REFUSED
-from svc.problems import RETRY_AFTER_SECONDS
+from svc.http.problems import RETRY_AFTER_SECONDS
 
 _TIMES: Final = 10
 _CONNECTIONS: Final = 2000

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 
-from ops.pictures import Draw, Look, add_legend, new_rows, set_logarithmic, to_svg
+from ops.common.plots import Draw, Look, add_legend, new_rows, set_logarithmic, to_svg
 
 _NUMBER_INCHES: Final = 0.17  # what a mark's number takes
 _MARGIN_INCHES: Final = 0.7  # of a picture, beside its axes

@@ -5,10 +5,10 @@ import contextlib
 
 import psutil
 
+from ops.common.process import Service
 from ops.drills.drill import drill
 from ops.drills.stage import WORKERS, Stage
 from ops.drills.timeline import FAILED, REFUSED
-from ops.process import Service
 
 _LOOK_SECONDS = 0.01
 # A worker takes 0.2 s to start, much longer on a busy machine; one that follows a short life waits for 1 s first.

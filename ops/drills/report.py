@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ops.common.pages import number, render
 from ops.drills import plots
 from ops.drills.played import State
-from ops.pages import number, render
 
 _RESULTS: Final = "results.json"
 _PAGE: Final = "report.html"

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Final
 
+from ops.common.ports import free_port
+from ops.common.process import Service
 from ops.drills.balancer import Balancer, balancing, lacks
 from ops.drills.drill import drill
 from ops.drills.processes import kill, until_all_listen
 from ops.drills.stage import WORKERS, Stage
 from ops.drills.timeline import SERVED
-from ops.ports import free_port
-from ops.process import Service
 
 # In production: k8s/base/deployment.yaml's readiness probe, and settings.env's DRAIN_SECONDS.
 _INTERVAL_SECONDS: Final = 5.0

@@ -12,16 +12,16 @@ from typing import Final
 
 import asyncpg
 
+from ops.common.ports import free_port
+from ops.common.process import Service
 from ops.drills import flood
 from ops.drills.callers import Callers
 from ops.drills.ledger import Audit, Ledger
 from ops.drills.proxy import FaultProxy
 from ops.drills.timeline import Timeline
-from ops.ports import free_port
-from ops.process import Service
-from svc import maintenance
-from svc.dsn import Dsn
-from svc.local import LocalPostgres
+from svc.postgres import maintenance
+from svc.postgres.dsn import Dsn
+from svc.postgres.embedded import LocalPostgres
 
 WORKERS: Final = 2
 _SERVICE_ROLE: Final = "clients_service"

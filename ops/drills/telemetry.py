@@ -4,14 +4,14 @@ import asyncio
 from math import inf
 from typing import Final
 
+from ops.common.ports import free_port
+from ops.common.process import Service
 from ops.drills.drill import drill
 from ops.drills.proxy import FaultProxy
 from ops.drills.receivers import Collector, reading
 from ops.drills.stage import Stage
 from ops.drills.timeline import SERVED
-from ops.ports import free_port
-from ops.process import Service
-from svc.telemetry.writer import RESERVE_BYTES, WAITING_MOST_BYTES
+from svc.logs.writer import MAX_QUEUED_BYTES, RESERVED_BYTES
 
 # A flood fills both workers' 8 MB in seconds: its lines have some 600 bytes. Who gets how many of its connections is
 # chance, so there are some more.
@@ -25,7 +25,7 @@ _COLLECTED_SECONDS: Final = 15.0  # an export under way is given up after 10 s, 
 _NOISE_SECONDS: Final = 0.1  # what is below that doubles by chance; a worker that waits for a reader takes seconds
 _SPANS_BYTES: Final = 2048 * 1024  # OpenTelemetry's queue: so many, of less than 1 KB each
 _ELSE_BYTES: Final = 6 * 2**20  # spare room at the buffers' ends, samples of metrics, and what the allocator keeps
-_GROWTH_MOST_BYTES: Final = WAITING_MOST_BYTES + RESERVE_BYTES + _SPANS_BYTES + _ELSE_BYTES
+_GROWTH_MOST_BYTES: Final = MAX_QUEUED_BYTES + RESERVED_BYTES + _SPANS_BYTES + _ELSE_BYTES
 
 
 @drill("telemetry-stalled", "the reader of the logs and the collector of the traces stall, and then are gone")

@@ -12,7 +12,7 @@ from gevent.lock import BoundedSemaphore
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError
 
-from ops.keys import authorization
+from ops.common.api_key import authorization
 
 PAGE_ROWS: Final = 100
 TIMEOUT_SECONDS: Final = 10.0  # from when a request is due; the service itself gives up on its database much earlier

@@ -19,10 +19,10 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.common.pages import number
 from ops.load import measured, verdict
 from ops.load.measured import Measured
 from ops.load.scenarios import ENDPOINTS
-from ops.pages import number
 
 _DRAWS: Final = 2000
 _BLOCKS_MOST: Final = 30

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
+from ops.common.plots import Draw, Look, add_legend, new_axes, set_logarithmic, to_svg
 from ops.load.measured import Measured, percentile
 from ops.load.scenarios import ENDPOINTS
-from ops.pictures import Draw, Look, add_legend, new_axes, set_logarithmic, to_svg
 
 _STYLES: Final = ("-", "--", ":")  # and not by colour alone
 Series: TypeAlias = Mapping[str, Sequence[float | None]]

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ops.common.pages import number, render
 from ops.load import plots
 from ops.load.measured import Measured, Second, percentile, total
 from ops.load.scenarios import ENDPOINTS
 from ops.load.verdict import OBJECTIVES, Line, Verdict
-from ops.pages import number, render
 
 FILE: Final = "report.html"
 

@@ -13,7 +13,7 @@ from gevent import Greenlet
 from locust.env import Environment
 from locust.rpc import Message
 
-from ops.bench import machine
+from ops.common import machine
 from ops.load import report, verdict
 from ops.load.measured import FILE, Measured
 from ops.load.scenarios import SCENARIOS

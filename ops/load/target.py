@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from ops.loopback import is_loopback
+from ops.common.loopback import is_loopback
 
 
 class Refused(Exception):

@@ -17,12 +17,12 @@ import psutil
 from aws_embedded_metrics.logger.metrics_context import MetricsContext
 from aws_embedded_metrics.serializers.log_serializer import LogSerializer
 
-from svc.batching import Trip, Watch
-from svc.telemetry import names
-from svc.telemetry.entry import PROBES
-from svc.telemetry.writer import LineWriter
+from svc.logs import names
+from svc.logs.writer import LineWriter
+from svc.postgres.batching import OnRoundTrip, RoundTrip
+from svc.telemetry.record import PROBES
 
-SAMPLES_MOST: Final = 100  # values in an array
+MAX_SAMPLES: Final = 100  # values in an array
 
 _OUTCOMES: Final = {4: names.ERRORS, 5: names.FAULTS}  # what else a request counts as, by its status's first digit
 _NO_OUTCOMES: Final = dict.fromkeys(_OUTCOMES.values(), 0)
@@ -52,108 +52,108 @@ class Metrics:
         self.shed = 0
         self._output = output
         self._properties = properties
-        self._untold: Counter[_Kind] = Counter()  # requests
+        self._unflushed: Counter[_Kind] = Counter()  # requests
         self._outcomes: Counter[str] = Counter(_NO_OUTCOMES)
         self._operations: dict[str, Values] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
-        self._gauged: Values = {}
+        self._samples: Values = {}
         self._counters: dict[str, Callable[[], int]] = {}
-        self._counted: Counter[str] = Counter()  # of these, what is told
+        self._flushed_counts: Counter[str] = Counter()  # of these, what is told
         self.counter(names.LOG_LINES_DROPPED, lambda: output.dropped if output else 0)
         self._process = _Process()
 
-    def watch(self, operation: str) -> Watch:
+    def on_round_trip(self, operation: str) -> OnRoundTrip:
         """Who is to be told of this operation's trips to the database."""
-        values = self._operations[operation] = _no_values(names.BATCH_SIZES, names.QUEUE_WAIT, names.ROUND_TRIP)
+        values = self._operations[operation] = _no_values(names.BATCH_SIZE_METRIC, names.QUEUE_WAIT, names.ROUND_TRIP)
 
-        def watch(trip: Trip) -> None:
-            values[names.BATCH_SIZES].append(trip.questions)
-            values[names.QUEUE_WAIT].append(milliseconds(trip.queue_seconds))
-            values[names.ROUND_TRIP].append(milliseconds(trip.seconds))
-            if len(values[names.BATCH_SIZES]) >= SAMPLES_MOST:
-                self._tell_operation(operation, values)
+        def on_round_trip(round_trip: RoundTrip) -> None:
+            values[names.BATCH_SIZE_METRIC].append(round_trip.items)
+            values[names.QUEUE_WAIT].append(milliseconds(round_trip.queue_seconds))
+            values[names.ROUND_TRIP].append(milliseconds(round_trip.seconds))
+            if len(values[names.BATCH_SIZE_METRIC]) >= MAX_SAMPLES:
+                self._flush_operation(operation, values)
 
-        return watch
+        return on_round_trip
 
-    def gauge(self, name: str, look: Callable[[], float]) -> None:
+    def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Looks at a number again and again."""
-        self._gauges[name] = look
+        self._gauges[name] = read
 
-    def counter(self, name: str, look: Callable[[], int]) -> None:
+    def counter(self, name: str, read: Callable[[], int]) -> None:
         """Looks at a number that only grows, and tells by how much."""
-        self._counters[name] = look
+        self._counters[name] = read
 
     @asynccontextmanager
     async def running(self, interval_seconds: float) -> AsyncIterator[None]:
         """Tells each interval, and at the end of what is left."""
-        looking = asyncio.create_task(self._look_and_tell(interval_seconds))
+        sampling = asyncio.create_task(self._sample_and_flush(interval_seconds))
         try:
             yield
         finally:
-            looking.cancel()
-            self.tell()
+            sampling.cancel()
+            self.flush()
 
-    async def _look_and_tell(self, interval_seconds: float) -> None:
+    async def _sample_and_flush(self, interval_seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        pause = interval_seconds / SAMPLES_MOST
+        pause = interval_seconds / MAX_SAMPLES
         due = loop.time()
         while True:
-            for _ in range(SAMPLES_MOST):
+            for _ in range(MAX_SAMPLES):
                 due = max(due + pause, loop.time())  # after a long stop there is nothing to catch up on
                 await asyncio.sleep(due - loop.time())
-                self._look(max(0.0, loop.time() - due))
-            self.tell()
+                self._sample(max(0.0, loop.time() - due))
+            self.flush()
 
-    def _look(self, lag_seconds: float) -> None:
-        self._gauged.setdefault(names.EVENT_LOOP_LAG, []).append(milliseconds(lag_seconds))
-        for name, look in self._gauges.items():
-            self._gauged.setdefault(name, []).append(look())
+    def _sample(self, lag_seconds: float) -> None:
+        self._samples.setdefault(names.EVENT_LOOP_LAG, []).append(milliseconds(lag_seconds))
+        for name, read in self._gauges.items():
+            self._samples.setdefault(name, []).append(read())
 
-    def tell_full(self) -> None:
+    def flush_full(self) -> None:
         """Writes what fills an array."""
         for kind, latencies_ms in self.latencies_ms.items():
-            if len(latencies_ms) >= SAMPLES_MOST:
-                self._tell_requests(kind)
+            if len(latencies_ms) >= MAX_SAMPLES:
+                self._flush_requests(kind)
 
-    def tell(self) -> None:
+    def flush(self) -> None:
         """Writes all that is not yet told."""
         for kind, latencies_ms in self.latencies_ms.items():
-            while latencies_ms or self._untold[kind]:
-                if not self._tell_requests(kind):
+            while latencies_ms or self._unflushed[kind]:
+                if not self._flush_requests(kind):
                     break
         for operation, values in self._operations.items():
-            if values[names.BATCH_SIZES]:
-                self._tell_operation(operation, values)
-        self._tell_process()
+            if values[names.BATCH_SIZE_METRIC]:
+                self._flush_operation(operation, values)
+        self._flush_process()
 
-    def _tell_requests(self, kind: _Kind) -> bool:
-        latencies_ms = self.latencies_ms[kind][:SAMPLES_MOST]
-        del self.latencies_ms[kind][:SAMPLES_MOST]
+    def _flush_requests(self, kind: _Kind) -> bool:
+        latencies_ms = self.latencies_ms[kind][:MAX_SAMPLES]
+        del self.latencies_ms[kind][:MAX_SAMPLES]
         dimensions, outcome = _counted_as(kind)
         if outcome:
             self._outcomes[outcome] += len(latencies_ms)
-        requests = self._untold[kind] + len(latencies_ms)
-        is_told = self._write(dimensions, {names.REQUESTS: [requests], names.LATENCY: latencies_ms})
-        self._untold[kind] = 0 if is_told else requests
-        return is_told
+        requests = self._unflushed[kind] + len(latencies_ms)
+        is_written = self._write(dimensions, {names.REQUESTS: [requests], names.LATENCY: latencies_ms})
+        self._unflushed[kind] = 0 if is_written else requests
+        return is_written
 
-    def _tell_operation(self, operation: str, values: Values) -> None:
+    def _flush_operation(self, operation: str, values: Values) -> None:
         self._write((((names.OPERATION_DIMENSION, operation),),), values)
         values.update(_no_values(*values))
 
-    def _tell_process(self) -> None:
-        counted = {name: look() for name, look in self._counters.items()}
+    def _flush_process(self) -> None:
+        counted = {name: read() for name, read in self._counters.items()}
         counts: dict[str, int] = {
             **self._outcomes,
             names.SHED: self.shed,
-            **{name: count - self._counted[name] for name, count in counted.items()},
+            **{name: count - self._flushed_counts[name] for name, count in counted.items()},
         }
         values: Values = {name: [count] for name, count in counts.items()}
-        if self._write(((),), {**values, **self._gauged, **self._process.look()}):
+        if self._write(((),), {**values, **self._samples, **self._process.read()}):
             self._outcomes = Counter(_NO_OUTCOMES)
             self.shed = 0
-            self._counted = Counter(counted)
-        self._gauged = {}
+            self._flushed_counts = Counter(counted)
+        self._samples = {}
 
     def _write(self, dimensions: _Dimensions, values: Values) -> bool:
         return self._output is None or self._output.offer(document(dimensions, values, self._properties))
@@ -212,14 +212,14 @@ class _Process:
 
     def __init__(self) -> None:
         self._process = psutil.Process()
-        self._looked = time.monotonic()
+        self._sampled_at = time.monotonic()
         self._cpu_seconds = self._cpu()
 
-    def look(self) -> Values:
-        """Its share of a core since the last look, its memory and its files."""
+    def read(self) -> Values:
+        """Its share of a core since the last read, its memory and its files."""
         now, cpu_seconds = time.monotonic(), self._cpu()
-        share = (cpu_seconds - self._cpu_seconds) / max(now - self._looked, 1e-3)
-        self._looked, self._cpu_seconds = now, cpu_seconds
+        share = (cpu_seconds - self._cpu_seconds) / max(now - self._sampled_at, 1e-3)
+        self._sampled_at, self._cpu_seconds = now, cpu_seconds
         return {
             names.PROCESS_CPU: [round(100 * share, 1)],
             names.PROCESS_MEMORY: [self._process.memory_info().rss],

@@ -1,4 +1,4 @@
-"""Traces: a span for each request that is sampled, and for each batch that served one, on their way to a collector.
+"""Traces: a span for each sampled request, and for each batch that served one, exported to a collector.
 
 A request that is not sampled has no span at all. A span is written once it has ended, straight to the SDK's batch
 processor: to make it by a tracer, and to have the SDK encode it, costs 40 µs, ten times as much, and nobody adds to
@@ -24,18 +24,20 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from svc import __version__
-from svc.batching import Trip, Watch
-from svc.settings import InvalidSetting, TraceSettings
-from svc.telemetry import names, spans
-from svc.telemetry.entry import METHODS, Entry
+from svc.errors import InvalidSetting
+from svc.logs import names
+from svc.postgres.batching import OnRoundTrip, RoundTrip
+from svc.telemetry import spans
+from svc.telemetry.record import METHODS, RequestRecord
+from svc.telemetry.settings import TraceSettings
 
 _STOP_SECONDS: Final = 2.0  # for the last spans, whatever the collector does
-_TEXT_MOST_CHARACTERS: Final = 256  # of an attribute that a caller wrote
+_MAX_TEXT_CHARACTERS: Final = 256  # of an attribute that a caller wrote
 
-_Encode = Callable[[Sequence["_Ended"]], ExportTraceServiceRequest]
+_Encode = Callable[[Sequence["_EncodedSpan"]], ExportTraceServiceRequest]
 
 
-class _Ended:
+class _EncodedSpan:
     """A span as the SDK's batch processor queues it: all that it looks at is whether the span is sampled."""
 
     __slots__ = ("encoded",)
@@ -58,37 +60,41 @@ class Traces:
         self._processor = processor
         self._database = database
 
-    def served(self, entry: Entry) -> None:
+    def add_request(self, request: RequestRecord) -> None:
         """Writes the span of a request that has ended."""
-        origin = entry.origin
-        method, name = (entry.method, entry.method) if entry.method in METHODS else ("_OTHER", "HTTP")
+        remote_parent = request.remote_parent
+        method, name = (request.method, request.method) if request.method in METHODS else ("_OTHER", "HTTP")
         attributes = [
             (names.HTTP_METHOD, method),
-            (names.HTTP_STATUS, entry.status),
+            (names.HTTP_STATUS, request.status),
             (names.URL_SCHEME, "http"),
-            (names.CLIENT_ADDRESS, entry.client),
+            (names.CLIENT_ADDRESS, request.client),
         ]
-        if (agent := entry.headers.get("User-Agent")) is not None:
+        if (agent := request.headers.get("User-Agent")) is not None:
             attributes.append((names.USER_AGENT, _text(agent)))
         pieces = [
             spans.identity(
-                entry.trace_id, entry.span_id, origin.parent_id if origin else "", entry.ended_at, entry.seconds
+                request.trace_id,
+                request.span_id,
+                remote_parent.parent_id if remote_parent else "",
+                request.ended_at,
+                request.seconds,
             ),
-            spans.duration(names.QUEUE_SECONDS, entry.queue_seconds),
-            spans.duration(names.DATABASE_SECONDS, entry.database_seconds),
+            spans.duration(names.QUEUE_SECONDS, request.queue_seconds),
+            spans.duration(names.DATABASE_SECONDS, request.database_seconds),
         ]
-        if entry.has_route:
-            name = f"{name} {entry.route}"
-            attributes.append((names.HTTP_ROUTE, entry.route))
-            pieces.append(spans.attribute(names.URL_PATH, _text(entry.rel_url.raw_path)))
-        if entry.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            pieces.append(spans.failure(type(entry.error).__name__ if entry.error else str(entry.status)))
-        if origin is not None and origin.state:
-            pieces.append(spans.state(origin.state))
-        pieces.append(spans.common(name, Span.SPAN_KIND_SERVER, tuple(attributes), is_remote=origin is not None))
-        self._processor.on_end(_Ended(spans.join(pieces)))  # type: ignore[arg-type]  # see _Ended
+        if request.has_route:
+            name = f"{name} {request.route}"
+            attributes.append((names.HTTP_ROUTE, request.route))
+            pieces.append(spans.attribute(names.URL_PATH, _text(request.rel_url.raw_path)))
+        if request.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            pieces.append(spans.failure(type(request.error).__name__ if request.error else str(request.status)))
+        if remote_parent is not None and remote_parent.state:
+            pieces.append(spans.state(remote_parent.state))
+        pieces.append(spans.common(name, Span.SPAN_KIND_SERVER, tuple(attributes), is_remote=remote_parent is not None))
+        self._processor.on_end(_EncodedSpan(spans.join(pieces)))  # type: ignore[arg-type]  # see _EncodedSpan
 
-    def watch(self, summary: str, sql: str) -> Watch:
+    def on_round_trip(self, summary: str, sql: str) -> OnRoundTrip:
         """Who is to be told of trips with this statement.
 
         Args:
@@ -106,32 +112,32 @@ class Traces:
         }
         common = spans.common(summary, Span.SPAN_KIND_CLIENT, tuple(attributes.items()))
 
-        def watch(trip: Trip) -> None:
-            if trip.riders:
-                self._rode(trip, common)
+        def on_round_trip(round_trip: RoundTrip) -> None:
+            if round_trip.sampled_requests:
+                self._add_round_trip(round_trip, common)
 
-        return watch
+        return on_round_trip
 
-    def _rode(self, trip: Trip, common: bytes) -> None:
+    def _add_round_trip(self, round_trip: RoundTrip, common: bytes) -> None:
         """Writes the span of a batch: a child of the first request that is sampled, and linked to all that are."""
-        riders: Sequence[Entry] = trip.riders
-        first = riders[0]
+        sampled_requests: Sequence[RequestRecord] = round_trip.sampled_requests
+        first = sampled_requests[0]
         span_id = f"{random.getrandbits(64) or 1:016x}"
-        ended_at = time.time() - (time.monotonic() - trip.sent - trip.seconds)
-        pieces = [common, spans.identity(first.trace_id, span_id, first.span_id, ended_at, trip.seconds)]
-        pieces += [spans.link(rider.trace_id, rider.span_id) for rider in riders]
-        if trip.questions > 1:
-            pieces.append(spans.attribute(names.DB_BATCH_SIZE, trip.questions))
-        if trip.error is not None:
-            pieces.append(spans.failure(type(trip.error).__name__))
-            sqlstate = getattr(trip.error.__cause__ or trip.error, "sqlstate", None)
+        ended_at = time.time() - (time.monotonic() - round_trip.sent_at - round_trip.seconds)
+        pieces = [common, spans.identity(first.trace_id, span_id, first.span_id, ended_at, round_trip.seconds)]
+        pieces += [spans.link(request.trace_id, request.span_id) for request in sampled_requests]
+        if round_trip.items > 1:
+            pieces.append(spans.attribute(names.DB_BATCH_SIZE, round_trip.items))
+        if round_trip.error is not None:
+            pieces.append(spans.failure(type(round_trip.error).__name__))
+            sqlstate = getattr(round_trip.error.__cause__ or round_trip.error, "sqlstate", None)
             if sqlstate is not None:
                 pieces.append(spans.attribute(names.DB_STATUS, sqlstate))
-        self._processor.on_end(_Ended(spans.join(pieces)))  # type: ignore[arg-type]  # see _Ended
+        self._processor.on_end(_EncodedSpan(spans.join(pieces)))  # type: ignore[arg-type]  # see _EncodedSpan
 
 
 def _text(said: str) -> str:
-    return said[:_TEXT_MOST_CHARACTERS].encode(errors="backslashreplace").decode()
+    return said[:_MAX_TEXT_CHARACTERS].encode(errors="backslashreplace").decode()
 
 
 @asynccontextmanager
@@ -161,10 +167,10 @@ async def running(
 def _encoder(resource: Resource) -> _Encode:
     """Puts spans into the envelope that the SDK would put them in."""
     scope = InstrumentationScope("clients-api", __version__)
-    envelope = encode_spans([ReadableSpan("", _Ended.context, resource=resource, instrumentation_scope=scope)])
+    envelope = encode_spans([ReadableSpan("", _EncodedSpan.context, resource=resource, instrumentation_scope=scope)])
     del envelope.resource_spans[0].scope_spans[0].spans[:]
 
-    def encode(ended: Sequence[_Ended]) -> ExportTraceServiceRequest:
+    def encode(ended: Sequence[_EncodedSpan]) -> ExportTraceServiceRequest:
         request = ExportTraceServiceRequest()
         request.CopyFrom(envelope)
         request.resource_spans[0].scope_spans[0].MergeFromString(b"".join([span.encoded for span in ended]))

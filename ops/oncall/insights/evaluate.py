@@ -1,0 +1,56 @@
+"""Expressions, made into functions of a row."""
+
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+from ops.oncall.insights.functions import FUNCTIONS, OPERATORS, Function
+from ops.oncall.insights.query import Call, Expression, Field, Literal
+from ops.oncall.logs import Record, Value
+
+Evaluate: TypeAlias = Callable[["Row"], Any]
+
+
+class Row(dict[str, Value]):
+    """What a query has made of a record, and behind it the record's fields, each looked up when it is asked for."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, record: Record | None = None) -> None:
+        super().__init__()
+        self._record = record
+
+    def __missing__(self, name: str) -> Value:
+        value = self[name] = None if self._record is None else self._record[name]
+        return value
+
+
+def evaluator(expression: Expression) -> Evaluate:
+    """What gives an expression's value in a row; there are no aggregates in it."""
+    match expression:
+        case Field(name):
+            return itemgetter(name)
+        case Literal(value):
+            return lambda _: value
+        case Call("and" | "or" as name, (left, right)):
+            return _either(name, evaluator(left), evaluator(right))
+        case Call(name, arguments):
+            return _applied(OPERATORS.get(name) or FUNCTIONS[name], [evaluator(one) for one in arguments])
+
+
+def _either(name: str, left: Evaluate, right: Evaluate) -> Evaluate:
+    if name == "and":
+        return lambda row: bool(left(row) and right(row))
+    return lambda row: bool(left(row) or right(row))
+
+
+def _applied(function: Function, arguments: list[Evaluate]) -> Evaluate:
+    apply = function.apply
+    if function.needs_all:
+
+        def evaluate(row: Row) -> Any:
+            values = [argument(row) for argument in arguments]
+            return None if None in values else apply(*values)
+
+        return evaluate
+    return lambda row: apply(*[argument(row) for argument in arguments])

@@ -1,0 +1,180 @@
+"""Runs a query over records."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter
+from typing import Any
+
+from ops.oncall.insights.aggregates import AGGREGATES
+from ops.oncall.insights.evaluate import Row, evaluator
+from ops.oncall.insights.query import (
+    SHOWN_ELSE,
+    Call,
+    Column,
+    Dedup,
+    Expression,
+    Field,
+    Filter,
+    Limit,
+    Literal,
+    Parse,
+    Query,
+    Show,
+    Sort,
+    Stats,
+    parts,
+)
+from ops.oncall.insights.syntax import LIMIT_MOST
+from ops.oncall.insights.values import order
+from ops.oncall.logs import Record, Timestamp, Value
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a query gives.
+
+    Attributes:
+        columns: their names.
+        rows: a value for each column, None where there is none; a time is text in UTC, as CloudWatch writes it.
+    """
+
+    columns: list[str]
+    rows: list[list[Value]]
+
+
+def run(query: Query, records: Iterable[Record]) -> Table:
+    """What a query gives of these records.
+
+    Without `sort`, the newest are first; without `limit`, there are 10,000 at most.
+    """
+    last_first = reversed(list(records))
+    rows: Iterable[Row] = map(Row, sorted(last_first, key=attrgetter("timestamp_ms"), reverse=True))
+    shown = _Shown([])
+    for command in query.commands:
+        match command:
+            case Show():
+                rows = _made(rows, command.columns)
+                shown.add(command)
+            case Filter(condition):
+                rows = filter(evaluator(condition), rows)
+            case Parse():
+                rows = _parsed(rows, command)
+            case Stats():
+                rows = _grouped(rows, command)
+                shown = _Shown([column.name for column in (*command.by, *command.columns)])
+            case Sort(keys):
+                rows = _sorted(rows, keys)
+            case Dedup(expressions):
+                rows = _first_of_each(rows, expressions)
+            case Limit(count):
+                rows = islice(rows, count)
+    columns = shown.columns or list(SHOWN_ELSE)
+    return Table(columns, [[_told(row[name]) for name in columns] for row in islice(rows, LIMIT_MOST)])
+
+
+class _Shown:
+    """The columns that a query asks for: those of `fields` add up, those of the last `display` are all."""
+
+    def __init__(self, columns: list[str]) -> None:
+        self.columns = columns
+        self._is_decided = False
+
+    def add(self, command: Show) -> None:
+        names = [column.name for column in command.columns]
+        if command.is_display:
+            self.columns, self._is_decided = names, True
+        elif not self._is_decided:
+            self.columns += [name for name in names if name not in self.columns]
+
+
+def _made(rows: Iterable[Row], columns: Sequence[Column]) -> Iterator[Row]:
+    made = [(one.name, evaluator(one.expression)) for one in columns if one.expression != Field(one.name)]
+    for row in rows:
+        for name, evaluate in made:
+            row[name] = evaluate(row)
+        yield row
+
+
+def _parsed(rows: Iterable[Row], command: Parse) -> Iterator[Row]:
+    evaluate = evaluator(command.expression)
+    nothing = (None,) * len(command.names)
+    for row in rows:
+        value = evaluate(row)
+        found = None if value is None else command.pattern.search(str(value))
+        row.update(zip(command.names, found.groups() if found else nothing, strict=True))
+        yield row
+
+
+def _sorted(rows: Iterable[Row], keys: Sequence[tuple[Expression, bool]]) -> list[Row]:
+    ordered = list(rows)
+    for expression, is_down in reversed(keys):
+        evaluate = evaluator(expression)
+        ordered.sort(key=lambda row, evaluate=evaluate: order(evaluate(row)), reverse=is_down)  # type: ignore[misc]
+    return ordered
+
+
+def _first_of_each(rows: Iterable[Row], expressions: Sequence[Expression]) -> Iterator[Row]:
+    """Rows in which a value is missing are all kept.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/CWL_QuerySyntax-Dedup.html
+    """
+    key_of = [evaluator(expression) for expression in expressions]
+    seen = set()
+    for row in rows:
+        key = tuple(evaluate(row) for evaluate in key_of)
+        if key not in seen:
+            yield row
+        if None not in key:
+            seen.add(key)
+
+
+def _grouped(rows: Iterable[Row], command: Stats) -> Iterator[Row]:
+    key_of = [evaluator(column.expression) for column in command.by]
+    groups: dict[tuple[Value, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(evaluate(row) for evaluate in key_of), []).append(row)
+    aggregates = {
+        part: _aggregate(part)
+        for column in command.columns
+        for part in parts(column.expression)
+        if isinstance(part, Call) and part.name in AGGREGATES
+    }
+    columns = [(column.name, evaluator(_without_aggregates(column.expression))) for column in command.columns]
+    for key, members in groups.items():
+        group = Row()
+        group.update((str(call), aggregate(members)) for call, aggregate in aggregates.items())
+        for name, evaluate in columns:
+            group[name] = evaluate(group)
+        group.update(zip((column.name for column in command.by), key, strict=True))
+        yield group
+
+
+def _aggregate(call: Call) -> Callable[[list[Row]], Value]:
+    apply = AGGREGATES[call.name].apply
+    if not call.arguments:
+        return apply
+    evaluate = evaluator(call.arguments[0])
+    rest = [argument.value for argument in call.arguments[1:] if isinstance(argument, Literal)]
+
+    def aggregate(rows: list[Row]) -> Value:
+        result: Value = apply([value for row in rows if (value := evaluate(row)) is not None], *rest)
+        return result
+
+    return aggregate
+
+
+def _without_aggregates(expression: Expression) -> Expression:
+    """The same, with each aggregate's value read from where `_grouped` has put it."""
+    if not isinstance(expression, Call):
+        return expression
+    if expression.name in AGGREGATES:
+        return Field(str(expression))
+    return Call(expression.name, tuple(map(_without_aggregates, expression.arguments)))
+
+
+def _told(value: Any) -> Value:
+    if isinstance(value, Timestamp):
+        return str(value)
+    told: Value = int(value) if isinstance(value, bool) else value
+    return told

@@ -1,0 +1,214 @@
+"""The page's server: its files, and what it asks for."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import orjson
+from aiohttp import web
+from yarl import URL
+
+from ops.oncall.desk import CLOUDWATCH, Desk
+from ops.oncall.files import Files, NotThere
+from ops.oncall.logs import APPLICATION
+from ops.oncall.markdown import to_html
+from ops.oncall.traces import Row, Span
+
+_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+MINUTES: Final = (5, 15, 60, 180)
+
+_IDLE_SECONDS: Final = 0.2
+_TRACES_MOST: Final = 100
+_LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class BadRequest(ValueError):
+    """What was asked for is not understood; the message says what would be."""
+
+
+class Server:
+    """Answers the page.
+
+    Args:
+        desk: knows.
+        runbooks: a folder with one for each alarm.
+        clock: the time of the clock on the wall, in seconds since 1970.
+    """
+
+    def __init__(
+        self, desk: Desk, runbooks: Path = CLOUDWATCH / "runbooks", clock: Callable[[], float] = time.time
+    ) -> None:
+        self._desk = desk
+        self._runbooks = runbooks
+        self._clock = clock
+        self._files = Files()
+
+    def app(self, *, is_loopback: bool) -> web.Application:
+        """The application.
+
+        Args:
+            is_loopback: whether only this machine reaches it: then it answers to this machine's own names alone, so
+                that no page from elsewhere can come in by a name of its own.
+        """
+        app = web.Application(middlewares=[_guard(is_loopback=is_loopback), _problems])
+        app.router.add_get("/", self._file)
+        app.router.add_get("/page/{name}", self._file)
+        app.router.add_get("/api/head", self._head)
+        app.router.add_get("/api/view", self._view)
+        app.router.add_get("/api/queries", self._queries)
+        app.router.add_get("/api/query", self._query)
+        app.router.add_get("/api/traces", self._traces)
+        app.router.add_get("/api/trace/{id}", self._trace)
+        app.router.add_get("/api/runbook/{alarm}", self._runbook)
+        app.cleanup_ctx.append(self._reading)
+        return app
+
+    async def _reading(self, _: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._read())
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        self._desk.close()
+
+    async def _read(self) -> None:
+        while True:  # noqa: ASYNC110 - a file has no event to wait for
+            await asyncio.sleep(0 if self._desk.step(self._clock()) else _IDLE_SECONDS)
+
+    async def _file(self, request: web.Request) -> web.Response:
+        return self._files.answer(request.match_info.get("name", "index.html"), request.headers)
+
+    async def _head(self, _: web.Request) -> web.Response:
+        return _json(self._desk.head(self._clock()))
+
+    async def _view(self, request: web.Request) -> web.Response:
+        dashboard = request.query.get("dashboard", "service")
+        try:
+            return _json(self._desk.view(dashboard, _minutes(request), self._clock()))
+        except KeyError:
+            known = " or ".join(self._desk.head(self._clock())["dashboards"])
+            raise BadRequest(f"dashboard has to be {known}") from None
+
+    async def _queries(self, _: web.Request) -> web.Response:
+        return _json(self._desk.library.queries)
+
+    async def _query(self, request: web.Request) -> web.Response:
+        text, minutes = request.query.get("q", ""), _minutes(request)
+        if not text.strip():
+            raise BadRequest("q has to be a query")
+        end = self._desk.now(self._clock())
+        try:
+            found = self._desk.library.ask(text, end - minutes * 60, end, group=request.query.get("group", APPLICATION))
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+        return _json(found)
+
+    async def _traces(self, request: web.Request) -> web.Response:
+        query = request.query
+        found = self._desk.traces.recent(
+            _TRACES_MOST, only_errors=query.get("errors") == "1", least_ms=_number(query, "least_ms", 0.0)
+        )
+        return _json({"traces": [_summary(span) for span in found], "kept": len(self._desk.traces)})
+
+    async def _trace(self, request: web.Request) -> web.Response:
+        trace_id = request.match_info["id"]
+        if not re.fullmatch(r"[0-9a-f]{32}", trace_id):
+            raise BadRequest("a trace's id has 32 hexadecimal digits")
+        try:
+            rows = self._desk.traces.waterfall(trace_id)
+        except KeyError:
+            raise NotThere(
+                f"Trace {trace_id} is not here: it was not sampled, or it is no longer among the last ones"
+            ) from None
+        return _json({"trace_id": trace_id, "rows": [_row(row) for row in rows]})
+
+    async def _runbook(self, request: web.Request) -> web.Response:
+        alarm = request.match_info["alarm"]
+        file = self._runbooks / f"{alarm}.md"
+        if not re.fullmatch(r"[a-z0-9-]+", alarm) or not file.is_file():
+            raise NotThere(f"There is no runbook of {alarm}")
+        return _json({"alarm": alarm, "html": to_html(file.read_text(encoding="utf-8"))})
+
+
+def _guard(*, is_loopback: bool) -> Any:
+    @web.middleware
+    async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if is_loopback and URL(f"http://{request.headers.get('Host', '')}").host not in _LOOPBACK:
+            response: web.StreamResponse = _json({"problem": "This page answers to localhost only"}, 421)
+        else:
+            response = await handler(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    return guard
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except BadRequest as error:
+        return _json({"problem": str(error)}, 400)
+    except NotThere as error:
+        return _json({"problem": str(error)}, 404)
+    except web.HTTPException as error:
+        return _json({"problem": error.reason}, error.status)
+
+
+def _json(body: Any, status: int = 200) -> web.Response:
+    headers = {"Cache-Control": "no-store"}
+    data = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+    return web.Response(body=data, status=status, content_type="application/json", headers=headers)
+
+
+def _minutes(request: web.Request) -> int:
+    text = request.query.get("minutes", "15")
+    if text not in map(str, MINUTES):
+        raise BadRequest(f"minutes has to be one of {', '.join(map(str, MINUTES))}")
+    return int(text)
+
+
+def _number(query: Mapping[str, str], name: str, default: float) -> float:
+    text = query.get(name, "") or str(default)
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", text):
+        raise BadRequest(f"{name} has to be a number that is not negative")
+    return float(text)
+
+
+def _summary(span: Span) -> dict[str, Any]:
+    return {
+        "trace_id": span.trace_id,
+        "name": span.name,
+        "start": span.start,
+        "duration_ms": round(span.seconds * 1000, 3),
+        "error": span.error,
+        "status": span.attributes.get("http.response.status_code"),
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    span = row.span
+    return {
+        **_summary(span),
+        "span_id": span.span_id,
+        "kind": span.kind,
+        "depth": row.depth,
+        "offset_ms": row.offset_ms,
+        "is_linked": row.is_linked,
+        "attributes": span.attributes,
+        "service": span.resource.get("service.name"),
+        "links": span.links,
+    }

@@ -1,0 +1,77 @@
+"""The three endpoints of the API: parse, ask, answer."""
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from svc.clients.model import parse_after, parse_id, parse_key, parse_limit, parse_new
+from svc.clients.store import PAGE_ROWS, Page, Store
+from svc.errors import InvalidField
+from svc.http import fields
+from svc.http.messages import AnyResponse, Request, Response
+
+JSON: Final = "application/json"
+LIMIT_MAX: Final = PAGE_ROWS
+
+
+class Endpoints:
+    """The clients over HTTP."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def get(self, request: Request) -> Response:
+        """`GET /get/{id}`: one client."""
+        client = await self._store.get(parse_id(request.tail))
+        return Response(client, JSON)
+
+    async def add(self, request: Request) -> Response:
+        """`POST /add`: adds a client, once per Idempotency-Key where one is given."""
+        given = await fields.read(request, "name", "money", numbers=["money"])
+        client = parse_new(given["name"], given["money"])
+        added = await self._store.add(client, _idempotency_key(request))
+        return Response(b'{"id": %d}' % added, JSON, HTTPStatus.CREATED, {"Location": f"/get/{added}"})
+
+    async def getall(self, request: Request) -> AnyResponse:
+        """`GET /getall`: all clients, or one page of them."""
+        query = fields.read_query(request, "limit", "after")
+        if not query:
+            return await self._all(request)
+        limit = parse_limit(query["limit"], LIMIT_MAX) if "limit" in query else LIMIT_MAX
+        page = await self._store.page(parse_after(query.get("after", "0")), limit)
+        if not page.more:
+            return _array(page)
+        following = urlencode({"limit": limit, "after": page.last_id})
+        return _array(page, {"Link": f'</getall?{following}>; rel="next"'})
+
+    async def _all(self, request: Request) -> AnyResponse:
+        page = await self._store.page(0)
+        if not page.more:
+            return _array(page)
+        response = web.StreamResponse()
+        response.content_type = JSON
+        await response.prepare(request)
+        if request.method == "GET":
+            await response.write(b"[" + page.objects)
+            async with aclosing(self._store.pages(page.last_id)) as pages:
+                async for page in pages:
+                    if page.objects:  # empty where what followed was removed meanwhile
+                        await response.write(b"," + page.objects)
+            await response.write(b"]")
+        await response.write_eof()
+        return response
+
+
+def _array(page: Page, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(b"[" + page.objects + b"]", JSON, headers=headers)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    keys = request.headers.getall("Idempotency-Key", ())
+    if len(keys) > 1:
+        raise InvalidField("Idempotency-Key", "Idempotency-Key is given twice; give it once.")
+    return parse_key(keys[0]) if keys else None

@@ -1,0 +1,294 @@
+"""Natural batching: the items that arrive during one round trip are sent together in the next.
+
+An item is what one caller asks of a statement, such as an id to look up. No item is delayed to fill a batch. Where no
+batch is in flight, an item is sent at once and alone; the higher the load, the more items share a round trip.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+
+from svc.errors import DatabaseBusy, QueryTimedOut, ServiceError
+
+Item = TypeVar("Item", bound=Hashable)
+Result = TypeVar("Result")
+
+Send = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
+
+_NEWEST_WEIGHT: Final = 0.2  # of the newest round trip in the smoothed round-trip time
+_SLOW_FACTOR: Final = 4  # a batch that takes this many times the smoothed time is not waited for
+_MIN_CHECK_SECONDS: Final = 0.001
+_GROWTH_DIVISOR: Final = 8  # after a fast full batch, the next may have an eighth more items
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundTrip:
+    """One batch, from its sending to its results or its error.
+
+    Attributes:
+        items: the number of items in the batch.
+        sent_at: when it was sent, by time.monotonic().
+        seconds: how long it took.
+        queue_seconds: how long its oldest item had waited to be sent.
+        error: why there are no results; None where there are.
+        sampled_requests: the requests in it whose traces are recorded; each adds itself.
+    """
+
+    items: int
+    sent_at: float
+    seconds: float
+    queue_seconds: float
+    error: Exception | None
+    sampled_requests: list[Any] = field(default_factory=list)
+
+
+OnRoundTrip = Callable[[RoundTrip], None]
+
+
+class RoundTripObserver(Protocol):
+    """A request that records the round trips that it was part of."""
+
+    def add_round_trip(self, round_trip: RoundTrip, queue_seconds: float) -> None:
+        """Records a round trip, and how long this request's own item waited to be sent."""
+
+
+# The request that submits an item; unset where round trips are not recorded by request.
+current_request: ContextVar[RoundTripObserver] = ContextVar("current_request")
+
+
+_Outcome: TypeAlias = tuple[Result | None, Exception | None, RoundTrip]
+
+
+class _Waiting(Generic[Result]):
+    """The callers who wait for one item's result, and since when."""
+
+    __slots__ = ("futures", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.futures: list[asyncio.Future[_Outcome[Result]]] = []
+
+    def is_abandoned(self) -> bool:
+        """Whether no caller waits any more."""
+        for future in self.futures:  # noqa: SIM110 - runs for each request, and all() costs 0.3 µs more
+            if not future.done():
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of a Batcher.
+
+    Attributes:
+        max_in_flight: batches in flight at once.
+        max_batch_size: items in a batch.
+        max_round_trip_seconds: after a full batch that takes longer, the next one has fewer items.
+        max_queue: items that may wait; one more is DatabaseBusy.
+        max_wait_seconds: the longest that an item may wait to be sent; beyond it, DatabaseBusy.
+        deadline_seconds: the longest from an item's arrival to its result; beyond it, QueryTimedOut.
+    """
+
+    max_in_flight: int
+    max_batch_size: int
+    max_round_trip_seconds: float
+    max_queue: int
+    max_wait_seconds: float
+    deadline_seconds: float
+
+
+class Batcher(Generic[Item, Result]):
+    """Sends items in batches, a few of them in flight at once.
+
+    One sender is enough while it keeps up, since larger batches cost less per item. Another sender starts where a
+    batch is full, or where the batches in flight take much longer than usual. After a full batch that takes too long,
+    the next ones are smaller: a slow database goes on answering, instead of failing again and again at more than it
+    can do in time.
+
+    An item joins only a batch that has not been sent, so its result is never older than the item. Equal items in one
+    unsent batch are sent once. A caller who goes away drops only its own wait. Where a batch fails for a reason that
+    lies in its items (no ServiceError), it is split and sent again until the item at fault is alone, and only that
+    item's callers get the error. All parts of a batch share the deadline of its oldest item.
+
+    Args:
+        send: gives the results of a batch, in its order; all or none.
+        limits: the bounds.
+        on_round_trip: a hook that is called after each round trip, once its requests have recorded it.
+    """
+
+    def __init__(self, send: Send[Item, Result], limits: Limits, on_round_trip: OnRoundTrip | None = None) -> None:
+        self._send = send
+        self._on_round_trip = on_round_trip
+        # Kept, since asking for it costs a system call on Python 3.11.
+        self._loop = asyncio.get_running_loop()
+        self._limits = limits
+        self._batch_size = limits.max_batch_size  # the most items of the next batch
+        self._round_trip_seconds = 0.0
+        self._in_flight: list[float] = []  # when each batch in flight was sent, the newest last
+        self._queue: dict[Item, _Waiting[Result]] = {}
+        self._check_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks only weakly
+
+    async def submit(self, item: Item) -> Result:
+        """The item's result.
+
+        Raises:
+            DatabaseBusy: too many items are waiting, or this one waited too long to be sent.
+            QueryTimedOut: it was sent, and its result did not arrive in time.
+        """
+        now = time.monotonic()
+        waiting = self._queue.get(item)
+        if waiting is None:
+            if self._is_full(now):
+                raise DatabaseBusy
+            waiting = self._queue[item] = _Waiting(now)
+        answered: asyncio.Future[_Outcome[Result]] = self._loop.create_future()
+        waiting.futures.append(answered)
+        if self._needs_sender(now):
+            self._start_sender(now)
+        elif self._check_timer is None:
+            self._schedule_check(now)
+        result, error, round_trip = await answered
+        request = current_request.get(None)
+        if request is not None:
+            request.add_round_trip(round_trip, round_trip.sent_at - now)
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]  # where there is no error, it is a Result
+
+    def _needs_sender(self, now: float) -> bool:
+        """Whether one more batch should be sent now.
+
+        Fewer, larger batches cost less, so one sender is enough while it keeps up. More start where a batch is full,
+        or where the batches in flight take so long that they may be stuck.
+        """
+        if not self._in_flight:
+            return True
+        if len(self._in_flight) == self._limits.max_in_flight:
+            return False
+        is_slow = now - self._in_flight[-1] > _SLOW_FACTOR * self._round_trip_seconds
+        return is_slow or len(self._queue) >= self._batch_size
+
+    def _check_queue(self) -> None:
+        """Sends what waits for a batch that is stuck, even where no further item arrives to start a sender."""
+        self._check_timer = None
+        now = time.monotonic()
+        self._reject_late(now)
+        if self._queue:
+            if self._needs_sender(now):
+                self._start_sender(now)
+            self._schedule_check(now)
+
+    def _schedule_check(self, now: float) -> None:
+        oldest = next(iter(self._queue.values())).since
+        seconds = min(_SLOW_FACTOR * self._round_trip_seconds, oldest + self._limits.max_wait_seconds - now)
+        self._check_timer = self._loop.call_later(max(seconds, _MIN_CHECK_SECONDS), self._check_queue)
+
+    def _reject_late(self, now: float) -> None:
+        """Rejects the items that waited too long. The queue is in order of arrival."""
+        while self._queue:
+            item, waiting = next(iter(self._queue.items()))
+            if now - waiting.since <= self._limits.max_wait_seconds:
+                return
+            del self._queue[item]
+            _reject(waiting, DatabaseBusy())
+
+    def _start_sender(self, now: float) -> None:
+        self._in_flight.append(now)
+        sender = self._loop.create_task(self._run_sender(now))
+        self._tasks.add(sender)
+        sender.add_done_callback(self._tasks.discard)
+
+    def _is_full(self, now: float) -> bool:
+        """Whether one more item would wait too long: for the next batch to end, and for the batches ahead of it."""
+        waiting = len(self._queue)
+        max_in_flight = self._limits.max_in_flight
+        wait_seconds = waiting // (self._batch_size * max_in_flight) * self._round_trip_seconds
+        if len(self._in_flight) == max_in_flight:
+            wait_seconds += max(0.0, self._in_flight[0] + self._round_trip_seconds - now)
+        return wait_seconds > self._limits.max_wait_seconds or waiting >= self._limits.max_queue
+
+    async def _run_sender(self, started: float) -> None:
+        while batch := self._take_batch():
+            await self._send_batch(batch, batch[0][1].since + self._limits.deadline_seconds)
+            now = time.monotonic()
+            self._in_flight.remove(started)
+            if not self._needs_sender(now):
+                return
+            started = now
+            self._in_flight.append(started)
+        self._in_flight.remove(started)
+
+    def _adapt(self, round_trip: RoundTrip) -> None:
+        """Adapts the expected round-trip time and the batch size to the newest round trip."""
+        if round_trip.error is None:  # a server that hangs for a while has not become a slow one
+            self._round_trip_seconds += _NEWEST_WEIGHT * (round_trip.seconds - self._round_trip_seconds)
+        if round_trip.items < self._batch_size:
+            return  # its size was not what took long; a slow network may be, which smaller batches only load more
+        if round_trip.seconds > self._limits.max_round_trip_seconds:
+            self._batch_size = max(1, round_trip.items // 2)
+        else:
+            larger = self._batch_size + 1 + self._batch_size // _GROWTH_DIVISOR
+            self._batch_size = min(self._limits.max_batch_size, larger)
+
+    def _take_batch(self) -> list[tuple[Item, _Waiting[Result]]]:
+        """The next batch, without items whose callers went away or that waited too long."""
+        batch: list[tuple[Item, _Waiting[Result]]] = []
+        self._reject_late(time.monotonic())
+        while self._queue and len(batch) < self._batch_size:
+            item = next(iter(self._queue))
+            waiting = self._queue.pop(item)
+            if not waiting.is_abandoned():
+                batch.append((item, waiting))
+        return batch
+
+    async def _send_batch(self, batch: list[tuple[Item, _Waiting[Result]]], deadline: float) -> None:
+        sent_at = time.monotonic()
+        error: Exception | None = None
+        results: Sequence[Result] = ()
+        try:
+            results = await self._results([item for item, _ in batch], deadline - sent_at)
+        except Exception as raised:  # noqa: BLE001 - whatever it is, the callers get it
+            error = raised
+        round_trip = RoundTrip(len(batch), sent_at, time.monotonic() - sent_at, sent_at - batch[0][1].since, error)
+        is_items_fault = error is not None and not isinstance(error, ServiceError)
+        self._adapt(round_trip)
+        if error is None:
+            for (_, waiting), result in zip(batch, results, strict=True):
+                _resolve(waiting, (result, None, round_trip))
+        elif len(batch) == 1 and is_items_fault:
+            _resolve(batch[0][1], (None, error, round_trip))
+        elif not is_items_fault:
+            for _, waiting in batch:
+                _resolve(waiting, (None, type(error)(), round_trip))
+        if self._on_round_trip is not None:
+            # The callers run first, since they were scheduled just above.
+            self._loop.call_soon(self._on_round_trip, round_trip)
+        if is_items_fault and len(batch) > 1:
+            half = len(batch) // 2
+            await self._send_batch(batch[:half], deadline)
+            await self._send_batch(batch[half:], deadline)
+
+    async def _results(self, items: Sequence[Item], seconds: float) -> Sequence[Result]:
+        if seconds <= 0:  # the deadline passed while the batch that held these items failed
+            raise QueryTimedOut
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._send(items)
+        except TimeoutError:
+            raise QueryTimedOut from None
+
+
+def _resolve(waiting: _Waiting[Result], outcome: _Outcome[Result]) -> None:
+    for future in waiting.futures:
+        if not future.done():
+            future.set_result(outcome)
+
+
+def _reject(waiting: _Waiting[Result], error: Exception) -> None:
+    for future in waiting.futures:
+        if not future.done():
+            future.set_exception(error)

@@ -1,0 +1,152 @@
+"""All telemetry of a worker process, from its first request to its last: log lines, metrics and traces."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from opentelemetry.sdk.resources import Resource
+
+from svc.http.connections import Connections
+from svc.http.messages import Request
+from svc.http.proxies import Proxies
+from svc.http.routes import Handler
+from svc.logs import names
+from svc.logs.writer import LineWriter
+from svc.postgres import dsn as dsns
+from svc.postgres.batching import OnRoundTrip, RoundTrip
+from svc.telemetry import traces
+from svc.telemetry.metrics import Metrics
+from svc.telemetry.middleware import Middleware
+from svc.telemetry.propagation import Sampler
+from svc.telemetry.record import RequestRecord
+from svc.telemetry.request_log import RequestLog
+from svc.telemetry.settings import TelemetrySettings
+from svc.telemetry.traces import Traces
+
+
+class Telemetry:
+    """The hooks that the service calls so that its requests are recorded.
+
+    Args:
+        settings: which traces are recorded.
+        proxies: the proxies whose headers are believed.
+        metrics: count requests.
+        traces: take spans; None where nothing is traced.
+    """
+
+    request_class = RequestRecord
+
+    def __init__(self, settings: TelemetrySettings, proxies: Proxies, metrics: Metrics, traces: Traces | None) -> None:
+        self._proxies = proxies if proxies.any_trusted else None
+        self._sampler = Sampler(settings.traces.ratio, is_parent_based=settings.traces.is_parent_based)
+        self._metrics = metrics
+        self._traces = traces
+        self.request_log = RequestLog(metrics, traces)
+        metrics.gauge(names.IN_FLIGHT, lambda: self.request_log.in_flight)
+
+    def wrap(self, handler: Handler) -> Middleware:
+        """The handler with the middleware around it."""
+        return Middleware(handler, self._proxies, self._sampler if self._traces else None, self.request_log)
+
+    def on_round_trip(self, operation: str, summary: str, sql: str) -> OnRoundTrip:
+        """The hook for the round trips of a database operation.
+
+        Args:
+            operation: its name, which is its metrics' dimension.
+            summary: its SQL command and table.
+            sql: its SQL.
+        """
+        count = self._metrics.on_round_trip(operation)
+        if self._traces is None:
+            return count
+        trace = self._traces.on_round_trip(summary, sql)
+
+        def record(round_trip: RoundTrip) -> None:
+            count(round_trip)
+            trace(round_trip)
+
+        return record
+
+    def observe_database(self, in_use: Callable[[], int], is_unavailable: Callable[[], bool]) -> None:
+        """Samples the number of connections in use, and whether the database is unavailable."""
+        self._metrics.gauge(names.CONNECTIONS_IN_USE, in_use)
+        self._metrics.gauge(names.DATABASE_IS_UNAVAILABLE, lambda: int(is_unavailable()))
+
+    def observe_connections(self, connections: Connections) -> None:
+        """Samples the number of callers' connections, and counts those that were closed on."""
+        self._metrics.gauge(names.CONNECTIONS, lambda: connections.count)
+        self._metrics.counter(names.CONNECTIONS_SHED, lambda: connections.shed)
+        self._metrics.counter(names.CONNECTIONS_TIMED_OUT, lambda: connections.timed_out)
+
+
+class NoTelemetry:
+    """The same hooks where requests are not recorded."""
+
+    request_class = Request
+
+    def wrap(self, handler: Handler) -> Handler:
+        """The handler itself."""
+        return handler
+
+    def on_round_trip(self, _operation: str, _summary: str, _sql: str) -> None:
+        """No hook."""
+
+    def observe_database(self, in_use: Callable[[], int], is_unavailable: Callable[[], bool]) -> None:
+        """Samples nothing."""
+
+    def observe_connections(self, connections: Connections) -> None:
+        """Samples nothing."""
+
+
+@asynccontextmanager
+async def running(
+    settings: TelemetrySettings, build: str, dsn: str, proxies: Proxies, metrics_output: LineWriter | None
+) -> AsyncIterator[Telemetry]:
+    """Records requests meanwhile; what is left at the end is flushed first.
+
+    Args:
+        settings: what telemetry there is.
+        build: the build that resources name.
+        dsn: of the database, for its spans.
+        proxies: the proxies whose headers are believed.
+        metrics_output: takes the metrics; None where they are not written.
+    """
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES add to this, and override it.
+    resource = Resource.create(
+        {"service.name": "clients-api", "service.version": build, "host.name": socket.gethostname()}
+    )
+    async with AsyncExitStack() as stack:
+        exported = None
+        if settings.traces.protocol:
+            exported = await stack.enter_async_context(traces.running(settings.traces, resource, _database(dsn)))
+        metrics = Metrics(metrics_output, _properties(resource))
+        await stack.enter_async_context(metrics.running(settings.metrics_interval))
+        telemetry = Telemetry(settings, proxies, metrics, exported)
+        stack.callback(telemetry.request_log.flush)
+        yield telemetry
+
+
+def _properties(resource: Resource) -> dict[str, str]:
+    """Where a metrics document comes from: it reaches a log group that has no other metadata."""
+    attributes = resource.attributes
+    found = {
+        names.BUILD: attributes["service.version"],
+        names.POD: attributes.get("k8s.pod.name", attributes["host.name"]),
+        names.NODE: attributes.get("k8s.node.name"),
+        names.CLUSTER: attributes.get("k8s.cluster.name"),
+    }
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _database(dsn: str) -> dict[str, str | int]:
+    """Attributes of all spans of the database."""
+    parsed = dsns.parse(dsn)
+    port = parsed.parameters["port"]
+    return {
+        names.DB_SYSTEM: "postgresql",
+        names.OLD_DB_SYSTEM: "postgresql",
+        names.DB_NAMESPACE: parsed.database,
+        names.OLD_DB_NAME: parsed.database,
+        names.SERVER_ADDRESS: parsed.parameters["host"],
+        names.SERVER_PORT: int(port) if port.isdigit() else port,
+    }

@@ -1,0 +1,419 @@
+"""Fluent Bit under ops/fluent-bit/fluent-bit.yaml: a model of what it makes of logs, and the real one on this machine.
+
+Facts are of Fluent Bit 5.1.1, by its source and by trial.
+"""
+
+import codecs
+import json
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import yaml
+
+from ops.common.ports import free_port
+from ops.common.process import ROOT
+from ops.rehearsal.tls import Address
+
+Options: TypeAlias = dict[str, Any]
+Record: TypeAlias = dict[str, Any]
+
+FILE: Final = ROOT / "ops" / "fluent-bit" / "fluent-bit.yaml"
+BINARY: Final = shutil.which("fluent-bit")
+JOURNAL_WRITER: Final = shutil.which("systemd-journal-remote", path="/usr/lib/systemd:/lib/systemd")
+ENVIRONMENT: Final = {"CLUSTER": "made-up", "REGION": "us-east-1", "NODE": "node-1", "NODE_ADDRESS": "127.0.0.1"}
+
+_RUNTIME_BYTES: Final = 16384  # of a line that containerd writes as one
+
+
+def read() -> Options:
+    """The configuration, with what the environment gives."""
+    text = re.sub(r"\$\{(\w+)\}", lambda found: ENVIRONMENT[found[1]], FILE.read_text())
+    config: Options = yaml.safe_load(text)
+    return config
+
+
+def of_kind(config: Options, part: str, name: str) -> list[Options]:
+    """Of the inputs, filters or outputs, those of one plugin."""
+    return [one for one in config["pipeline"][part] if one["name"] == name]
+
+
+class Event(NamedTuple):
+    """What CloudWatch gets."""
+
+    group: str
+    stream: str
+    milliseconds: int
+    message: str
+
+    def record(self) -> Record:
+        """What is in the message, without the pod's metadata: the model has none, and the real one made-up ones."""
+        found: Record = json.loads(self.message)
+        return {name: value for name, value in found.items() if name != "kubernetes"}
+
+    def comparable(self) -> "Event":
+        """The same with a message that is the same whatever the order of its members."""
+        if self.group.endswith("/metrics"):
+            return self
+        return self._replace(message=json.dumps(self.record(), sort_keys=True))
+
+
+@dataclass
+class Logs:
+    """What is said on a node.
+
+    Attributes:
+        containers: files by their names, as the runtime writes them.
+        journal: entries.
+    """
+
+    containers: dict[str, bytes] = field(default_factory=dict)
+    journal: list[dict[str, str]] = field(default_factory=list)
+
+    def say(self, pod: str, namespace: str, container: str, *lines: str | bytes, stream: str = "stdout") -> None:
+        """Adds lines to a container's file."""
+        name = f"{pod}_{namespace}_{container}-{'0123456789abcdef' * 4}.log"
+        self.containers[name] = self.containers.get(name, b"") + b"".join(parts(line, stream) for line in lines)
+
+
+def parts(line: str | bytes, stream: str = "stdout") -> bytes:
+    """A line as the runtime writes it: in parts (P), of which the last is full (F)."""
+    whole = line.encode() if isinstance(line, str) else line
+    cut = [whole[at : at + _RUNTIME_BYTES] for at in range(0, len(whole), _RUNTIME_BYTES)] or [b""]
+    flags = ["P"] * (len(cut) - 1) + ["F"]
+    return b"".join(
+        b"2026-11-25T10:00:00.%09dZ %s %s %s\n" % (at, stream.encode(), flag.encode(), part)
+        for at, (flag, part) in enumerate(zip(flags, cut, strict=True), 123_456_789)
+    )
+
+
+# --- The model
+
+
+class Line(NamedTuple):
+    """What is on its way."""
+
+    tag: str
+    milliseconds: int
+    record: Record
+
+
+def ship(config: Options, logs: Logs) -> list[Event]:
+    """What CloudWatch gets. Left out are lines of more than 1 MB, and those that the runtime did not write."""
+    lines = [line for source in config["pipeline"]["inputs"] for line in _INPUTS[source["name"]](source, logs)]
+    for step in config["pipeline"]["filters"]:
+        lines = [_FILTERS[step["name"]](step, line) if matches(step, line.tag) else line for line in lines]
+    outputs = config["pipeline"]["outputs"]
+    return [
+        event
+        for line in lines
+        for output in outputs
+        if matches(output, line.tag)
+        for event in _OUTPUTS[output["name"]](output, line)
+    ]
+
+
+def matches(step: Options, tag: str) -> bool:
+    """Whether a filter or an output takes what has this tag."""
+    if "match" in step:
+        return fnmatchcase(tag, step["match"])
+    return search(step["match_regex"], tag)
+
+
+def search(pattern: str, text: str) -> bool:
+    """Whether it is found; classes such as white space are of ASCII alone in Fluent Bit."""
+    return re.search(pattern, text, re.ASCII) is not None
+
+
+def _tail(source: Options, logs: Logs) -> Iterator[Line]:
+    pattern = PurePosixPath(source["path"])
+    excluded = [PurePosixPath(one.strip()) for one in source.get("exclude_path", "").split(",")]
+    assert source["multiline.parser"] == "cri"
+    for name, content in logs.containers.items():
+        if fnmatchcase(name, pattern.name) and not any(fnmatchcase(name, one.name) for one in excluded):
+            tag = source["tag"].replace("*", str(pattern.parent / name).lstrip("/").replace("/", "."))
+            for record in _whole_lines(content):
+                yield _processed(source, Line(tag, _milliseconds(record["time"]), record))
+
+
+_CRI: Final = re.compile(r"(?P<time>\S+) (?P<stream>stdout|stderr) (?P<_p>[FP]) (?P<log>.*)")
+
+
+def _told_by_byte(error: UnicodeError) -> tuple[str, int]:
+    """Each byte that is no UTF-8 as a character of its own; Python would have one for several."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("fluent-bit", _told_by_byte)
+
+
+def _whole_lines(content: bytes) -> Iterator[Record]:
+    """Of each stream the parts of a line as one, with what else the first of them says."""
+    begun: dict[str, Record] = {}
+    for line in content.decode(errors="fluent-bit").removesuffix("\n").split("\n"):
+        found = _CRI.fullmatch(line)
+        assert found, line
+        part = found.groupdict()
+        whole = begun.setdefault(part["stream"], {**part, "log": ""})
+        whole["log"] += part["log"]
+        if part["_p"] == "F":
+            yield begun.pop(part["stream"])
+    assert not begun
+
+
+def _milliseconds(timestamp: str) -> int:
+    seconds, _, rest = timestamp.removesuffix("Z").partition(".")
+    return int(datetime.fromisoformat(f"{seconds}+00:00").timestamp()) * 1000 + int(rest[:3])
+
+
+def _processed(source: Options, line: Line) -> Line:
+    for step in source.get("processors", {}).get("logs", ()):
+        line = _PROCESSORS[step["name"]](step, line)
+    return line
+
+
+def _rewrite_tag(step: Options, line: Line) -> Line:
+    key, pattern, tag, keep = step["rule"].split(" ")
+    assert keep == "false"
+    if not search(pattern, line.record[key.removeprefix("$")]):
+        return line
+    return line._replace(tag=tag.replace("$TAG", line.tag))
+
+
+def _journal(source: Options, logs: Logs) -> Iterator[Line]:
+    for entry in logs.journal:
+        tag = source["tag"].replace("*", entry.get("_SYSTEMD_UNIT", "unknown"))
+        fields = {name: value for name, value in entry.items() if not name.startswith("__")}
+        yield Line(tag, int(entry["__REALTIME_TIMESTAMP"]) // 1000, fields)
+
+
+def _modify(step: Options, line: Line) -> Line:
+    kind, key, pattern = step["condition"].split(" ")
+    old, new = step["rename"].split(" ")
+    assert kind == "Key_value_matches"
+    if not search(pattern, line.record[key]):
+        return line
+    return line._replace(record={new if name == old else name: value for name, value in line.record.items()})
+
+
+def _kubernetes(step: Options, line: Line) -> Line:
+    """An object takes the place of the text that it was in."""
+    assert (step["merge_log"], step["merge_log_trim"], step["keep_log"]) == (True, False, False)
+    merged = _values(line.record.get("log", ""))
+    if len(merged) != 1 or not isinstance(merged[0], dict):
+        return line
+    rest = {name: value for name, value in line.record.items() if name != "log"}
+    return line._replace(record={**rest, **({step["merge_log_key"]: merged[0]} if merged[0] else {})})
+
+
+_JSON: Final = json.JSONDecoder(parse_constant=int)  # which NaN and Infinity are none of
+
+
+def _values(text: str) -> list[Any]:
+    """JSON's values up to where there is none."""
+    found: list[Any] = []
+    while text := text.lstrip(" \t\r"):
+        try:
+            value, end = _JSON.raw_decode(text)
+        except ValueError:
+            break
+        found.append(value)
+        text = text[end:]
+    return found
+
+
+def _record_modifier(step: Options, line: Line) -> Line:
+    return line._replace(record={name: value for name, value in line.record.items() if name in step["allowlist_key"]})
+
+
+def _cloudwatch_logs(output: Options, line: Line) -> Iterator[Event]:
+    message = line.record[output["log_key"]] if "log_key" in output else json.dumps(line.record)
+    if message:
+        yield Event(output["log_group_name"], output["log_stream_prefix"] + line.tag, line.milliseconds, message)
+
+
+# What is not here is not known, and ends the test.
+_INPUTS: Final[dict[str, Callable[[Options, Logs], Iterator[Line]]]] = {
+    "tail": _tail,
+    "systemd": _journal,
+    "fluentbit_metrics": lambda *_: iter(()),
+}
+_PROCESSORS: Final = {"rewrite_tag": _rewrite_tag}
+_FILTERS: Final = {"modify": _modify, "kubernetes": _kubernetes, "record_modifier": _record_modifier}
+_OUTPUTS: Final = {"cloudwatch_logs": _cloudwatch_logs}
+
+
+# All options that are used, of those that it knows.
+_OPTIONS: Final = {
+    "tail": set(
+        "tag path exclude_path multiline.parser read_from_head refresh_interval rotate_wait buffer_chunk_size "
+        "buffer_max_size skip_long_lines db storage.type processors".split()
+    ),
+    "systemd": set("tag db storage.type".split()),
+    "fluentbit_metrics": set("tag scrape_interval".split()),
+    "rewrite_tag": {"rule"},
+    "modify": set("match condition rename".split()),
+    "kubernetes": set(
+        "match merge_log merge_log_key merge_log_trim keep_log labels annotations use_kubelet kubelet_host "
+        "kubelet_port buffer_size".split()
+    ),
+    "record_modifier": set("match allowlist_key".split()),
+    "cloudwatch_logs": set(
+        "match match_regex region log_group_name log_stream_prefix log_key log_format auto_create_group retry_limit "
+        "storage.total_limit_size".split()
+    ),
+    "opentelemetry": set("match host port metrics_uri retry_limit".split()),
+    "service": set(
+        "flush grace log_level http_server http_listen http_port health_check json.escape_unicode storage.path "
+        "storage.max_chunks_up storage.backlog.mem_limit scheduler.base scheduler.cap".split()
+    ),
+}
+
+
+def unknown(config: Options) -> list[str]:
+    """Options that it would not take, or that the model says nothing of."""
+    pipeline = config["pipeline"]
+    steps = [*pipeline["inputs"], *pipeline["filters"], *pipeline["outputs"], *processors(config)]
+    return [
+        f"{step['name']}: {option}"
+        for step in [{"name": "service", **config["service"]}, *steps]
+        for option in step.keys() - _OPTIONS[step["name"]] - {"name", "alias"}
+    ]
+
+
+def processors(config: Options) -> list[Options]:
+    """Those of all inputs."""
+    return [step for one in config["pipeline"]["inputs"] for step in one.get("processors", {}).get("logs", ())]
+
+
+# --- The real one
+
+
+# Of its own counts, those that the collector may ask for: each has the alias of its input or output as its name.
+COUNTS: Final = {
+    "fluentbit_input_long_line_skipped_total": {"clients", "containers"},
+    "fluentbit_input_records_total": {"clients", "containers", "journal", "counts"},
+    **{
+        f"fluentbit_output_{count}_total": {"metrics", "application", "dataplane", "host", "collector"}
+        for count in "dropped_records errors proc_records retries retries_failed".split()
+    },
+}
+
+
+def deviating(config: Options, folder: Path, aws: Address, authority: Path, collector: Address) -> Options:
+    """The configuration as it can be run here: all that is not as it is on a node."""
+    text = json.dumps(config).replace("/var/log/containers", f"{folder}/containers")
+    changed: Options = json.loads(text.replace("/var/lib/fluent-bit", f"{folder}/state"))
+    changed["service"] |= {"flush": 0.2, "http_listen": "127.0.0.1", "http_port": free_port()}
+    changed["service"] |= {"scheduler.base": 1, "scheduler.cap": 2, "grace": 3}
+    for one in of_kind(changed, "inputs", "tail"):
+        one["refresh_interval"] = 1
+    for one in of_kind(changed, "inputs", "systemd"):
+        one["path"] = f"{folder}/journal"
+    for one in of_kind(changed, "inputs", "fluentbit_metrics"):
+        one["scrape_interval"] = 1
+    for one in of_kind(changed, "filters", "kubernetes"):
+        one["dummy_meta"] = True
+    for one in of_kind(changed, "outputs", "cloudwatch_logs"):
+        one |= {"endpoint": aws[0], "port": aws[1], "tls.ca_file": str(authority)}
+    for one in of_kind(changed, "outputs", "opentelemetry"):
+        one |= {"host": collector[0], "port": collector[1]}
+    return changed
+
+
+class Real:
+    """Fluent Bit on this machine, on a node that is a folder.
+
+    Args:
+        folder: for all that is the node's.
+        config: deviating.
+
+    Attributes:
+        config: likewise.
+    """
+
+    def __init__(self, folder: Path, config: Options) -> None:
+        self.config = config
+        self._folder = folder
+        self._file = folder / "fluent-bit.yaml"
+        self._file.write_text(yaml.safe_dump(config, sort_keys=False, width=10_000))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = folder / "said"
+        (folder / "containers").mkdir()
+        (folder / "journal").mkdir()
+        (folder / "state").mkdir()
+
+    def write(self, logs: Logs) -> None:
+        """Adds to what is said on the node."""
+        for name, content in logs.containers.items():
+            with (self._folder / "containers" / name).open("ab") as file:
+                file.write(content)
+        if logs.journal:
+            write_journal(self._folder / "journal", logs.journal)
+
+    @property
+    def said(self) -> str:
+        """What it has said of itself."""
+        return self._said.read_text(errors="replace")
+
+    def check(self) -> subprocess.CompletedProcess[str]:
+        """Has it read its configuration, and no more."""
+        return subprocess.run(self._command("--dry-run"), capture_output=True, text=True, timeout=30, check=False)
+
+    def start(self) -> None:
+        with self._said.open("ab") as said:
+            self._process = subprocess.Popen(self._command(), stdout=said, stderr=said)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit status."""
+        assert self._process
+        self._process.send_signal(how)
+        return self._process.wait(60)
+
+    def end(self) -> None:
+        """Leaves nothing of it behind."""
+        if self._process and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def _command(self, *more: str) -> list[str]:
+        assert BINARY
+        return [BINARY, *more, "--config", str(self._file)]
+
+    def has_read(self, logs: Mapping[str, bytes]) -> bool:
+        """Whether it has noted that it read this much of the containers' files."""
+        noted: dict[str, int] = {}
+        for database in (self._folder / "state").glob("c*.db"):
+            with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+                noted |= dict(connection.execute("SELECT name, offset FROM in_tail_files").fetchall())
+        at = {Path(name).name: offset for name, offset in noted.items()}
+        return all(at.get(name) == len(content) for name, content in logs.items())
+
+
+def write_journal(folder: Path, entries: list[dict[str, str]]) -> None:
+    """A journal as systemd writes it, which finds it by the machine's id."""
+    assert JOURNAL_WRITER
+    of_machine = folder / ("1" * 32)
+    of_machine.mkdir()
+    common = {"_MACHINE_ID": "1" * 32, "_BOOT_ID": "2" * 32, "__MONOTONIC_TIMESTAMP": "1"}
+    text = "\n".join("".join(f"{name}={value}\n" for name, value in {**entry, **common}.items()) for entry in entries)
+    command = [JOURNAL_WRITER, "--output", str(of_machine / "system.journal"), "-"]
+    subprocess.run(command, input=f"{text}\n".encode(), capture_output=True, check=True, timeout=30)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)

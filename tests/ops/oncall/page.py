@@ -1,0 +1,79 @@
+"""What the tests of the page on call share: the page's server, on a recording."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+from typing import Final, Self
+
+from aiohttp import web
+
+from ops.oncall.desk import Desk
+from ops.oncall.server import Server
+from ops.oncall.sources import Follow
+from svc.logs import names
+from svc.telemetry.metrics import document
+
+CLOUDWATCH: Final = Path(__file__).parent / "cloudwatch"
+
+
+class OnCall:
+    """The page's server, on a recording that the test may add to.
+
+    Attributes:
+        url: of the page.
+        later_seconds: how much the clock on its wall is ahead.
+    """
+
+    def __init__(self, recording: Path, folder: Path = CLOUDWATCH) -> None:
+        self.url = ""
+        self.later_seconds = 0.0
+        self._recording = recording
+        self._folder = folder
+        self._loop = asyncio.new_event_loop()
+        self._is_up = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._is_up.wait(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._start())
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.close()
+
+    async def _start(self) -> None:
+        desk = Desk(Follow(self._recording), folder=self._folder)
+        server = Server(desk, self._folder / "runbooks", clock=self.clock)
+        self._runner = web.AppRunner(server.app(is_loopback=True), access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._is_up.set()
+
+    def clock(self) -> float:
+        """The time on its wall."""
+        return time.time() + self.later_seconds
+
+    def tell(self, *lines: bytes) -> None:
+        """Adds to the recording."""
+        with self._recording.open("ab") as file:
+            file.write(b"".join(lines))
+
+    def stop(self) -> None:
+        """Ends it, as Ctrl-C would."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+
+
+def faults(count: int) -> bytes:
+    """A line that tells of faults, as the service's own code writes it."""
+    return document(((),), {names.FAULTS: [count], names.REQUESTS: [count]}, {})

@@ -1,0 +1,371 @@
+"""Every row of the API's contract, over HTTP and on PostgreSQL."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse, FormData
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from yarl import URL
+
+from svc.clients.model import parse_money, parse_name, print_money
+from tests.conftest import Client, Owner
+from tests.svc.clients.test_model import CENTS, INK
+
+SEEDED = [
+    {"id": 1, "name": "Andres", "money": "200.00"},
+    {"id": 2, "name": "Camilo", "money": "300.00"},
+    {"id": 3, "name": "Laura", "money": "400.00"},
+    {"id": 4, "name": "Felipe", "money": "400.00"},
+]
+
+
+async def exactly(api: Client, method: str, path: str, **options: Any) -> ClientResponse:
+    """The answer to a request whose path and query go out as they are written here."""
+    return await api.session.request(method, URL(f"http://127.0.0.1:{api.port}{path}", encoded=True), **options)
+
+
+async def problem(api: Client, method: str, path: str, **options: Any) -> dict[str, Any]:
+    """The problem that a request meets, once it is seen to be one."""
+    response = await exactly(api, method, path, **options)
+    body: dict[str, Any] = await response.json(content_type="application/problem+json")
+    assert body["status"] == response.status
+    assert body["request_id"] == response.headers["X-Request-Id"]
+    assert {"type", "title", "detail"} <= body.keys()
+    return body
+
+
+async def test_getall_gives_all_clients_in_order_of_id(api: Client) -> None:
+    """GET /getall is a JSON array of all clients."""
+    response = await api.get("/getall")
+
+    assert response.status == 200
+    assert response.content_type == "application/json"
+    assert await response.json() == SEEDED
+
+
+async def test_getall_of_nobody_is_an_empty_array(api: Client, owner: Owner) -> None:
+    """GET /getall of an empty table is []."""
+    await owner.execute("TRUNCATE clients")
+
+    assert await (await api.get("/getall")).json() == []
+    assert await (await api.get("/getall?limit=5")).json() == []
+
+
+@pytest.mark.parametrize(
+    ("query", "ids", "following"),
+    [
+        ("limit=2", [1, 2], "/getall?limit=2&after=2"),
+        ("limit=2&after=2", [3, 4], None),
+        ("limit=1&after=1", [2], "/getall?limit=1&after=2"),
+        ("after=3", [4], None),
+        ("limit=1000", [1, 2, 3, 4], None),
+        ("after=0&limit=4", [1, 2, 3, 4], None),
+        ("after=99999999999999999999", [], None),
+    ],
+)
+async def test_getall_gives_one_page(api: Client, query: str, ids: list[int], following: str | None) -> None:
+    """Limit and after cut one page, with a Link to the next one while there is more."""
+    response = await api.get(f"/getall?{query}")
+
+    assert response.status == 200
+    assert [client["id"] for client in await response.json()] == ids
+    assert response.headers.get("Link") == (f'<{following}>; rel="next"' if following else None)
+
+
+async def test_following_the_links_finds_every_client_once(api: Client, owner: Owner) -> None:
+    """Pages do not overlap and leave nothing out."""
+    await owner.execute("INSERT INTO clients (name, money) SELECT 'c' || n, n FROM generate_series(1, 100) n")
+    found, path = [], "/getall?limit=7"
+    while path:
+        response = await api.get(path)
+        found += [client["id"] for client in await response.json()]
+        path = URL(response.links["next"]["url"]).path_qs if response.links else ""
+
+    assert found == list(range(1, 105))
+
+
+async def test_getall_streams_what_one_page_does_not_hold(api: Client, owner: Owner) -> None:
+    """GET /getall over several pages is one array, in chunks."""
+    await owner.execute("INSERT INTO clients (name, money) SELECT 'c' || n, n FROM generate_series(1, 3500) n")
+    response = await api.get("/getall")
+
+    assert response.headers["Transfer-Encoding"] == "chunked"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert [client["id"] for client in await response.json()] == list(range(1, 3505))
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=", "after=-1", "after=x", "page=2"])
+async def test_getall_refuses_what_is_no_page(api: Client, query: str) -> None:
+    """A limit or an after out of bounds, or another parameter, is 400 and named."""
+    refused = await problem(api, "GET", f"/getall?{query}")
+
+    assert refused["status"] == 400
+    assert refused["field"] == query.partition("=")[0]
+
+
+async def test_get_gives_one_client(api: Client) -> None:
+    """GET /get/<id> is the client's object."""
+    response = await api.get("/get/1")
+
+    assert response.status == 200
+    assert await response.json() == SEEDED[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/get/5", 404),
+        ("/get/9223372036854775807", 404),
+        ("/get/9223372036854775808", 404),
+        ("/get/" + "9" * 5000, 404),
+        ("/get/0", 400),
+        ("/get/-1", 400),
+        ("/get/x", 400),
+        ("/get/1.0", 400),
+        ("/get/%D9%A3", 400),
+        ("/get/%00", 400),
+        ("/get/%FF", 400),
+        ("/get/1%20", 400),
+        ("/get/1%2F2", 404),
+        ("/get/", 404),
+        ("/get", 404),
+        ("/get/1/", 404),
+        ("/nowhere", 404),
+        ("/getall/", 404),
+        ("//getall", 404),
+    ],
+)
+async def test_get_of_what_is_not_there(api: Client, path: str, status: int) -> None:
+    """An absent client or path is 404, and what is no id is 400."""
+    assert (await problem(api, "GET", path))["status"] == status
+
+
+async def test_a_percent_encoded_path_is_the_same_path(api: Client) -> None:
+    """%67 is g, in a path too."""
+    response = await exactly(api, "GET", "/%67et/%31")
+
+    assert await response.json() == SEEDED[0]
+
+
+async def test_add_by_query(api: Client) -> None:
+    """POST /add?name=&money= is 201 with the new id, and its path in Location."""
+    response = await api.post("/add", params={"name": " Sofía ", "money": "-12.5"})
+
+    assert response.status == 201
+    assert await response.json() == {"id": 5}
+    assert response.headers["Location"] == "/get/5"
+    assert await (await api.get("/get/5")).json() == {"id": 5, "name": "Sofía", "money": "-12.50"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"json": {"name": "Sofía", "money": "12.50"}},
+        {"json": {"name": "Sofía", "money": 12.5}},
+        {"data": {"name": "Sofía", "money": "12.50"}},
+        {"data": FormData({"name": "Sofía", "money": "12.50"}, charset="utf-8")},
+        {"data": b'{"name":"Sof\\u00eda","money":12.50}', "headers": {"Content-Type": "application/json"}},
+        {"params": {"name": "Sofía"}, "json": {"money": "12.50"}},
+    ],
+)
+async def test_add_by_body(api: Client, body: dict[str, Any]) -> None:
+    """The fields may come as a JSON object or a form, or some in the query and others in the body."""
+    response = await api.post("/add", **body)
+
+    assert response.status == 201
+    assert await (await api.get("/get/5")).json() == {"id": 5, "name": "Sofía", "money": "12.50"}
+
+
+async def test_a_json_number_keeps_every_digit(api: Client) -> None:
+    """An amount that no float holds arrives to the cent."""
+    body = b'{"name": "Rich", "money": 9999999999999999.99}'
+    await api.post("/add", data=body, headers={"Content-Type": "application/json"})
+
+    assert (await (await api.get("/get/5")).json())["money"] == "9999999999999999.99"
+
+
+JSON_TYPE = {"Content-Type": "application/json"}
+FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "headers", "status", "field"),
+    [
+        ("name=A", None, {}, 400, "money"),
+        ("money=1", None, {}, 400, "name"),
+        ("", None, {}, 400, "name"),
+        ("name=&money=1", None, {}, 400, "name"),
+        ("name=A&money=", None, {}, 400, "money"),
+        ("name=A&money=1&name=B", None, {}, 400, "name"),
+        ("name=A&money=1&money=1", None, {}, 400, "money"),
+        ("name=A&money=1", b'{"name": "A"}', JSON_TYPE, 400, "name"),
+        ("name=A", b"money=1&money=2", FORM_TYPE, 400, "money"),
+        ("", b'{"name": "A", "name": "A", "money": 1}', JSON_TYPE, 400, "name"),
+        ("name=A&money=1&id=7", None, {}, 400, "id"),
+        ("", b'{"name": "A", "money": 1, "id": 7}', JSON_TYPE, 400, "id"),
+        ("", b'{"name": 5, "money": 1}', JSON_TYPE, 400, "name"),
+        ("", b'{"name": null, "money": 1}', JSON_TYPE, 400, "name"),
+        ("", b'{"name": ["A"], "money": 1}', JSON_TYPE, 400, "name"),
+        ("", b'{"name": "A", "money": true}', JSON_TYPE, 400, "money"),
+        ("", b'{"name": "A", "money": NaN}', JSON_TYPE, 400, "money"),
+        ("", b'{"name": "A", "money": Infinity}', JSON_TYPE, 400, "money"),
+        ("", b'{"name": "A", "money": 1e3}', JSON_TYPE, 400, "money"),
+        ("", b'{"name": "\\ud800", "money": 1}', JSON_TYPE, 400, "name"),
+        ("name=%00&money=1", None, {}, 400, "name"),
+        ("name=%FF&money=1", None, {}, 400, "name"),
+        ("name=%zz&money=1", None, {}, 400, "name"),
+        ("name=100%&money=1", None, {}, 400, "name"),
+        ("name=A&money=%D9%A3", None, {}, 400, "money"),
+        ("name=A&money=+5", None, {}, 400, "money"),
+        ("name=" + "a" * 151 + "&money=1", None, {}, 400, "name"),
+        ("", b"name=%FF&money=1", FORM_TYPE, 400, "name"),
+        ("", b"[]", JSON_TYPE, 400, None),
+        ("", b'"name"', JSON_TYPE, 400, None),
+        ("", b"{", JSON_TYPE, 400, None),
+        ("", b"\xff\xfe", JSON_TYPE, 400, None),
+        ("", b"[" * 15000, JSON_TYPE, 400, None),
+        ("", b"{" + b" " * 20000 + b"}", JSON_TYPE, 413, None),
+        ("", b"name: A", {"Content-Type": "text/yaml"}, 415, None),
+        ("", b"{}", {"Content-Type": "application/json; charset=utf-16"}, 415, None),
+        ("", b"\x1f\x8b", {**JSON_TYPE, "Content-Encoding": "gzip"}, 415, None),
+        ("", b"{}", {**JSON_TYPE, "Expect": "miracles"}, 417, None),
+    ],
+)
+async def test_add_refuses(
+    api: Client, query: str, body: bytes | None, headers: dict[str, str], status: int, field: str | None
+) -> None:
+    """What is wrong is refused with its status and the field's name, and nothing is added."""
+    refused = await problem(api, "POST", f"/add?{query}", data=body, headers=headers)
+
+    assert (refused["status"], refused.get("field")) == (status, field)
+    assert await (await api.get("/getall")).json() == SEEDED
+
+
+async def test_a_body_may_be_announced(api: Client) -> None:
+    """Expect: 100-continue gets its 100 before the body, and the answer after it."""
+    response = await api.post("/add", json={"name": "A", "money": 1}, expect100=True)
+
+    assert response.status == 201
+
+
+async def test_two_clients_may_share_a_name(api: Client) -> None:
+    """Names are not unique."""
+    answers = [await api.post("/add", params={"name": "Ann", "money": "1"}) for _ in range(2)]
+
+    assert [(await answer.json())["id"] for answer in answers] == [5, 6]
+
+
+class TestIdempotencyKey:
+    """A retry with the same key adds nothing."""
+
+    @staticmethod
+    async def add(api: Client, key: str, name: str = "Ann", money: str = "1") -> tuple[int, Any]:
+        response = await api.post("/add", params={"name": name, "money": money}, headers={"Idempotency-Key": key})
+        return response.status, await response.json(content_type=None)
+
+    async def test_a_retry_gets_the_first_answer(self, api: Client) -> None:
+        """The same key and fields: the same id, 201, and one client."""
+        first = await self.add(api, "k-1")
+        again = await self.add(api, "k-1", " Ann ", "1.00")
+
+        assert first == again == (201, {"id": first[1]["id"]})
+        assert len(await (await api.get("/getall")).json()) == 5
+
+    @pytest.mark.parametrize(("name", "money"), [("Bob", "1"), ("Ann", "2")])
+    async def test_another_client_under_the_same_key_is_refused(self, api: Client, name: str, money: str) -> None:
+        """The same key with other fields is 422, and adds nothing."""
+        await self.add(api, "k-1")
+
+        assert (await self.add(api, "k-1", name, money))[0] == 422
+        assert len(await (await api.get("/getall")).json()) == 5
+
+    async def test_many_at_once_add_one(self, api: Client) -> None:
+        """Concurrent requests with one key all get the same id."""
+        answers = await asyncio.gather(*(self.add(api, "k-1") for _ in range(20)))
+
+        assert len({json.dumps(answer) for answer in answers}) == 1
+        assert len(await (await api.get("/getall")).json()) == 5
+
+    async def test_other_keys_add_other_clients(self, api: Client) -> None:
+        """Each key is its own."""
+        assert (await self.add(api, "k-1"))[1] != (await self.add(api, "K-1"))[1]
+
+    @pytest.mark.parametrize("key", ["", "a b", "a" * 256, "ключ"])
+    async def test_what_is_no_key_is_refused(self, api: Client, key: str) -> None:
+        """A key is 1 to 255 visible ASCII characters."""
+        assert (await self.add(api, key))[0] == 400
+
+    async def test_key_and_client_are_stored_together(self, api: Client, owner: Owner) -> None:
+        """Where the client cannot be stored, the key is not known either."""
+        await owner.execute("ALTER TABLE clients ADD CONSTRAINT no_ann CHECK (name <> 'Ann')")
+        assert (await self.add(api, "k-1"))[0] == 500
+        await owner.execute("ALTER TABLE clients DROP CONSTRAINT no_ann")
+
+        assert (await self.add(api, "k-1"))[0] == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/add", "POST"),
+        ("POST", "/getall", "GET, HEAD"),
+        ("DELETE", "/get/1", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD"),
+        ("OPTIONS", "/add", "POST"),
+    ],
+)
+async def test_another_method_is_405(api: Client, method: str, path: str, allowed: str) -> None:
+    """A path without this method is 405, and Allow says which it has."""
+    response = await api.request(method, path)
+
+    assert response.status == 405
+    assert response.headers["Allow"] == allowed
+    assert response.content_type == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/getall", "/get/1", "/healthz", "/", "/docs"])
+async def test_head_is_get_without_its_body(api: Client, path: str) -> None:
+    """HEAD has GET's status and headers, and nothing after them."""
+    head, get = await api.head(path), await api.get(path)
+
+    assert (head.status, head.headers.get("Content-Length")) == (200, get.headers.get("Content-Length"))
+    assert await head.read() == b""
+
+
+async def test_head_of_a_long_list_is_short(api: Client, owner: Owner) -> None:
+    """HEAD /getall of several pages answers at once, and the connection serves on."""
+    await owner.execute("INSERT INTO clients (name, money) SELECT 'c' || n, n FROM generate_series(1, 3500) n")
+    head = await api.head("/getall")
+
+    assert (head.status, head.headers.get("Content-Length"), await head.read()) == (200, None, b"")
+    assert (await api.get("/get/1")).status == 200
+
+
+@pytest.mark.parametrize("given", ["abc", "A-1_2.z", "x" * 128])
+async def test_a_sane_request_id_is_kept(api: Client, given: str) -> None:
+    """X-Request-Id comes back as the caller sent it, from an error too."""
+    for path in ("/get/1", "/nowhere"):
+        assert (await api.get(path, headers={"X-Request-Id": given})).headers["X-Request-Id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "é", "<b>"])
+async def test_another_request_id_is_replaced(api: Client, given: str) -> None:
+    """What is not sane is not echoed; a new id is made."""
+    made = (await api.get("/get/1", headers={"X-Request-Id": given})).headers["X-Request-Id"]
+
+    assert made != given
+    assert len(made) == 32
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.text(INK, min_size=1, max_size=40), cents=CENTS)
+async def test_what_was_added_is_what_is_read(api: Client, name: str, cents: int) -> None:
+    """PostgreSQL gives back every name and amount exactly as they were parsed."""
+    money = f"{'-' if cents < 0 else ''}{abs(cents) // 100}.{abs(cents) % 100:02}"
+    response = await api.post("/add", json={"name": name, "money": money})
+    stored = await (await api.get(response.headers["Location"])).json()
+
+    assert (stored["name"], stored["money"]) == (parse_name(name), print_money(parse_money(money)))

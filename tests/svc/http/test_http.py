@@ -1,0 +1,189 @@
+"""What arrives on the socket and is not, or hardly, HTTP: each gets a problem or a closed connection, never a 500."""
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from svc.http.connection import LINE_MAX_BYTES
+from tests.conftest import Client
+
+
+async def send(api: Client, raw: bytes) -> bytes:
+    """All that comes back for these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(raw)
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+CLOSE = b"Host: x\r\nConnection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"FETCH /getall HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /getall HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+        b"GET /getall HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
+        b"GET /getall HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET /" + b"a" * LINE_MAX_BYTES + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (LINE_MAX_BYTES + 1) + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+        b"POST /add HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /add HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+async def test_what_is_not_http_is_a_problem(api: Client, raw: bytes) -> None:
+    """The parser's refusals are problems too, with an id, and close the connection."""
+    answer = await send(api, raw)
+    head, _, body = answer.partition(b"\r\n\r\n")
+
+    assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert b"application/problem+json" in head
+    assert b"X-Request-Id" in head
+    assert json.loads(body)["status"] == 400
+
+
+@pytest.mark.parametrize(
+    ("version", "asked", "told"),
+    [
+        (b"1.1", b"", b""),
+        (b"1.1", b"Connection: close\r\n", b"close"),
+        (b"1.0", b"", b"close"),
+        (b"1.0", b"Connection: keep-alive\r\n", b"keep-alive"),
+    ],
+)
+async def test_the_connection_stays_as_the_caller_asks(api: Client, version: bytes, asked: bytes, told: bytes) -> None:
+    """HTTP/1.1 keeps it unless told, HTTP/1.0 closes it unless asked."""
+    for path, end in ((b"/get/1", b"}"), (b"/getall?limit=2", b"]"), (b"/healthz", b"}")):
+        raw = b"GET " + path + b" HTTP/" + version + b"\r\nHost: x\r\n" + asked + b"\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        try:
+            async with asyncio.timeout(5):
+                writer.write(raw)
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readuntil(end)
+                if told == b"close":
+                    assert await reader.read() == b""
+                else:
+                    writer.write(raw)
+                    assert b" 200 OK" in await reader.readuntil(b"\r\n\r\n")
+        finally:
+            writer.close()
+
+        assert (b"\r\nConnection: " + told in head) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://elsewhere.example/get/1", b"200"),
+        (b"/get/1#fragment", b"200"),
+        (b"/get/1?x=%FF&%zz", b"200"),
+        (b"*", b"400"),
+        (b"/\xff\xfe", b"400"),
+        (b"/get/\xd9\xa3", b"400"),
+        (b"/add?name=\xff&money=1", b"400"),
+    ],
+)
+async def test_odd_targets_have_an_answer(api: Client, target: bytes, status: bytes) -> None:
+    """Absolute forms, fragments and bytes beyond ASCII lead somewhere definite."""
+    answer = await send(api, b"GET " + target + b" HTTP/1.1\r\n" + CLOSE + b"\r\n")
+
+    assert answer.split(b" ", 2)[1] == status
+
+
+@pytest.mark.parametrize("method", [b"OPTIONS *", b"CONNECT x:80", b"TRACE /getall", b"PRI *"])
+async def test_odd_methods_are_refused(api: Client, method: bytes) -> None:
+    """Methods that no path has are 4xx."""
+    answer = await send(api, method + b" HTTP/1.1\r\n" + CLOSE + b"\r\n")
+
+    assert answer.split(b" ", 2)[1][:1] == b"4"
+
+
+@pytest.mark.parametrize("name", [b"a\xffb", "Sofía".encode()])
+async def test_raw_bytes_in_a_query_are_not_http(api: Client, name: bytes) -> None:
+    """Beyond ASCII a query is percent-encoded; bytes that are not are refused, UTF-8 or not."""
+    answer = await send(api, b"POST /add?name=" + name + b"&money=1 HTTP/1.1\r\n" + CLOSE + b"\r\n")
+
+    assert answer.split(b" ", 2)[1] == b"400"
+
+
+async def test_a_broken_chunked_body_is_a_problem(api: Client) -> None:
+    """A body that is not what its headers announce is 400."""
+    head = b"POST /add HTTP/1.1\r\n" + CLOSE + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await send(api, head + b"zz\r\n{}\r\n0\r\n\r\n")
+
+    assert answer.split(b" ", 2)[1] == b"400"
+
+
+LINE = st.binary(max_size=60).map(lambda raw: raw.translate(None, b"\r\n"))
+ESCAPED = st.binary(max_size=30).map(lambda raw: b"".join(b"%%%02X" % byte for byte in raw))
+TARGET = st.one_of(
+    LINE,
+    st.builds(b"/get/%b".__mod__, ESCAPED),
+    st.builds(b"/getall?%b=%b".__mod__, st.tuples(st.sampled_from([b"limit", b"after", b"%00"]), ESCAPED)),
+    st.builds(b"/add?name=%b&money=%b".__mod__, st.tuples(ESCAPED, st.one_of(ESCAPED, st.just(b"1")))),
+)
+TYPES = st.sampled_from(
+    [
+        *(b"application/json", b"application/x-www-form-urlencoded", b"multipart/form-data"),
+        *(b"text/plain; charset=\xff", b";"),
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["name", "money", "id", ""]), inner),
+)
+BODY = st.one_of(
+    st.binary(max_size=200),
+    JSON.map(lambda value: json.dumps(value).encode()),
+    st.builds(b"name=%b&money=%b".__mod__, st.tuples(ESCAPED, LINE)),
+)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(method=st.sampled_from([b"GET", b"POST", b"HEAD", b"PUT"]), target=TARGET, kind=TYPES, header=LINE, body=BODY)
+async def test_no_input_is_a_server_error(
+    api: Client, method: bytes, target: bytes, kind: bytes, header: bytes, body: bytes
+) -> None:
+    """Whatever bytes come in, the answer is below 500."""
+    head = b"%b %b HTTP/1.1\r\n%bContent-Type: %b\r\n" % (method, target, CLOSE, kind)
+    headers = b"X-Request-Id: %b\r\nIdempotency-Key: %b\r\nContent-Length: %d\r\n" % (header, header, len(body))
+    answer = await send(api, head + headers + b"\r\n" + body)
+
+    assert 200 <= int(answer.split(b" ", 2)[1]) < 500
+
+
+async def test_pipelined_requests_are_answered_in_order(api: Client) -> None:
+    """Two requests in one write get two answers."""
+    get = b"GET /get/%d HTTP/1.1\r\nHost: x\r\n"
+    answer = await send(api, get % 1 + b"\r\n" + get % 2 + b"Connection: close\r\n\r\n")
+
+    assert answer.index(b"Andres") < answer.index(b"Camilo")
+
+
+@pytest.mark.parametrize("path", ["/get/1", "/getall", "/get/0", "/nowhere", "/healthz", "/", "/docs/docs.js"])
+async def test_no_browser_guesses_what_an_answer_is(api: Client, path: str) -> None:
+    """Every answer is what its Content-Type says, whatever markup a name in it holds."""
+    assert (await api.get(path)).headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/get/1", "/getall", "/getall?limit=1", "/get/0", "/add", "/healthz", "/"])
+async def test_no_cache_keeps_an_answer(api: Client, path: str) -> None:
+    """Names and amounts are for who asked; what changes is asked for anew."""
+    assert (await api.get(path)).headers["Cache-Control"] == "no-store"
+
+
+async def test_answers_do_not_tell_versions(api: Client) -> None:
+    """No Server header names what is inside."""
+    assert "Server" not in (await api.get("/get/1")).headers

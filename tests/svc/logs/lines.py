@@ -1,0 +1,92 @@
+"""What the service writes to stdout, read back: log lines, and metrics in the Embedded Metric Format."""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from svc.logs import names
+
+Record: TypeAlias = dict[str, Any]
+
+_JSON_LINE = re.compile(r"^\{.*\}$", re.MULTILINE)
+
+
+def records(output: str) -> list[Record]:
+    """The JSON lines among what a service has said."""
+    return [json.loads(line) for line in _JSON_LINE.findall(output)]
+
+
+def requests(output: str) -> list[Record]:
+    """Of those, the requests' lines."""
+    return [record for record in records(output) if record.get("event") == names.REQUEST]
+
+
+def documents(output: str) -> list[Record]:
+    """Of those, the metrics' documents, each of which is held against the rules."""
+    found = [record for record in records(output) if "_aws" in record]
+    for document in found:
+        check(document)
+    return found
+
+
+def check(document: Record) -> None:
+    """Asserts what CloudWatch asks of a document, and that its metrics are the catalogue's.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    assert len(json.dumps(document)) < 2**20
+    assert document["_aws"].keys() == {"Timestamp", "CloudWatchMetrics"}
+    assert isinstance(document["_aws"]["Timestamp"], int)
+    assert document["_aws"]["Timestamp"] > 1_700_000_000_000  # milliseconds
+    (directive,) = document["_aws"]["CloudWatchMetrics"]
+    assert directive.keys() == {"Namespace", "Dimensions", "Metrics"}
+    assert directive["Namespace"] == names.NAMESPACE
+    for dimensions in directive["Dimensions"]:
+        assert len(dimensions) <= 30
+        for dimension in dimensions:
+            assert isinstance(document[dimension], str)
+            assert 1 <= len(document[dimension]) <= 1024
+    assert 1 <= len(directive["Metrics"]) <= 100
+    for metric in directive["Metrics"]:
+        known = names.METRICS[metric["Name"]]
+        assert metric == {"Name": known.name, "Unit": known.unit}
+        assert {tuple(one) for one in directive["Dimensions"]} <= set(known.dimensions)
+        assert 1 <= len(values(document, known.name)) <= 100
+        for value in values(document, known.name):
+            assert isinstance(value, int | float)
+            assert math.isfinite(value)
+
+
+def values(document: Record, metric: str) -> list[float]:
+    """A metric's values in a document; none where it is not there."""
+    found = document.get(metric, [])
+    return found if isinstance(found, list) else [found]
+
+
+def total(found: Iterable[Record], metric: str) -> float:
+    """The sum of a metric's values in all documents."""
+    return sum(sum(values(document, metric)) for document in found)
+
+
+def counts(found: Iterable[Record]) -> Counter[tuple[str, str, str]]:
+    """How many requests there were, by route, method and class of status."""
+    counted: Counter[tuple[str, str, str]] = Counter()
+    for document in found:
+        if names.REQUESTS in document:
+            kind = (document[name] for name in (names.ROUTE_DIMENSION, names.METHOD_DIMENSION, names.STATUS_DIMENSION))
+            counted[*kind] += int(sum(values(document, names.REQUESTS)))
+    return counted
+
+
+def series(found: Iterable[Record]) -> set[tuple[Any, ...]]:
+    """The metrics that CloudWatch would make of these documents: names with each set of dimensions and their values."""
+    return {
+        (metric["Name"], *((dimension, document[dimension]) for dimension in dimensions))
+        for document in found
+        for directive in document["_aws"]["CloudWatchMetrics"]
+        for metric in directive["Metrics"]
+        for dimensions in directive["Dimensions"]
+    }

@@ -1,0 +1,410 @@
+"""Settings: read once, frozen, refused in a sentence that names the variable, its value and what would do."""
+
+import dataclasses
+import hashlib
+import os
+import ssl
+import subprocess
+import sys
+from ipaddress import ip_network
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from ops.common.process import ROOT
+from svc.errors import InvalidSetting
+from svc.postgres import dsn
+from svc.postgres.embedded import LocalPostgres
+from svc.settings import Settings, read
+from svc.telemetry.settings import TraceSettings
+
+VERIFIED = {"sslmode": "verify-full", "sslrootcert": "/ca.pem"}
+HASH, OTHER_HASH = "ab" * 32, "12" * 32
+NO_HASHES = (
+    "API_KEY_HASHES is (not shown), and has to be SHA-256 hashes of 64 hexadecimal digits with commas between them; "
+    "`python -m svc key` makes one."
+)
+
+
+def database_of(variables: dict[str, str]) -> str:
+    return read(variables).database.dsn
+
+
+def test_without_variables_the_defaults_hold() -> None:
+    """An empty environment gives the defaults, and no database."""
+    assert read({}) == Settings()
+    assert read({"PORT": "", "DATABASE_URL": ""}) == Settings()
+
+
+def test_every_variable_is_read() -> None:
+    """Each variable reaches its setting."""
+    settings = read(
+        {
+            "HOST": "0.0.0.0",
+            "PORT": "0",
+            "WORKERS": "2",
+            "MAX_CONNECTIONS": "12",
+            "DRAIN_SECONDS": "0.5",
+            "SHUTDOWN_SECONDS": "12",
+            "BUILD": "abc",
+            "API_KEY_HASHES": f"{HASH}, {HASH.upper()},{OTHER_HASH}",
+            "TELEMETRY": "off",
+            "LOG_FORMAT": "text",
+            "TRUSTED_PROXIES": "10.0.0.0/8, ::1",
+            "METRICS_INTERVAL": "2.5",
+            "OTEL_TRACES_SAMPLER": "traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.5",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            "LOCAL_FOLDER": "elsewhere",
+            "DATABASE_URL": "postgresql://u@h/d",
+            "DB_SERVICE_PASSWORD": "secret",
+            "DB_POOL_SIZE": "7",
+            "DB_CONNECT_SECONDS": "1",
+            "DB_ACQUIRE_SECONDS": "0.1",
+            "DB_STATEMENT_SECONDS": "9",
+            "MAX_QUEUE": "11",
+        }
+    )
+    default = Settings()
+
+    for read_part, default_part in (
+        (settings, default),
+        (settings.server, default.server),
+        (settings.telemetry, default.telemetry),
+        (settings.database, default.database),
+    ):
+        names = {field.name for field in dataclasses.fields(read_part)}
+        assert {name for name in names if getattr(read_part, name) != getattr(default_part, name)} == names
+    assert settings.api_key_hashes == (bytes.fromhex(HASH), bytes.fromhex(OTHER_HASH))
+    assert settings.telemetry.traces == TraceSettings("grpc", 0.5, is_parent_based=False)
+    assert settings.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))
+    assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 11)
+
+
+@pytest.mark.parametrize(
+    ("variables", "traces"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, TraceSettings("http/protobuf")),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://c/v1/traces"}, TraceSettings("http/protobuf")),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, TraceSettings("grpc")),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, TraceSettings()),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"}, TraceSettings()),
+        ({"OTEL_TRACES_SAMPLER": "parentbased_always_on"}, TraceSettings(ratio=1)),
+        (
+            {"OTEL_TRACES_SAMPLER": "always_off", "OTEL_TRACES_SAMPLER_ARG": "0.5"},
+            TraceSettings(ratio=0, is_parent_based=False),
+        ),
+    ],
+)
+def test_the_standard_variables_say_what_is_traced(variables: dict[str, str], traces: TraceSettings) -> None:
+    """As OpenTelemetry's specification says; without an endpoint nothing is."""
+    assert read(variables).telemetry.traces == traces
+
+
+def test_no_wait_is_longer_than_the_one_around_it() -> None:
+    """A statement ends before the service gives up on it, that before the answer is due, and all before a stop does."""
+    settings = Settings()
+    waits = [settings.database.statement_seconds, settings.database.command_seconds, settings.database.answer_seconds]
+    assert (
+        [*waits, settings.server.shutdown_seconds]
+        == sorted([*waits, settings.server.shutdown_seconds])
+        == [2, 3, 6, 20]
+    )
+
+
+def test_settings_are_frozen() -> None:
+    """Nobody changes a setting underway."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        read({}).build = "another"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"PORT": "x"}, "PORT is 'x', and has to be a whole number from 0 to 65535."),
+        ({"PORT": "65536"}, "PORT is '65536', and has to be a whole number from 0 to 65535."),
+        ({"PORT": "٣"}, "PORT is '٣', and has to be a whole number from 0 to 65535."),
+        ({"MAX_CONNECTIONS": "0"}, "MAX_CONNECTIONS is '0', and has to be a whole number from 1 to 1000000."),
+        ({"WORKERS": "0"}, "WORKERS is '0', and has to be a whole number from 1 to 64."),
+        ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS is '-1', and has to be a number of seconds from 0 to 600."),
+        ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS is 'nan', and has to be a number of seconds from 0 to 600."),
+        (
+            {"SHUTDOWN_SECONDS": "6", "DB_STATEMENT_SECONDS": "2.5"},
+            "SHUTDOWN_SECONDS is 6, and has to be at least 6.5, the longest that an answer may take.",
+        ),
+        (
+            {"SHUTDOWN_SECONDS": "600", "DB_STATEMENT_SECONDS": "56"},
+            (
+                "DB_ACQUIRE_SECONDS + DB_CONNECT_SECONDS + DB_STATEMENT_SECONDS is 59, and has to be less than 59, "
+                "so that an answer comes before a balancer gives up on it."
+            ),
+        ),
+        ({"TELEMETRY": "no"}, "TELEMETRY is 'no', and has to be one of on, off."),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is 'xml', and has to be one of auto, json, text."),
+        (
+            {"TRUSTED_PROXIES": "10.0.0.1/8"},
+            (
+                "TRUSTED_PROXIES is '10.0.0.1/8', and has to be addresses or networks with commas between them, "
+                "such as 10.0.0.0/16,192.168.1.7."
+            ),
+        ),
+        ({"API_KEY_HASHES": "the-key-itself"}, NO_HASHES),
+        ({"API_KEY_HASHES": HASH[1:]}, NO_HASHES),
+        ({"API_KEY_HASHES": HASH[1:] + "g"}, NO_HASHES),
+        ({"API_KEY_HASHES": HASH[1:] + "٣"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"{HASH} {OTHER_HASH}"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"{HASH},"}, NO_HASHES),
+        ({"API_KEY_HASHES": " "}, NO_HASHES),
+        (
+            {"API_KEY_HASHES": ""},
+            "API_KEY_HASHES is empty, and has to be hashes of keys, or not set at all to open the API to everyone.",
+        ),
+        (
+            {"API_KEY_HASHES": f"{HASH},{hashlib.sha256().hexdigest()}"},
+            "API_KEY_HASHES is (not shown), and has to be hashes of keys, and one of them is of no key at all.",
+        ),
+        ({"METRICS_INTERVAL": "0"}, "METRICS_INTERVAL is '0', and has to be a number of seconds from 1 to 60."),
+        (
+            {"OTEL_TRACES_SAMPLER_ARG": "5%"},
+            "OTEL_TRACES_SAMPLER_ARG is '5%', and has to be a number from 0 to 1.",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"},
+            ("OTEL_EXPORTER_OTLP_ENDPOINT is 'collector:4318', and has to be a URL such as http://collector:4318."),
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json', and has to be one of http/protobuf, grpc.",
+        ),
+        ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE is 'many', and has to be a whole number from 1 to 100."),
+        ({"DB_PORT": "5432"}, "DB_HOST is not set, and has to be the database's host, since DB_PORT is set."),
+        ({"DB_HOST": "h", "DB_PORT": "0"}, "DB_PORT is '0', and has to be a whole number from 1 to 65535."),
+        (
+            {"DB_HOST": "h", "DB_SSLMODE": "on"},
+            "DB_SSLMODE is 'on', and has to be one of disable, allow, prefer, require, verify-ca, verify-full.",
+        ),
+        (
+            {"DB_SERVICE_PASSWORD": "pässword"},
+            "DB_SERVICE_PASSWORD is (not shown), and has to be of printable ASCII characters.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://h/d", "DB_HOST": "h"},
+            "DATABASE_URL is set, and has to be the only one that names a database, and DB_HOST is set.",
+        ),
+        (
+            {"DATABASE_URL": "mysql://u:secret@h/d"},
+            (
+                "DATABASE_URL is (not shown), and has to be a URL such as postgresql://user:password@host:5432/name: "
+                "it has to start with postgresql://."
+            ),
+        ),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_a_sentence(variables: dict[str, str], sentence: str) -> None:
+    """The refusal names the variable, the value, and what would do."""
+    with pytest.raises(InvalidSetting) as refused:
+        read(variables)
+
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DATABASE_URL": "postgresql://u:hunter2@h/d"},
+        {"DB_HOST": "h", "DB_PASSWORD": "hunter2"},
+        {"DB_HOST": "h", "DB_SERVICE_PASSWORD": "hunter2"},
+        {"DATABASE_URL": "postgresql://u:hunter2@h:x/d"},
+        {"DATABASE_URL": "postgresql://u:hunter2@[h/d"},
+        {"DATABASE_URL": "postgresql://h/d?password=hunter2&nonsense=1"},
+    ],
+)
+def test_no_password_is_ever_shown(variables: dict[str, str]) -> None:
+    """Neither a refusal nor a settings' repr holds the password."""
+    try:
+        shown = repr(read(variables))
+    except InvalidSetting as refused:
+        shown = str(refused)
+
+    assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"PORT": "x"}, "PORT is 'x', and has to be a whole number from 0 to 65535."),
+        (
+            {
+                "DATABASE_URL": "postgresql://u@127.0.0.1:9/d",
+                "OTEL_TRACES_EXPORTER": "otlp",
+                "OTEL_BSP_MAX_QUEUE_SIZE": "0",
+            },
+            (
+                "an OTEL_* variable is wrong, and has to be what OpenTelemetry takes: "
+                "max_queue_size must be a positive integer."
+            ),
+        ),
+    ],
+)
+def test_the_command_line_refuses_with_status_1(variables: dict[str, str], sentence: str) -> None:
+    """A wrong setting ends the command with the sentence and no traceback."""
+    environment = {"PATH": os.environ["PATH"], **variables}
+    done = subprocess.run(
+        [sys.executable, "-m", "svc"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (1, f"error: {sentence}\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "parameters"),
+    [
+        ("postgresql://u:p@h:1/d", {"user": "u", "password": "p", "host": "h", "port": "1", **VERIFIED}),
+        (
+            "postgres://u@h/d?sslmode=require",
+            {"user": "u", "host": "h", "port": "5432", **VERIFIED, "sslmode": "require"},
+        ),
+        ("postgresql://u@/d?host=/run/x", {"user": "u", "host": "/run/x", "port": "5432", "sslmode": "prefer"}),
+        ("postgresql://u@%2Frun%2Fx/d", {"user": "u", "host": "/run/x", "port": "5432", "sslmode": "prefer"}),
+        ("postgresql://u@[::1]:2/d", {"user": "u", "host": "::1", "port": "2", "sslmode": "prefer"}),
+        ("postgresql://u@a:1,b:2/d", {"user": "u", "host": "a,b", "port": "1,2", **VERIFIED}),
+        ("postgresql://u@a,b:2/d", {"user": "u", "host": "a,b", "port": "5432,2", **VERIFIED}),
+        ("postgresql:///d?host=a,b&port=3&user=u", {"user": "u", "host": "a,b", "port": "3,3", **VERIFIED}),
+        (
+            "postgresql://u%40x:p%2F%3A@h/d",
+            {"user": "u@x", "password": "p/:", "host": "h", "port": "5432", **VERIFIED},
+        ),
+        (
+            "postgresql://u@h/d?keepalives=1&gssencmode=prefer",
+            {"user": "u", "host": "h", "port": "5432", **VERIFIED},
+        ),
+    ],
+)
+def test_a_url_means_what_it_means_to_libpq(
+    url: str, parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parse reads users, hosts and parameters wherever a URL may have them."""
+    monkeypatch.setenv("PGSSLROOTCERT", VERIFIED["sslrootcert"])
+
+    assert dsn.parse(url) == dsn.Dsn("d", parameters)
+
+
+LOCAL = ["/run/x", "%2Frun%2Fx", "localhost", "LOCALHOST", "127.0.0.1", "127.8.9.10", "::1", "/run/x,127.0.0.1"]
+ELSEWHERE = ["h", "db.example", "10.0.0.1", "0.0.0.0", "::2", "localhost.example", "127.0.0.1.example", "localhost,h"]
+
+
+@pytest.mark.parametrize(("host", "mode"), [*((h, "prefer") for h in LOCAL), *((h, "verify-full") for h in ELSEWHERE)])
+def test_a_database_elsewhere_has_to_prove_who_it_is(host: str, mode: str) -> None:
+    """Where nobody says how, by default; on this machine there is nobody in between."""
+    found = dsn.parse(f"postgresql://u@/d?host={host}")
+
+    assert found.parameters["sslmode"] == mode
+    assert not found.is_unverified
+
+
+@pytest.mark.parametrize("mode", dsn.SSL_MODES)
+def test_an_explicit_sslmode_is_what_it_says(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the URL, in DB_SSLMODE or in PGSSLMODE; and what does not tell the database from others is known as such."""
+    url = "postgresql://u@h/d?sslrootcert=/ca.pem"
+    parts = {"DB_HOST": "h", "DB_USERNAME": "u", "DB_NAME": "d", "DB_SSLROOTCERT": "/ca.pem"}
+    found = [dsn.parse(f"{url}&sslmode={mode}"), dsn.parse(database_of({**parts, "DB_SSLMODE": mode}))]
+    monkeypatch.setenv("PGSSLMODE", mode)
+    found += [dsn.parse(url), dsn.parse(database_of(parts))]
+
+    assert [one.parameters["sslmode"] for one in found] == [mode] * 4
+    assert [one.is_unverified for one in found] == [mode in ("disable", "allow", "prefer")] * 4
+
+
+def test_tls_alone_proves_nothing() -> None:
+    """sslmode=require encrypts, and without CA certificates it does so for anyone."""
+    assert dsn.parse("postgresql://u@h/d?sslmode=require").is_unverified
+    assert not dsn.parse("postgresql://u@localhost/d?sslmode=require").is_unverified
+
+
+def test_ca_certificates_come_from_the_most_particular_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URL's, else the environment's, else the user's as for libpq, else the machine's."""
+
+    def used(url: str) -> str:
+        return dsn.parse(url).authorities
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    machine = used("postgresql://u@h/d")
+    own = tmp_path / ".postgresql" / "root.crt"
+    own.parent.mkdir()
+    own.touch()
+
+    assert ssl.create_default_context(cafile=machine).cert_store_stats()["x509_ca"] > 10
+    assert used("postgresql://u@h/d") == used("postgresql://u@h/d?sslmode=verify-ca") == str(own)
+    assert used("postgresql://u@h/d?sslrootcert=system") == machine
+    monkeypatch.setenv("PGSSLROOTCERT", "/env.pem")
+    assert used("postgresql://u@h/d") == "/env.pem"
+    assert used("postgresql://u@h/d?sslrootcert=/url.pem") == "/url.pem"
+    assert used("postgresql://u@localhost/d") == ""
+
+
+def test_a_machine_without_ca_certificates_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than trust anyone."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    monkeypatch.setattr(dsn, "_SYSTEM_BUNDLES", ())
+
+    with pytest.raises(InvalidSetting, match="no CA certificates of its own; name a file of them as sslrootcert"):
+        read({"DATABASE_URL": "postgresql://u@h/d"})
+
+
+def test_a_process_without_a_name_has_to_be_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's bare number is no user name, and that is said."""
+
+    def nameless() -> str:
+        raise KeyError("uid not found: 10001")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    for variables in ({"DB_HOST": "h"}, {"DATABASE_URL": "postgresql://h/d"}):
+        with pytest.raises(InvalidSetting, match="has to name a user"):
+            read(variables)
+
+
+def test_what_a_url_leaves_out_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The PG* variables fill in, as they do for libpq."""
+    for name, value in {"PGHOST": "h", "PGPORT": "1", "PGUSER": "u", "PGDATABASE": "d", "PGSSLMODE": "disable"}.items():
+        monkeypatch.setenv(name, value)
+
+    assert dsn.parse("postgresql://") == dsn.Dsn("d", {"host": "h", "port": "1", "user": "u", "sslmode": "disable"})
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("h/d", "postgresql://"),
+        ("postgresql://h/d?sslmod=require", "sslmod"),
+        ("postgresql://h/d?sslmode=on", "sslmode"),
+        ("postgresql://h/d?sslmode=require&sslrootcert=system", "sslmode=verify-full"),
+        ("postgresql://h/d?sslmode=verify-ca", "needs sslrootcert"),
+        ("postgresql://h:x/d", "port"),
+        ("postgresql://h:70000/d", "port"),
+        ("postgresql://a:1,b:2,c:3/d?port=1,2", "port"),
+        ("postgresql:///d?service=s", "service"),
+        ("postgresql://h/d?require_auth=none", "require_auth"),
+        ("postgresql://[h/d", "percent-encode"),
+    ],
+)
+def test_what_libpq_would_refuse_is_refused(url: str, reason: str) -> None:
+    """A misspelt parameter does not silently drop what it meant."""
+    with pytest.raises(dsn.InvalidDsn, match=reason):
+        dsn.parse(url)
+
+
+async def test_odd_names_and_sockets_reach_the_server(postgres: LocalPostgres) -> None:
+    """A URL with every odd thing in it connects, for the service's driver as it is written."""
+    folder = str(postgres.data).replace("/", "%2F")
+    connection = await asyncpg.connect(postgres.dsn())
+    await connection.execute('CREATE DATABASE "odd name/?&="')
+    await connection.close()
+    url = f"postgresql://postgres:p%20w@{folder}/odd%20name%2F%3F%26%3D?connect_timeout=3&application_name=a%20b"
+    connection = await asyncpg.connect(str(dsn.parse(url)))
+    found = await connection.fetchrow("SELECT current_database(), current_setting('application_name')")
+    await connection.close()
+
+    assert found is not None
+    assert tuple(found) == ("odd name/?&=", "a b")
