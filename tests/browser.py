@@ -9,7 +9,7 @@ from typing import Final
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service as Driver
 
-from tests.missing import lacking
+from tests.missing import missing
 
 WAIT_SECONDS: Final = 20
 
@@ -31,7 +31,7 @@ def browsing(profile: Path, *, more: Sequence[str] = ()) -> Iterator[Chrome]:
     names = ("chromium", "chromium-browser", "google-chrome")
     chromium, driver = next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
     if not (chromium and driver):
-        lacking("chromium and chromedriver are missing (on Debian: apt install chromium chromium-driver)")
+        missing("chromium and chromedriver are missing (on Debian: apt install chromium chromium-driver)")
     options = ChromeOptions()
     options.binary_location = chromium
     for option in (*_OPTIONS, *more, f"--user-data-dir={profile}"):

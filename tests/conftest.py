@@ -26,7 +26,7 @@ from svc.postgres import maintenance
 from svc.postgres.embedded import LocalPostgres
 from svc.postgres.settings import DatabaseSettings
 from svc.settings import Settings
-from tests.missing import lacking
+from tests.missing import missing
 
 Client: TypeAlias = TestClient[Request, None]
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -97,7 +97,7 @@ class Databases:
 @pytest.fixture
 def needs_wrk() -> None:
     if not shutil.which("wrk"):
-        lacking("wrk is missing (on Debian: apt install wrk)")
+        missing("wrk is missing (on Debian: apt install wrk)")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a machine lacks: a person's tests are skipped with the reason, and CI's fail."""
+"""What a machine lacks for a test: on a person's machine the test is skipped with the reason, in CI it fails."""
 
 import os
 from typing import NoReturn
@@ -6,8 +6,8 @@ from typing import NoReturn
 import pytest
 
 
-def lacking(reason: str) -> NoReturn:
-    """Ends the test that cannot run here."""
+def missing(reason: str) -> NoReturn:
+    """Ends a test that cannot run here."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -51,8 +51,8 @@ def run(url: str, workload: str, largest_id: int, connections: int, seconds: int
         raise WrkError(
             f"{url} is not an address of loopback such as http://127.0.0.1:8080; only this machine is loaded"
         )
-    if lacking := lacks():
-        raise WrkError(lacking)
+    if missing := lacks():
+        raise WrkError(missing)
     command = [
         "wrk",
         "-t1",

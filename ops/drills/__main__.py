@@ -62,8 +62,8 @@ def main() -> int:
     report.save(folder)
     _say(f"Report  {report.draw(folder)}")
     _say(report.counts)
-    lacking = bool(report.states[State.SKIPPED] and os.environ.get("CI"))
-    return status or int(not report.passed or lacking)
+    missing = bool(report.states[State.SKIPPED] and os.environ.get("CI"))
+    return status or int(not report.passed or missing)
 
 
 def _play(chosen: Sequence[Drill], folder: Path, *, is_quick: bool, is_verbose: bool) -> Iterator[dict[str, Any]]:

@@ -91,13 +91,13 @@ def state_of(row: MetricAlarm, points: Series, before: str) -> str:
     """
     present = [row.is_beyond(value) for value in points if value is not None][-row.periods :]
     beyond = sum(present)
-    lacking = row.periods - len(present)
+    missing = row.periods - len(present)
     if beyond >= row.periods_to_alarm:
         return ALARM
-    if not lacking or row.missing == "notBreaching":
+    if not missing or row.missing == "notBreaching":
         return OK
     if row.missing == "breaching":
-        return ALARM if beyond + lacking >= row.periods_to_alarm else OK
+        return ALARM if beyond + missing >= row.periods_to_alarm else OK
     if not present:
         return INSUFFICIENT_DATA if row.missing == "missing" else before
     if not all(present):

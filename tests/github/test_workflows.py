@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ops.common.process import ROOT
-from tests.missing import lacking
+from tests.missing import missing
 
 Mapping: TypeAlias = dict[Any, Any]
 
@@ -126,7 +126,7 @@ def test_nothing_is_pasted_into_a_command() -> None:
 def _required(results: dict[str, str]) -> bool:
     """Whether the job `required` passes after jobs that ended so."""
     if not shutil.which("jq"):
-        lacking("jq is missing (on Debian: apt install jq)")
+        missing("jq is missing (on Debian: apt install jq)")
     (step,) = JOBS["ci/required"]["steps"]
     needs = json.dumps({job: {"result": result, "outputs": {}} for job, result in results.items()})
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "NEEDS": needs}
@@ -291,7 +291,7 @@ def test_all_is_destroyed_by_hand_only() -> None:
 def test_another_name_destroys_nothing(typed: str, is_confirmed: bool, tmp_path: Path) -> None:
     """What is typed has to be what Terraform says that the cluster is called."""
     if not shutil.which("jq"):
-        lacking("jq is missing (on Debian: apt install jq)")
+        missing("jq is missing (on Debian: apt install jq)")
     (tmp_path / "outputs.json").write_text('{"name": {"value": "olimac"}}')
     (step,) = [step for step in JOBS["destroy/teardown"]["steps"] if step.get("name") in BESIDE_MAKE]
     command = ["bash", "-eo", "pipefail", "-c", step["run"]]

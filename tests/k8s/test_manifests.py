@@ -33,7 +33,7 @@ from svc.postgres import database as pool
 from svc.postgres import dsn
 from svc.settings import Settings
 from svc.site import health
-from tests.missing import lacking
+from tests.missing import missing
 from tests.ops.adot import model as adot
 from tests.ops.fluent_bit import model as fluentbit
 
@@ -75,7 +75,7 @@ RESERVED = 5  # of these, for RDS and for the owner
 @functools.cache
 def rendered(overlay: str, outputs: Outputs = OUTPUTS) -> tuple[Object, ...]:
     if not shutil.which("kubectl"):
-        lacking("kubectl is missing")
+        missing("kubectl is missing")
     return tuple(yaml.safe_load_all(manifests.render(overlay, outputs, IMAGE)))
 
 
@@ -91,7 +91,7 @@ def load_test() -> str:
 @functools.cache
 def loading() -> tuple[Object, ...]:
     if not shutil.which("kubectl"):
-        lacking("kubectl is missing")
+        missing("kubectl is missing")
     return tuple(yaml.safe_load_all(load_test()))
 
 

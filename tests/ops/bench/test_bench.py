@@ -13,7 +13,7 @@ from ops.bench import contenders, cpu, measure, postgres, report, results, wrk
 from ops.bench.contenders import CannotRun, Contender
 from ops.bench.measure import Entry, Turn
 from ops.common.process import ROOT
-from tests.missing import lacking
+from tests.missing import missing
 
 ROWS = 50
 
@@ -39,7 +39,7 @@ def test_each_contender_does_what_it_is_compared_for(
             process = psutil.Process(service.pid)
             measure.check(service.url, Entry(contender, ROWS))
     except CannotRun as error:
-        lacking(str(error))
+        missing(str(error))
     finally:
         database.restore()
 

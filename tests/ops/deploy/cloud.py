@@ -35,7 +35,7 @@ from ops.rehearsal.certificates import Certificate, authority, certificate
 from ops.rehearsal.kubernetes import Object, Store
 from ops.rehearsal.tls import Address
 from ops.rehearsal.world import DATABASE, DOMAIN, NAME, is_signed
-from tests.missing import lacking
+from tests.missing import missing
 
 HOSTNAME: Final = f"flask.{DOMAIN}"
 VERSION: Final = "1.35"  # of Kubernetes
@@ -391,7 +391,7 @@ def make_cloud(ground: Ground, tmp_path: Path) -> Cloud:
 def standing_cluster(ground: Ground, cloud: Cloud, acts: Acts | None = None) -> Iterator[kubernetes.Cluster]:
     """A cluster, empty, whose objects nobody acts on unless `acts` does; it is the one that AWS tells of."""
     if shutil.which("kubectl") is None:
-        lacking("kubectl is missing")
+        missing("kubectl is missing")
 
     @contextlib.asynccontextmanager
     async def nobody(_: Store) -> AsyncIterator[Callable[[str, str], str]]:
@@ -543,7 +543,7 @@ sys.exit(done.returncode)
 @pytest.fixture(name="kubectl")
 def make_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kubectl:
     if shutil.which("kubectl") is None:
-        lacking("kubectl is missing")
+        missing("kubectl is missing")
     folder = tmp_path / "bin"
     folder.mkdir()
     made = Kubectl(folder)
