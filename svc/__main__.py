@@ -29,7 +29,7 @@ def main() -> int:
             settings = read(os.environ)
             _check_way(settings)
             arguments.command(settings)
-    except (InvalidSetting, embedded.LocalPostgresError, maintenance.MaintenanceError, CannotListen) as error:
+    except (InvalidSetting, embedded.EmbeddedPostgresError, maintenance.MaintenanceError, CannotListen) as error:
         _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:

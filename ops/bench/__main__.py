@@ -11,7 +11,7 @@ from typing import Final
 from ops.bench import contenders, measure, report, results, wrk
 from ops.bench.measure import Entry, Plan, Turn
 from ops.common import machine
-from svc.postgres.embedded import LocalPostgresError
+from svc.postgres.embedded import EmbeddedPostgresError
 
 _ROWS: Final = 10_000
 _SCALING_ROWS: Final = (1_000, 100_000, 10_000_000)
@@ -32,7 +32,7 @@ def main() -> int:
     else:
         try:
             measured = _measure(arguments, output / "results.json")
-        except (measure.WrongAnswer, wrk.WrkError, LocalPostgresError) as error:
+        except (measure.WrongAnswer, wrk.WrkError, EmbeddedPostgresError) as error:
             _say(f"error: {error}")
             return 1
     report.write(measured, output / "report.html")

@@ -11,7 +11,7 @@ import asyncpg
 
 from ops.common.ports import free_port
 from svc.postgres import maintenance
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 
 _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
@@ -63,7 +63,7 @@ class Database:
 def started(folder: Path) -> Iterator["Postgres"]:
     """A new PostgreSQL, as durable as its defaults make it, on TCP, as the contenders would find it elsewhere."""
     port = free_port()
-    server = LocalPostgres(folder, {**_SETTINGS, "port": str(port)})
+    server = EmbeddedPostgres(folder, {**_SETTINGS, "port": str(port)})
     server.start()
     try:
         assert server.process is not None

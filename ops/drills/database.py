@@ -9,7 +9,7 @@ import psutil
 from ops.drills.drill import drill
 from ops.drills.stage import Stage
 from ops.drills.timeline import FAILED
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 
 RECOVERY_SECONDS: Final = 1.0
@@ -19,7 +19,7 @@ _SHORT_HOLE_SECONDS: Final = 1.0  # less than a statement may take: when it ends
 @drill("database-killed", "PostgreSQL is killed, crashes or is stopped, again and again")
 async def kill_database(stage: Stage) -> None:
     """The three take turns; every other time it is started again at once."""
-    ways = (("killed", _kill), ("made to crash", LocalPostgres.kill), ("stopped", LocalPostgres.stop))
+    ways = (("killed", _kill), ("made to crash", EmbeddedPostgres.kill), ("stopped", EmbeddedPostgres.stop))
     first: list[float] = []
     last: list[float] = []
     async with stage.served(), stage.calling():
@@ -38,7 +38,7 @@ async def kill_database(stage: Stage) -> None:
     stage.claim("callers without an honest answer", stage.timeline.count(FAILED), most=0)
 
 
-def _kill(postgres: LocalPostgres) -> None:
+def _kill(postgres: EmbeddedPostgres) -> None:
     """SIGKILL for all of its processes, which nobody stops in order then."""
     process, postgres.process = postgres.process, None
     assert process is not None

@@ -13,8 +13,8 @@ from ops.drills.drill import drill
 from ops.drills.probe import probing
 from ops.drills.stage import Stage
 from ops.drills.timeline import FAILED, REFUSED, SERVED
-from svc.postgres import embedded as local
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres import embedded
+from svc.postgres.embedded import EmbeddedPostgres
 
 _SETTLE_SECONDS: Final = 0.5  # for what was under way when the connections were cut
 
@@ -64,10 +64,10 @@ async def _writable(stage: Stage, words: str) -> None:
 
 
 @contextlib.contextmanager
-def _standby(primary: LocalPostgres, folder: Path, port: int) -> Iterator[LocalPostgres]:
+def _standby(primary: EmbeddedPostgres, folder: Path, port: int) -> Iterator[EmbeddedPostgres]:
     """A copy of the primary that follows it."""
-    standby = LocalPostgres(folder, {"listen_addresses": "127.0.0.1", "port": str(port)})
-    local.run("pg_basebackup", "--dbname", primary.dsn(), "--pgdata", standby.data, "--write-recovery-conf")
+    standby = EmbeddedPostgres(folder, {"listen_addresses": "127.0.0.1", "port": str(port)})
+    embedded.run("pg_basebackup", "--dbname", primary.dsn(), "--pgdata", standby.data, "--write-recovery-conf")
     standby.start()
     try:
         yield standby

@@ -21,7 +21,7 @@ from ops.drills.proxy import FaultProxy
 from ops.drills.timeline import Timeline
 from svc.postgres import maintenance
 from svc.postgres.dsn import Dsn
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 
 WORKERS: Final = 2
 _SERVICE_ROLE: Final = "clients_service"
@@ -73,7 +73,7 @@ class Stage:
     name: str
     folder: Path
     is_quick: bool
-    postgres: LocalPostgres
+    postgres: EmbeddedPostgres
     to_database: FaultProxy
     to_service: FaultProxy
     ledger: Ledger
@@ -190,7 +190,7 @@ class Stage:
 async def set_up(name: str, folder: Path, collector_port: int, *, is_quick: bool) -> AsyncIterator[Stage]:
     """A stage, taken down at the end, whatever happened on it."""
     port = free_port()
-    server = LocalPostgres(folder, {"listen_addresses": "127.0.0.1", "port": str(port)})
+    server = EmbeddedPostgres(folder, {"listen_addresses": "127.0.0.1", "port": str(port)})
     server.start()
     with contextlib.ExitStack() as leaving:
         try:

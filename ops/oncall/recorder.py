@@ -29,7 +29,7 @@ from ops.oncall.sources import put_aside
 from svc.errors import InvalidSetting
 from svc.logs import names
 from svc.logs import setup as logs
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from svc.settings import Settings, read
 
 FILE: Final = "recording.jsonl"
@@ -174,7 +174,7 @@ async def serve(settings: Settings) -> int:
     """Serves and records until the service ends, and gives its exit status."""
     path = settings.local_folder / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    dsn = settings.database.dsn or LocalPostgres(settings.local_folder).dsn()
+    dsn = settings.database.dsn or EmbeddedPostgres(settings.local_folder).dsn()
     with socket.create_server(("127.0.0.1", 0)) as collector, closing(Recording(path)) as recording:
         process = await _start(f"http://127.0.0.1:{collector.getsockname()[1]}")
         recorder = Recorder(recording, Machine(process.pid, dsn, path.parent))

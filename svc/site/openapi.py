@@ -3,8 +3,8 @@
 from typing import Any, Final, TypeAlias
 
 from svc import __version__
-from svc.clients.endpoints import JSON, LIMIT_MAX
-from svc.clients.model import ID_MAX, KEY_PATTERN, MONEY_PATTERN, NAME_MAX_CHARACTERS
+from svc.clients.endpoints import JSON, MAX_LIMIT
+from svc.clients.model import KEY_PATTERN, MAX_ID, MAX_NAME_CHARACTERS, MONEY_PATTERN
 from svc.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPES, KeyMissing, KeyRefused
 
 _Json: TypeAlias = dict[str, Any]
@@ -13,9 +13,9 @@ _Json: TypeAlias = dict[str, Any]
 _SPACE: Final = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _CONTROL: Final = r"\u0000-\u001f\u007f-\u009f"
 _INK: Final = f"[^{_CONTROL}{_SPACE}]"
-_NAME_PATTERN: Final = f"^[{_SPACE}]*{_INK}([^{_CONTROL}]{{0,{NAME_MAX_CHARACTERS - 2}}}{_INK})?[{_SPACE}]*$"
+_NAME_PATTERN: Final = f"^[{_SPACE}]*{_INK}([^{_CONTROL}]{{0,{MAX_NAME_CHARACTERS - 2}}}{_INK})?[{_SPACE}]*$"
 
-_ID: Final = {"type": "integer", "format": "int64", "minimum": 1, "maximum": ID_MAX, "example": 1}
+_ID: Final = {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_ID, "example": 1}
 _REQUEST_ID: Final = {
     "X-Request-Id": {
         "description": "The caller's own where it is sane, else a new one.",
@@ -85,7 +85,7 @@ def _getall() -> _Json:
         "description": "In order of id. Without parameters, all of them, streamed. With `limit` or `after`, one page, "
         'and a `Link` with `rel="next"` while there is more.',
         "parameters": [
-            _query("limit", "How many clients at most", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}),
+            _query("limit", "How many clients at most", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}),
             _query("after", "Only clients whose ids come after this one", {"type": "integer", "minimum": 0}),
         ],
         "responses": {
@@ -112,7 +112,7 @@ def _add() -> _Json:
         "parameters": [
             _query(
                 "name",
-                f"1 to {NAME_MAX_CHARACTERS} characters besides white space at its ends, and no control characters",
+                f"1 to {MAX_NAME_CHARACTERS} characters besides white space at its ends, and no control characters",
                 {"type": "string", "pattern": _NAME_PATTERN, "example": "Sofía"},
                 required=True,
             ),
@@ -244,7 +244,7 @@ def _client() -> _Json:
         "type": "object",
         "properties": {
             "id": _ID,
-            "name": {"type": "string", "minLength": 1, "maxLength": NAME_MAX_CHARACTERS, "example": "Andres"},
+            "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS, "example": "Andres"},
             "money": {"type": "string", "pattern": r"^-?[0-9]{1,16}\.[0-9]{2}$", "example": "200.00"},
         },
         "required": ["id", "name", "money"],

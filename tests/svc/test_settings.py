@@ -15,7 +15,7 @@ import pytest
 from ops.common.process import ROOT
 from svc.errors import InvalidSetting
 from svc.postgres import dsn
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from svc.settings import Settings, read
 from svc.telemetry.settings import TraceSettings
 
@@ -395,7 +395,7 @@ def test_what_libpq_would_refuse_is_refused(url: str, reason: str) -> None:
         dsn.parse(url)
 
 
-async def test_odd_names_and_sockets_reach_the_server(postgres: LocalPostgres) -> None:
+async def test_odd_names_and_sockets_reach_the_server(postgres: EmbeddedPostgres) -> None:
     """A URL with every odd thing in it connects, for the service's driver as it is written."""
     folder = str(postgres.data).replace("/", "%2F")
     connection = await asyncpg.connect(postgres.dsn())

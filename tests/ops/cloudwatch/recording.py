@@ -19,7 +19,7 @@ from aiohttp import ClientError, ClientSession
 from ops.common.process import Service
 from ops.oncall.metrics import MetricStore
 from ops.oncall.recorder import FILE
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import SERVICE_ROLE, Databases
 
 AWAY_SECONDS = 15
@@ -54,7 +54,7 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def recorded(postgres: LocalPostgres, databases: Databases) -> Iterator[Run]:
+def recorded(postgres: EmbeddedPostgres, databases: Databases) -> Iterator[Run]:
     """The run, which all tests share: it takes a minute."""
     database = asyncio.run(databases.new())
     folder = Path(tempfile.mkdtemp(prefix="clients-"))
@@ -82,7 +82,7 @@ def recorded(postgres: LocalPostgres, databases: Databases) -> Iterator[Run]:
 
 
 @pytest.fixture(scope="session")
-def recording(postgres: LocalPostgres, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recording(postgres: EmbeddedPostgres, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recording of a quiet run: seven requests."""
     database = asyncio.run(databases.new())
     folder = tmp_path_factory.mktemp("recording")
@@ -104,7 +104,7 @@ async def _ask_a_little(service: Service) -> None:
             await _ask(session, service, path)
 
 
-async def _happen(service: Service, postgres: LocalPostgres, database: str) -> dict[str, float]:
+async def _happen(service: Service, postgres: EmbeddedPostgres, database: str) -> dict[str, float]:
     moments = {}
     async with _load(service), ClientSession() as session:
         moments["calm"] = time.time()

@@ -16,7 +16,7 @@ from ops.oncall import insights
 from ops.oncall.insights import Table
 from ops.oncall.logs import APPLICATION, METRICS, LogStore, Record, Value
 from svc.logs import names
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import SERVICE_ROLE, Databases
 from tests.svc.logs import lines
 
@@ -54,7 +54,7 @@ def column(table: Table, name: str) -> list[Value]:
 
 
 @pytest.fixture(scope="module")
-def told(postgres: LocalPostgres, databases: Databases) -> Iterator[list[str]]:
+def told(postgres: EmbeddedPostgres, databases: Databases) -> Iterator[list[str]]:
     """The lines of a run in which all happens that queries are for."""
     database = asyncio.run(databases.new())
     service = Service(
@@ -86,7 +86,7 @@ def group_what_was_told(told: list[str]) -> Groups:
     return seen(told)
 
 
-async def _happen(service: Service, postgres: LocalPostgres, database: str) -> None:
+async def _happen(service: Service, postgres: EmbeddedPostgres, database: str) -> None:
     service.workers()[0].kill()
     await asyncio.sleep(2)  # its short life is followed by a pause; then another one serves
     owner = await asyncpg.connect(postgres.dsn(database=database))

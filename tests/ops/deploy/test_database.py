@@ -22,7 +22,7 @@ from ops.rehearsal.kubernetes import Object, Store, kind_of
 from ops.rehearsal.steps import IMAGE
 from ops.rehearsal.tls import listen
 from svc.postgres import maintenance
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from tests.ops.deploy.cloud import (
     Cloud,
     Done,
@@ -64,7 +64,7 @@ class JobsOnly(Controllers):
 
 
 @pytest.fixture(name="server", scope="module")
-def start_server(ground: Ground) -> Iterator[LocalPostgres]:
+def start_server(ground: Ground) -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL as RDS makes it, where RDS says that it is; TLS is its front's."""
     with (
         tempfile.TemporaryDirectory(prefix="clients-") as folder,
@@ -76,7 +76,7 @@ def start_server(ground: Ground) -> Iterator[LocalPostgres]:
 
 
 @pytest.fixture(name="empty")
-def make_empty(server: LocalPostgres) -> LocalPostgres:
+def make_empty(server: EmbeddedPostgres) -> EmbeddedPostgres:
     """The server as it is at first: with an empty database, and no role of the service's."""
 
     async def empty() -> None:
@@ -103,7 +103,7 @@ def make_cluster_with_the_service(
 
 
 @pytest.fixture(name="earlier")
-def make_earlier(empty: LocalPostgres, cluster: kubernetes.Cluster, cloud: Cloud, ground: Ground) -> dict[str, str]:
+def make_earlier(empty: EmbeddedPostgres, cluster: kubernetes.Cluster, cloud: Cloud, ground: Ground) -> dict[str, str]:
     """What an earlier run has left: schema, rows, the role and its password; gives the service's Secret."""
     host, port = ground.database
     place = {"DB_HOST": host, "DB_PORT": str(port), "DB_NAME": "clients"}
@@ -139,7 +139,7 @@ def fingerprint(cluster: kubernetes.Cluster) -> str:
     return told
 
 
-def as_owner(server: LocalPostgres, query: str) -> list[tuple[Any, ...]]:
+def as_owner(server: EmbeddedPostgres, query: str) -> list[tuple[Any, ...]]:
     async def ask() -> list[tuple[Any, ...]]:
         owner = await asyncpg.connect(server.dsn(database="clients"))
         try:
@@ -150,7 +150,7 @@ def as_owner(server: LocalPostgres, query: str) -> list[tuple[Any, ...]]:
     return asyncio.run(ask())
 
 
-def rows(server: LocalPostgres) -> list[tuple[Any, ...]]:
+def rows(server: EmbeddedPostgres) -> list[tuple[Any, ...]]:
     return as_owner(server, "SELECT name, money::text FROM clients ORDER BY id")
 
 
@@ -183,7 +183,7 @@ def as_service(injected: dict[str, str], ground: Ground, *statements: str) -> li
 
 
 def test_the_service_runs_on_the_database(
-    ground: Ground, cloud: Cloud, empty: LocalPostgres, run: Run, prepare: Prepare, tmp_path: Path
+    ground: Ground, cloud: Cloud, empty: EmbeddedPostgres, run: Run, prepare: Prepare, tmp_path: Path
 ) -> None:
     """Real pods: the Job migrates and seeds, and the service's own become ready with what it wrote."""
     controllers = Controllers(IMAGE, tmp_path / "pods", NoBalancers())
@@ -213,7 +213,7 @@ def test_the_service_runs_on_the_database(
 
 
 def test_a_second_run_changes_nothing(
-    cluster: kubernetes.Cluster, empty: LocalPostgres, prepare: Prepare, ground: Ground
+    cluster: kubernetes.Cluster, empty: EmbeddedPostgres, prepare: Prepare, ground: Ground
 ) -> None:
     """The password and the rows stay, those that were added too, and no pod starts anew."""
     prepare()
@@ -232,7 +232,7 @@ def test_a_second_run_changes_nothing(
 
 
 def test_no_password_is_shown(
-    empty: LocalPostgres, cluster: kubernetes.Cluster, kubectl: Kubectl, prepare: Prepare, ground: Ground
+    empty: EmbeddedPostgres, cluster: kubernetes.Cluster, kubectl: Kubectl, prepare: Prepare, ground: Ground
 ) -> None:
     """Neither the owner's nor the service's: in no output or log, and on no command line."""
     done = prepare()
@@ -290,7 +290,7 @@ def test_a_later_apply_leaves_the_pods_as_they_are(cluster: kubernetes.Cluster, 
 
 
 def test_an_earlier_job_makes_way(
-    empty: LocalPostgres, cluster: kubernetes.Cluster, cloud: Cloud, prepare: Prepare
+    empty: EmbeddedPostgres, cluster: kubernetes.Cluster, cloud: Cloud, prepare: Prepare
 ) -> None:
     """One that still runs, of another image: a Job cannot be changed, so it is made anew."""
     job = {
@@ -316,7 +316,7 @@ def test_an_earlier_job_makes_way(
 
 
 def test_a_job_that_fails_is_shown_and_can_be_run_again(
-    empty: LocalPostgres, cluster: kubernetes.Cluster, cloud: Cloud, prepare: Prepare, ground: Ground
+    empty: EmbeddedPostgres, cluster: kubernetes.Cluster, cloud: Cloud, prepare: Prepare, ground: Ground
 ) -> None:
     """The owner's password is wrong: the log says so, the owner's Secret is gone; mended, the next run works."""
     cloud.way.at("GetSecretValue", [saying(ground.owner_password, "wrong")])
@@ -337,7 +337,7 @@ def test_a_job_that_fails_is_shown_and_can_be_run_again(
 
 def test_a_password_that_was_lost_is_made_anew(
     earlier: dict[str, str],
-    empty: LocalPostgres,
+    empty: EmbeddedPostgres,
     cluster: kubernetes.Cluster,
     cloud: Cloud,
     prepare: Prepare,

@@ -28,7 +28,7 @@ from ops.drills.played import Played, State
 from ops.drills.proxy import FaultProxy
 from ops.drills.stage import Stage
 from ops.drills.timeline import FAILED, REFUSED, SERVED, Seen, Timeline
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import Owner
 
 # --- The ledger
@@ -358,10 +358,10 @@ async def serving(database: str, lie: str) -> AsyncIterator[tuple[Liar, int]]:
 
 
 @pytest.fixture
-def fast_stage(postgres: LocalPostgres, test_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def fast_stage(postgres: EmbeddedPostgres, test_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Drills are played on the PostgreSQL that tests share, which takes no time to start."""
 
-    class Shared(LocalPostgres):
+    class Shared(EmbeddedPostgres):
         def dsn(self, user: str = "postgres", database: str = test_database) -> str:
             return postgres.dsn(user, database)
 
@@ -412,7 +412,7 @@ async def test_a_service_that_lies_is_found_out(lie: str, broken: set[str], tmp_
     assert played.audit.acknowledged > 50 or lie == "serves nobody"
 
 
-async def test_callers_try_again_with_the_same_key(postgres: LocalPostgres, test_database: str) -> None:
+async def test_callers_try_again_with_the_same_key(postgres: EmbeddedPostgres, test_database: str) -> None:
     """Whoever is refused twice is acknowledged once, at the third try, under one key."""
     ledger, seen = Ledger("drill"), Timeline()
     async with (

@@ -15,7 +15,7 @@ from aiohttp import ClientError, ClientSession
 from ops.common.ports import free_port
 from ops.common.process import ROOT, Service
 from ops.oncall.recorder import FILE
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 
 SEEN_SECONDS = 30  # that whoever is on call waits at most to see it
@@ -81,7 +81,9 @@ async def until(page: str, seconds: float, is_so: Callable[[Mapping[str, Any]], 
             await asyncio.sleep(0.2)
 
 
-async def test_a_database_that_stops_is_seen_within_30_s(service: Service, page: str, postgres: LocalPostgres) -> None:
+async def test_a_database_that_stops_is_seen_within_30_s(
+    service: Service, page: str, postgres: EmbeddedPostgres
+) -> None:
     """As a firing alarm that says why, and a page for what callers suffer; and so is its return."""
     async with callers(service):
         await until(page, SEEN_SECONDS, lambda alarms: alarms["silence"]["state"] == "OK")

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from svc.clients.model import (
-    ID_MAX,
+    MAX_ID,
     NewClient,
     parse_after,
     parse_id,
@@ -24,7 +24,7 @@ CENTS = st.integers(-(10**18) + 1, 10**18 - 1)
 INK = st.characters(exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"])
 
 
-@pytest.mark.parametrize(("text", "number"), [("1", 1), ("007", 7), (str(ID_MAX), ID_MAX), ("0" * 5000 + "1", 1)])
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("007", 7), (str(MAX_ID), MAX_ID), ("0" * 5000 + "1", 1)])
 def test_an_id_is_a_positive_integer_of_64_bits(text: str, number: int) -> None:
     """parse_id takes ASCII digits up to the largest bigint."""
     assert parse_id(text) == number
@@ -41,14 +41,14 @@ def test_what_is_no_positive_number_is_no_id(text: str) -> None:
     assert refused.value.field == "id"
 
 
-@pytest.mark.parametrize("text", [str(ID_MAX + 1), "9" * 5000])
+@pytest.mark.parametrize("text", [str(MAX_ID + 1), "9" * 5000])
 def test_an_id_beyond_64_bits_is_nobodys(text: str) -> None:
     """parse_id says of a number that no bigint holds that there is no such client."""
     with pytest.raises(NoSuchClient):
         parse_id(text)
 
 
-@pytest.mark.parametrize(("text", "number"), [("0", 0), ("5", 5), ("9" * 30, ID_MAX)])
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("5", 5), ("9" * 30, MAX_ID)])
 def test_a_page_may_start_anywhere(text: str, number: int) -> None:
     """parse_after takes 0, any id, and what lies beyond them all."""
     assert parse_after(text) == number

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from ops.common.process import ROOT, Service
-from svc.postgres import embedded as local
-from svc.postgres.embedded import LocalPostgres, running
+from svc.postgres import embedded
+from svc.postgres.embedded import EmbeddedPostgres, running
 from tests.svc.process.test_lifecycle import status_of
 
 
@@ -76,7 +76,7 @@ def test_a_killed_service_leaves_no_postgres(short_folder: Path) -> None:
 
 def test_a_power_failure_loses_nothing(short_folder: Path) -> None:
     """A server that was killed recovers on the next start."""
-    postgres = LocalPostgres(short_folder)
+    postgres = EmbeddedPostgres(short_folder)
     postgres.start()
     postgres.kill()
     with running(short_folder) as again:
@@ -108,10 +108,10 @@ def test_what_keeps_postgres_from_starting_is_said(short_folder: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; the other tests ran as a plain one")
 def test_it_runs_as_a_plain_user(short_folder: Path) -> None:
     """Serve works for a user who is not root, with the data in that user's folder."""
-    user = local._plain_user()
+    user = embedded._plain_user()
     shutil.chown(short_folder, user)
     # The capability lets that user reach this Python, wherever it lies; the service never asks for it.
-    service = Service({"LOCAL_FOLDER": str(short_folder)}, before=local._as_plain_user())
+    service = Service({"LOCAL_FOLDER": str(short_folder)}, before=embedded._as_plain_user())
     try:
         service.wait_until_listening()
 

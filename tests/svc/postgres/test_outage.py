@@ -18,7 +18,7 @@ from svc.clients.model import NewClient
 from svc.clients.store import Store
 from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
 from svc.postgres import database
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import Client, Owner
 
@@ -26,7 +26,7 @@ AWAY_SECONDS = 10
 
 
 async def test_the_database_stopped_under_requests(
-    serve: Callable[..., Service], postgres: LocalPostgres, test_database: str
+    serve: Callable[..., Service], postgres: EmbeddedPostgres, test_database: str
 ) -> None:
     """Stopped for 10 s: 503s meanwhile, served within 1 s of its return, nothing acknowledged lost or doubled."""
     service = serve()

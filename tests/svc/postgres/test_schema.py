@@ -13,7 +13,7 @@ import pytest
 from ops.common.process import ROOT
 from svc.clients.model import NewClient, parse_money
 from svc.postgres import dsn, maintenance, queries
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import SERVICE_ROLE, Databases, Owner
 
 
@@ -25,7 +25,7 @@ async def empty(databases: Databases) -> AsyncIterator[str]:
     await databases.drop(name)
 
 
-async def test_migrating_again_changes_nothing(postgres: LocalPostgres, test_database: str, owner: Owner) -> None:
+async def test_migrating_again_changes_nothing(postgres: EmbeddedPostgres, test_database: str, owner: Owner) -> None:
     """Migrate on a migrated database keeps every row."""
     before = await owner.fetch("SELECT * FROM clients")
     await maintenance.migrate(postgres.dsn(database=test_database))
@@ -40,7 +40,7 @@ async def test_two_migrations_at_once_take_turns(empty: str) -> None:
     assert await maintenance.seed(empty) == 4
 
 
-async def test_migrations_take_any_url_that_the_service_takes(empty: str, postgres: LocalPostgres) -> None:
+async def test_migrations_take_any_url_that_the_service_takes(empty: str, postgres: EmbeddedPostgres) -> None:
     """A percent-encoded socket folder and libpq's own parameters reach dbmate too."""
     name = empty.partition("?")[0].rpartition("/")[2]
     folder = str(postgres.data).replace("/", "%2F")
@@ -63,7 +63,7 @@ async def test_migrate_gives_the_services_role_its_password(short_folder: Path) 
     """The role logs in with it and with no other, and the server was never sent it."""
     hba = short_folder / "hba.conf"
     hba.write_text("local all postgres trust\nlocal all all scram-sha-256\n")
-    server = LocalPostgres(short_folder, {"hba_file": str(hba), "log_statement": "all"})
+    server = EmbeddedPostgres(short_folder, {"hba_file": str(hba), "log_statement": "all"})
     server.start()
     try:
         for password in ("first, then", "changed: \"'\\ %$"):
@@ -80,7 +80,7 @@ async def test_migrate_gives_the_services_role_its_password(short_folder: Path) 
 async def test_the_deployed_databases_log_has_no_names(short_folder: Path) -> None:
     """With the parameters that Terraform gives it, and every statement slow enough to be logged."""
     group = re.findall(r'name  = "(log_\w+)"\s+value = "(\w+)"', (ROOT / "terraform/database.tf").read_text())
-    server = LocalPostgres(short_folder, {**dict(group), "log_min_duration_statement": "0"})
+    server = EmbeddedPostgres(short_folder, {**dict(group), "log_min_duration_statement": "0"})
     server.start()
     try:
         await maintenance.migrate(server.dsn())
@@ -113,7 +113,7 @@ async def test_seeding_twice_changes_nothing(empty: str) -> None:
 
 
 async def test_seeding_a_database_in_use_changes_nothing(
-    postgres: LocalPostgres, test_database: str, owner: Owner
+    postgres: EmbeddedPostgres, test_database: str, owner: Owner
 ) -> None:
     """A client who was removed does not come back."""
     await owner.execute("DELETE FROM clients WHERE name = 'Andres'")
@@ -121,7 +121,7 @@ async def test_seeding_a_database_in_use_changes_nothing(
     assert await maintenance.seed(postgres.dsn(database=test_database)) == 0
 
 
-async def test_prune_forgets_keys_after_24_hours(postgres: LocalPostgres, test_database: str, owner: Owner) -> None:
+async def test_prune_forgets_keys_after_24_hours(postgres: EmbeddedPostgres, test_database: str, owner: Owner) -> None:
     """Keys go after 24 hours, not before, and their clients stay."""
     fingerprint = NewClient("Ann", parse_money("1")).fingerprint()
     ages = {"old": timedelta(hours=24, seconds=1), "young": timedelta(hours=23, minutes=59)}
@@ -150,7 +150,7 @@ async def test_prune_forgets_keys_after_24_hours(postgres: LocalPostgres, test_d
     ],
 )
 async def test_the_services_role_may_do_nothing_else(
-    postgres: LocalPostgres, test_database: str, statement: str
+    postgres: EmbeddedPostgres, test_database: str, statement: str
 ) -> None:
     """The service's role cannot change or remove clients, nor anything beyond."""
     connection = await asyncpg.connect(postgres.dsn(SERVICE_ROLE, test_database))
@@ -170,7 +170,7 @@ async def test_the_table_refuses_what_no_client_may_be(owner: Owner, name: str, 
         await owner.execute(f"INSERT INTO clients (name, money) VALUES ({name}, {money})")  # noqa: S608 - fixed above
 
 
-async def test_a_database_that_is_not_utf8_is_refused(postgres: LocalPostgres) -> None:
+async def test_a_database_that_is_not_utf8_is_refused(postgres: EmbeddedPostgres) -> None:
     """The migration says that the encoding has to be UTF8."""
     connection = await asyncpg.connect(postgres.dsn())
     latin = "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"

@@ -22,7 +22,7 @@ from ops.common.process import ROOT, Service
 from ops.rehearsal.certificates import Certificate, authority, certificate
 from ops.rehearsal.tls import listen
 from svc.postgres import dsn, maintenance
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 
 Show: TypeAlias = Callable[..., int]
 
@@ -34,7 +34,7 @@ SECRET = "hunter2"
 def make_plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a PostgreSQL that speaks no TLS."""
     port = free_port()
-    server = LocalPostgres(tmp_path_factory.mktemp("tls"), {"listen_addresses": "127.0.0.1", "port": str(port)})
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("tls"), {"listen_addresses": "127.0.0.1", "port": str(port)})
     server.start()
     yield port
     server.stop()

@@ -2,7 +2,7 @@
 
 from svc import __version__
 from svc.http.lifecycle import Lifecycle
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import Client, Owner
 
 
@@ -32,7 +32,7 @@ async def test_draining_is_not_ready_but_alive(api: Client, lifecycle: Lifecycle
     assert {answer.headers["Connection"] for answer in (ready, alive, client)} == {"close"}
 
 
-async def test_a_lost_database_is_not_ready_but_alive(api: Client, postgres: LocalPostgres) -> None:
+async def test_a_lost_database_is_not_ready_but_alive(api: Client, postgres: EmbeddedPostgres) -> None:
     """Without its database the service says 503 with Retry-After, names no host, and lives."""
     postgres.stop()
     try:

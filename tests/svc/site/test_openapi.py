@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ops.common.process import ROOT, Service
-from svc.clients.endpoints import LIMIT_MAX
+from svc.clients.endpoints import MAX_LIMIT
 from svc.http.access import digest
 from svc.site import openapi
 from tests.conftest import Client
@@ -60,4 +60,4 @@ def test_the_description_has_every_endpoint_of_the_contract() -> None:
         *(("/getall", "get"), ("/add", "post"), ("/get/{id}", "get")),
         *(("/healthz", "get"), ("/readyz", "get"), ("/version", "get")),
     }
-    assert paths["/getall"]["get"]["parameters"][0]["schema"]["maximum"] == LIMIT_MAX
+    assert paths["/getall"]["get"]["parameters"][0]["schema"]["maximum"] == MAX_LIMIT
