@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run oncall test lint infra workflows audit bench load load-compare drill drill-quick rehearse format
+.PHONY: help run oncall check test lint infra workflows audit bench load load-compare drill drill-quick rehearse format
 .PHONY: dashboards image lock clean
 .PHONY: bootstrap init plan apply outputs deploy-objects deploy-database deploy-dns deploy-monitoring smoke
 .PHONY: teardown destroy
@@ -19,8 +19,18 @@ run: $(VENV)/local ## Serve the API on http://127.0.0.1:8080, with a PostgreSQL 
 oncall: $(VENV)/oncall ## Dashboards, alarms, logs and traces of what make run serves, on http://127.0.0.1:8081 (ARGS="--help" for more)
 	@exec $(BIN)/python -m ops.oncall $(ARGS)
 
+# More than there are cores: many tests wait for a process, a browser or a time-out.
+TEST_PROCESSES ?= 4
+
+check: $(VENV)/dev ## Lint, types, layers and the quick tests, in less than a minute (ARGS="-k name" for some)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not slow" $(ARGS)
+
 test: $(VENV)/dev ## Run the tests, on a real PostgreSQL (ARGS="-k name" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/dev ## Check style, types and that the lock files fit pyproject.toml
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for all tests, a database of its own for each, and the service on it."""
+"""Fixtures of most tests: a real PostgreSQL per test process, a database per test, and the service on it."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ from svc.http.messages import Request
 from svc.logs import setup as logs
 from svc.logs.writer import LineWriter
 from svc.postgres import maintenance
-from svc.postgres.embedded import LocalPostgres
+from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from svc.settings import Settings
 from tests.missing import missing
@@ -35,15 +35,25 @@ SERVICE_ROLE = "clients_service"
 pytest_plugins = [
     "tests.ops.deploy.cloud",
     "tests.ops.cloudwatch.recording",
-]  # fixtures of AWS's mock and of a cluster; of a run that is recorded
+]  # fixtures of the mock AWS and of a cluster; of a recorded run
 
-# A developer's own settings are not the tests'.
-OWN = (
+# Fixtures that start a browser, a load or a further process. `make check` leaves out the tests that use them.
+SLOW_FIXTURES = frozenset(("serve", "needs_wrk", "browser", "short_recording", "recording"))
+
+# A developer's own settings must not reach the tests.
+SERVICE_VARIABLES = (
     *("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "METRICS_INTERVAL", "TRUSTED_PROXIES"),
     *("API_KEY", "API_KEY_HASHES", "MAX_CONNECTIONS"),
 )
-for name in [n for n in os.environ if n.startswith(("DB_", "OTEL_", "PG")) or n in OWN]:
+for name in [n for n in os.environ if n.startswith(("DB_", "OTEL_", "PG")) or n in SERVICE_VARIABLES]:
     del os.environ[name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that `make check` leaves out."""
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
 
 
 class ServedApp(BaseTestServer):
@@ -58,11 +68,11 @@ class ServedApp(BaseTestServer):
 
 
 class Databases:
-    """Makes databases that are migrated and seeded, from a template."""
+    """Creates migrated and seeded databases from a template."""
 
     TEMPLATE = "migrated"
 
-    def __init__(self, postgres: LocalPostgres) -> None:
+    def __init__(self, postgres: EmbeddedPostgres) -> None:
         self.postgres = postgres
         self._numbers = itertools.count(1)
         asyncio.run(self._create(self.TEMPLATE, "template1"))
@@ -72,7 +82,7 @@ class Databases:
         asyncio.run(self._close(self.TEMPLATE))
 
     async def new(self, template: str = TEMPLATE) -> str:
-        """A new database's name."""
+        """Creates a database and returns its name."""
         name = f"test_{next(self._numbers)}"
         await self._create(name, template)
         return name
@@ -83,7 +93,7 @@ class Databases:
         await connection.close()
 
     async def _close(self, name: str) -> None:
-        """Nobody may connect: what one test did to it, all the others would find."""
+        """Lets nobody connect to the template: a change by one test would reach all others."""
         connection = await asyncpg.connect(self.postgres.dsn())
         await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await connection.close()
@@ -102,17 +112,20 @@ def needs_wrk() -> None:
 
 @pytest.fixture
 def short_folder() -> Iterator[Path]:
-    """A folder whose path leaves room for a Unix socket's name, which pytest's own may not."""
+    """A folder with a path short enough for a Unix socket; the path of pytest's own may be too long."""
     folder = Path(tempfile.mkdtemp(prefix="clients-"))
     yield folder
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[LocalPostgres]:
-    """The server that the tests share; who stops it starts it again."""
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """The server that the tests of one process share; a test that stops it starts it again.
+
+    It need not survive a crash of the machine, so it skips fsync; that a killed server loses nothing holds without it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="clients-"))
-    server = LocalPostgres(folder)
+    server = EmbeddedPostgres(folder, {"fsync": "off"})
     try:
         server.start()
         yield server
@@ -122,7 +135,7 @@ def postgres() -> Iterator[LocalPostgres]:
 
 
 @pytest.fixture(scope="session")
-def databases(postgres: LocalPostgres) -> Databases:
+def databases(postgres: EmbeddedPostgres) -> Databases:
     return Databases(postgres)
 
 
@@ -135,16 +148,16 @@ async def make_test_database(databases: Databases) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def owner(postgres: LocalPostgres, test_database: str) -> AsyncIterator[Owner]:
-    """A connection of the database's owner, who may look and do what the service may not."""
+async def owner(postgres: EmbeddedPostgres, test_database: str) -> AsyncIterator[Owner]:
+    """A connection as the database's owner, which may do what the service's role may not."""
     connection = await asyncpg.connect(postgres.dsn(database=test_database))
     yield connection
     await connection.close()
 
 
 @pytest.fixture
-def database_settings(postgres: LocalPostgres, test_database: str) -> DatabaseSettings:
-    """The database as the service reaches it: in its least-privilege role."""
+def database_settings(postgres: EmbeddedPostgres, test_database: str) -> DatabaseSettings:
+    """How the service reaches the database: with its least-privilege role."""
     return DatabaseSettings(postgres.dsn(SERVICE_ROLE, test_database))
 
 
@@ -154,7 +167,7 @@ def lifecycle() -> Lifecycle:
 
 
 class Log:
-    """Where the service logs that runs in the tests' own process."""
+    """The log of a service that runs in the tests' own process."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -163,11 +176,11 @@ class Log:
         self.take()
 
     def take(self) -> None:
-        """Logging goes here from now on."""
+        """Sends all logging here from now on."""
         logs.configure(self.writer, readable=False)
 
     def read(self) -> list[dict[str, Any]]:
-        """The lines since the last look."""
+        """The lines since the last read."""
         text = os.pread(self._file.fileno(), 2**30, self._read_to)
         self._read_to += len(text)
         return [json.loads(line) for line in text.splitlines()]
@@ -175,14 +188,14 @@ class Log:
 
 @pytest.fixture(scope="session", name="session_log")
 def make_session_log() -> Iterator[Log]:
-    """One for all: a logger keeps the one that it first had."""
+    """One log for all tests, since a logger keeps the output that it had first."""
     with tempfile.TemporaryFile() as file:
         yield Log(file)
 
 
 @pytest.fixture
 def log(session_log: Log) -> Iterator[Log]:
-    """The log of this process, from here on; also for those who take it away for a while."""
+    """The log of this process from here on. Afterwards, logging is as it was before."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     session_log.take()
@@ -196,7 +209,7 @@ def log(session_log: Log) -> Iterator[Log]:
 
 @pytest.fixture
 def api_key_hashes() -> tuple[bytes, ...]:
-    """None, so that the API is open; who tests one that is not has others."""
+    """No keys, so that the API is open; tests of access control override this."""
     return ()
 
 
@@ -208,7 +221,7 @@ async def api(
     log: Log,
     aiohttp_client: Callable[[BaseTestServer], Awaitable[Client]],
 ) -> AsyncIterator[Client]:
-    """A client of the whole service, which runs in this process on a real socket."""
+    """An HTTP client of the whole service, which runs in this process on a real socket."""
     settings = Settings(build="tests", api_key_hashes=api_key_hashes, database=database_settings)
     async with app.build(settings, lifecycle, log.writer) as server:
         client = await aiohttp_client(ServedApp(server))
@@ -218,7 +231,7 @@ async def api(
 
 @pytest.fixture
 def serve(database_settings: DatabaseSettings) -> Iterator[Callable[..., Service]]:
-    """Starts the service as a process of its own, on the test's database; all are ended with the test."""
+    """Starts the service as a process on the test's database; each process ends with the test."""
     services: list[Service] = []
 
     def start(**environment: str) -> Service:

@@ -11,7 +11,8 @@ from ops.common.process import ROOT
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("lint-imports"), "--config", ROOT / "pyproject.toml", "--no-cache"]
+    program = Path(sys.executable).with_name("lint-imports")
+    command: list[str | Path] = [program, "--config", ROOT / "pyproject.toml", "--no-cache"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
