@@ -8,7 +8,7 @@ import orjson
 
 from ops.cloudwatch.queries import read
 from ops.oncall.insights import Query, parse, run
-from ops.oncall.insights.query import SHOWN_ELSE, Column, Field, Show, Stats
+from ops.oncall.insights.query import DEFAULT_COLUMNS, Column, Field, Show, Stats
 from ops.oncall.logs import APPLICATION, METRICS, LogStore
 
 Answer: TypeAlias = dict[str, Any]
@@ -70,6 +70,6 @@ def _with_message(query: Query) -> Query:
     message = Column(Field("@message"), _WHOLE)
     shows = [command for command in query.commands if isinstance(command, Show)]
     displays = [command for command in shows if command.is_display]
-    names = [column.name for column in displays[-1].columns] if displays else [] if shows else SHOWN_ELSE
+    names = [column.name for column in displays[-1].columns] if displays else [] if shows else DEFAULT_COLUMNS
     columns = (*(Column(Field(name), name) for name in names), message)
     return replace(query, commands=(*query.commands, Show(columns, is_display=bool(displays))))

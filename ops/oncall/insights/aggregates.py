@@ -1,4 +1,4 @@
-"""What `stats` sums a group up by.
+"""The aggregates of `stats`.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/CWL_QuerySyntax-Stats.html
 """
@@ -11,28 +11,28 @@ from ops.oncall.insights.functions import Function
 from ops.oncall.insights.values import number, order
 from ops.oncall.logs import Value
 
-Many: TypeAlias = Sequence[Value]
+Values: TypeAlias = Sequence[Value]
 
 
-def _numbers(values: Many) -> list[float]:
+def _numbers(values: Values) -> list[float]:
     return [found for value in values if (found := number(value)) is not None]
 
 
-def _average(values: Many) -> float | None:
+def _average(values: Values) -> float | None:
     found = _numbers(values)
     return sum(found) / len(found) if found else None
 
 
-def _percentile(values: Many, percent: float) -> float | None:
-    """The least of the values that this share of them is not above.
+def _percentile(values: Values, percent: float) -> float | None:
+    """The smallest value that at least this percentage of the values does not exceed.
 
-    AWS does not say how it counts, nor that it counts exactly.
+    AWS documents neither the method nor that the result is exact.
     """
     found = sorted(_numbers(values))
     return found[max(math.ceil(len(found) * percent / 100), 1) - 1] if found else None
 
 
-# Of a group's rows, newest first: what an argument gives in each, without those in which it is missing.
+# Each takes the values of its argument in the rows of a group, newest first, without missing ones.
 AGGREGATES: Final[Mapping[str, Function]] = {
     "count": Function(len, 0, 1),
     "count_distinct": Function(lambda values: len(set(values)), 1, 1),

@@ -1,4 +1,4 @@
-"""Expressions, made into functions of a row."""
+"""Compiles expressions to functions of a row."""
 
 from collections.abc import Callable
 from operator import itemgetter
@@ -12,7 +12,7 @@ Evaluate: TypeAlias = Callable[["Row"], Any]
 
 
 class Row(dict[str, Value]):
-    """What a query has made of a record, and behind it the record's fields, each looked up when it is asked for."""
+    """The values that a query computed for a record; a field of the record is looked up at its first use."""
 
     __slots__ = ("_record",)
 
@@ -26,25 +26,25 @@ class Row(dict[str, Value]):
 
 
 def evaluator(expression: Expression) -> Evaluate:
-    """What gives an expression's value in a row; there are no aggregates in it."""
+    """A function that computes an expression without aggregates for a row."""
     match expression:
         case Field(name):
             return itemgetter(name)
         case Literal(value):
             return lambda _: value
         case Call("and" | "or" as name, (left, right)):
-            return _either(name, evaluator(left), evaluator(right))
+            return _junction(name, evaluator(left), evaluator(right))
         case Call(name, arguments):
-            return _applied(OPERATORS.get(name) or FUNCTIONS[name], [evaluator(one) for one in arguments])
+            return _application(OPERATORS.get(name) or FUNCTIONS[name], [evaluator(one) for one in arguments])
 
 
-def _either(name: str, left: Evaluate, right: Evaluate) -> Evaluate:
+def _junction(name: str, left: Evaluate, right: Evaluate) -> Evaluate:
     if name == "and":
         return lambda row: bool(left(row) and right(row))
     return lambda row: bool(left(row) or right(row))
 
 
-def _applied(function: Function, arguments: list[Evaluate]) -> Evaluate:
+def _application(function: Function, arguments: list[Evaluate]) -> Evaluate:
     apply = function.apply
     if function.needs_all:
 

@@ -1,4 +1,4 @@
-"""What a query computes with: operators and functions.
+"""The operators and functions of a query.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/CWL_QuerySyntax-operations-functions.html
 """
@@ -12,7 +12,7 @@ from typing import Any, Final
 from ops.oncall.insights.values import equal, number, text
 from ops.oncall.logs import Timestamp, Value
 
-_END_OF_TIME_MS: Final = 253_402_300_800_000  # of what a date can say: the year 10000
+_END_OF_TIME_MS: Final = 253_402_300_800_000  # the year 10000, the first that a date cannot have
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class Function:
     """A function of the language.
 
     Attributes:
-        apply: takes the arguments.
-        least: arguments that it needs.
-        most: arguments that it takes.
+        apply: computes the result from the arguments.
+        min_arguments: the minimum number of arguments.
+        max_arguments: the maximum.
         needs_all: whether there is no result where an argument is missing.
     """
 
     apply: Callable[..., Any]
-    least: int
-    most: int
+    min_arguments: int
+    max_arguments: int
     needs_all: bool = True
 
 
@@ -36,14 +36,14 @@ def _unequal(one: Value, other: Value) -> bool:
     return one is not None and other is not None and not equal(one, other)
 
 
-def _compared(holds: Callable[[Any, Any], bool]) -> Function:
-    def compare(one: Value, other: Value) -> bool:
+def _comparison(compare: Callable[[Any, Any], bool]) -> Function:
+    def apply(one: Value, other: Value) -> bool:
         if isinstance(one, str) and isinstance(other, str):
-            return holds(one, other)
+            return compare(one, other)
         numbers = number(one), number(other)
-        return None not in numbers and holds(*numbers)
+        return None not in numbers and compare(*numbers)
 
-    return Function(compare, 2, 2, needs_all=False)
+    return Function(apply, 2, 2, needs_all=False)
 
 
 def _like(value: Value, pattern: str | re.Pattern[str]) -> bool:
@@ -52,14 +52,14 @@ def _like(value: Value, pattern: str | re.Pattern[str]) -> bool:
     return pattern in text(value) if isinstance(pattern, str) else pattern.search(text(value)) is not None
 
 
-def _calculated(calculate: Callable[..., float], least: int, most: int) -> Function:
+def _arithmetic(calculate: Callable[..., float], min_arguments: int, max_arguments: int) -> Function:
     def apply(*values: Value) -> float | None:
         try:
             return calculate(*map(number, values))
-        except (ArithmeticError, TypeError, ValueError):  # a division by 0, the root of -1, a sum with a word
+        except (ArithmeticError, TypeError, ValueError):  # a division by 0, the root of -1, a sum with a text
             return None
 
-    return Function(apply, least, most)
+    return Function(apply, min_arguments, max_arguments)
 
 
 def _present(value: Value) -> bool:
@@ -81,32 +81,32 @@ def _substr(value: Value, start: int, length: int | None = None) -> str:
     return text(value)[start:][:length]
 
 
-def _of_text(apply: Callable[..., Any], least: int = 1, most: int = 1) -> Function:
-    return Function(lambda *values: apply(*map(text, values)), least, most)
+def _of_text(apply: Callable[..., Any], min_arguments: int = 1, max_arguments: int = 1) -> Function:
+    return Function(lambda *values: apply(*map(text, values)), min_arguments, max_arguments)
 
 
 OPERATORS: Final[Mapping[str, Function]] = {
     "=": Function(equal, 2, 2, needs_all=False),
     "!=": Function(_unequal, 2, 2, needs_all=False),
-    "<": _compared(lambda one, other: one < other),
-    "<=": _compared(lambda one, other: one <= other),
-    ">": _compared(lambda one, other: one > other),
-    ">=": _compared(lambda one, other: one >= other),
+    "<": _comparison(lambda one, other: one < other),
+    "<=": _comparison(lambda one, other: one <= other),
+    ">": _comparison(lambda one, other: one > other),
+    ">=": _comparison(lambda one, other: one >= other),
     "like": Function(_like, 2, 2, needs_all=False),
     "in": Function(lambda value, choices: any(equal(value, one) for one in choices), 2, 2, needs_all=False),
     "not": Function(lambda value: not value, 1, 1, needs_all=False),
-    "+": _calculated(lambda one, other: one + other, 2, 2),
-    "-": _calculated(lambda one, other: one - other, 2, 2),
-    "*": _calculated(lambda one, other: one * other, 2, 2),
-    "/": _calculated(lambda one, other: one / other, 2, 2),
-    "%": _calculated(math.fmod, 2, 2),
-    "^": _calculated(math.pow, 2, 2),
+    "+": _arithmetic(lambda one, other: one + other, 2, 2),
+    "-": _arithmetic(lambda one, other: one - other, 2, 2),
+    "*": _arithmetic(lambda one, other: one * other, 2, 2),
+    "/": _arithmetic(lambda one, other: one / other, 2, 2),
+    "%": _arithmetic(math.fmod, 2, 2),
+    "^": _arithmetic(math.pow, 2, 2),
 }
 
-# What holds or does not; nothing else can be asked of a record.
+# What is true or false; a filter takes nothing else.
 CONDITIONS: Final = frozenset("= != < <= > >= like in not and or ispresent isempty isblank strcontains".split())
 
-PERIODIC: Final = ("bin", "datefloor")  # whose last argument is a time, such as 5m
+PERIODIC: Final = ("bin", "datefloor")  # the last argument is a time, such as 5m
 UNITS_MS: Final[Mapping[str, int]] = {
     unit: milliseconds
     for units, milliseconds in {
@@ -119,14 +119,14 @@ UNITS_MS: Final[Mapping[str, int]] = {
     for unit in units.split()
 }
 
-_MANY: Final = 20  # arguments
+_MAX_ARGUMENTS: Final = 20
 
 FUNCTIONS: Final[Mapping[str, Function]] = {
     "ispresent": Function(_present, 1, 1, needs_all=False),
     "isempty": Function(lambda value: value is None or value == "", 1, 1, needs_all=False),
     "isblank": Function(lambda value: value is None or not str(value).strip(), 1, 1, needs_all=False),
-    "coalesce": Function(_coalesce, 1, _MANY, needs_all=False),
-    "concat": _of_text(lambda *values: "".join(values), 1, _MANY),
+    "coalesce": Function(_coalesce, 1, _MAX_ARGUMENTS, needs_all=False),
+    "concat": _of_text(lambda *values: "".join(values), 1, _MAX_ARGUMENTS),
     "strlen": _of_text(len),
     "toupper": _of_text(str.upper),
     "tolower": _of_text(str.lower),
@@ -134,15 +134,15 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "replace": _of_text(str.replace, 3, 3),
     "strcontains": _of_text(lambda text, part: part in text, 2, 2),
     "substr": Function(_substr, 2, 3),
-    "abs": _calculated(abs, 1, 1),
-    "ceil": _calculated(math.ceil, 1, 1),
-    "floor": _calculated(math.floor, 1, 1),
-    "sqrt": _calculated(math.sqrt, 1, 1),
-    "log": _calculated(math.log, 1, 1),
-    "greatest": _calculated(max, 2, _MANY),
-    "least": _calculated(min, 2, _MANY),
+    "abs": _arithmetic(abs, 1, 1),
+    "ceil": _arithmetic(math.ceil, 1, 1),
+    "floor": _arithmetic(math.floor, 1, 1),
+    "sqrt": _arithmetic(math.sqrt, 1, 1),
+    "log": _arithmetic(math.log, 1, 1),
+    "greatest": _arithmetic(max, 2, _MAX_ARGUMENTS),
+    "least": _arithmetic(min, 2, _MAX_ARGUMENTS),
     "frommillis": Function(lambda value: _floor_date(value, 1), 1, 1),
     "tomillis": Function(lambda value: None if number(value) is None else int(value), 1, 1),
     "datefloor": Function(_floor_date, 2, 2),
-    "bin": Function(_floor_date, 2, 2),  # of @timestamp, which is not written
+    "bin": Function(_floor_date, 1, 1),  # the parser adds @timestamp as the first argument
 }

@@ -1,30 +1,36 @@
-"""What a query is made of."""
+"""A parsed query: its commands and their expressions."""
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-SHOWN_ELSE: Final = ("@timestamp", "@message")  # where a query does not say what to show
+DEFAULT_COLUMNS: Final = ("@timestamp", "@message")  # of a query without fields, display or stats
+MAX_ROWS: Final = 10_000  # of a result, also where the query sets no limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Node:
+    start: int = field(default=0, compare=False, repr=False)  # in the query's text, for error messages
 
 
 @dataclass(frozen=True)
-class Literal:
+class Literal(_Node):
     """A number, a text, a pattern, a tuple of values, or a time in milliseconds."""
 
     value: Any
 
 
 @dataclass(frozen=True)
-class Field:
-    """A field of a record, or what the query has made before."""
+class Field(_Node):
+    """A field of a record, or a column that an earlier command of the query computed."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Call:
-    """An operator or a function, by the name that its table has it under."""
+class Call(_Node):
+    """An operator or a function, by its name in the table of functions."""
 
     name: str
     arguments: tuple["Expression", ...]
@@ -35,7 +41,7 @@ Expression: TypeAlias = Literal | Field | Call
 
 @dataclass(frozen=True)
 class Column:
-    """An expression, and what its column is called: its alias, or else its own words."""
+    """An expression, and the name of its column: the alias, or the expression as it is written."""
 
     expression: Expression
     name: str
@@ -43,7 +49,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Show:
-    """`fields`, or `display`, the last of which decides alone."""
+    """`fields`, or `display`. Where there is a `display`, the last one alone sets the columns."""
 
     columns: tuple[Column, ...]
     is_display: bool
@@ -58,7 +64,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Parse:
-    """`parse`: the named groups of the pattern become fields."""
+    """`parse`: each group of the pattern becomes a field."""
 
     expression: Expression
     pattern: re.Pattern[str]
@@ -75,7 +81,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Sort:
-    """`sort`: by each expression, and whether downwards."""
+    """`sort`: each expression, and whether its order is descending."""
 
     keys: tuple[tuple[Expression, bool], ...]
 
@@ -89,7 +95,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Dedup:
-    """`dedup`: of rows that have the same values, the first."""
+    """`dedup`: keeps the first of the rows with the same values."""
 
     expressions: tuple[Expression, ...]
 
@@ -111,12 +117,12 @@ class Query:
 
 
 def fields_of(query: Query) -> set[str]:
-    """The fields of records that a query reads; what it makes itself is none of them."""
+    """The fields of records that a query reads, without those that it computes itself."""
     made: set[str] = set()
-    shows = any(isinstance(command, Show | Stats) for command in query.commands)
-    read = set() if shows else set(SHOWN_ELSE)
+    has_columns = any(isinstance(command, Show | Stats) for command in query.commands)
+    read = set() if has_columns else set(DEFAULT_COLUMNS)
     for command in query.commands:
-        for expression, names in _steps(command):
+        for expression, names in steps(command):
             fields = {one.name for one in parts(expression) if isinstance(one, Field)}
             read |= fields - made
             made |= set(names) - fields
@@ -124,15 +130,15 @@ def fields_of(query: Query) -> set[str]:
 
 
 def parts(expression: Expression) -> Iterator[Expression]:
-    """An expression, and all that it is made of."""
+    """An expression, then all expressions inside it."""
     yield expression
     if isinstance(expression, Call):
         for argument in expression.arguments:
             yield from parts(argument)
 
 
-def _steps(command: Command) -> Iterator[tuple[Expression, tuple[str, ...]]]:
-    """A command's expressions in order, with the names that each one gives."""
+def steps(command: Command) -> Iterator[tuple[Expression, tuple[str, ...]]]:
+    """The expressions of a command in order, each with the names that it defines."""
     match command:
         case Show(columns):
             yield from ((one.expression, (one.name,)) for one in columns)

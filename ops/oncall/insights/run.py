@@ -9,7 +9,8 @@ from typing import Any
 from ops.oncall.insights.aggregates import AGGREGATES
 from ops.oncall.insights.evaluate import Row, evaluator
 from ops.oncall.insights.query import (
-    SHOWN_ELSE,
+    DEFAULT_COLUMNS,
+    MAX_ROWS,
     Call,
     Column,
     Dedup,
@@ -25,18 +26,17 @@ from ops.oncall.insights.query import (
     Stats,
     parts,
 )
-from ops.oncall.insights.syntax import LIMIT_MOST
 from ops.oncall.insights.values import order
 from ops.oncall.logs import Record, Timestamp, Value
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a query gives.
+    """The result of a query.
 
     Attributes:
         columns: their names.
-        rows: a value for each column, None where there is none; a time is text in UTC, as CloudWatch writes it.
+        rows: a value for each column, or None; a time is text in UTC, as CloudWatch writes it.
     """
 
     columns: list[str]
@@ -44,9 +44,9 @@ class Table:
 
 
 def run(query: Query, records: Iterable[Record]) -> Table:
-    """What a query gives of these records.
+    """Runs a query over records.
 
-    Without `sort`, the newest are first; without `limit`, there are 10,000 at most.
+    Without `sort`, the newest are first; without `limit`, there are at most 10,000 rows.
     """
     last_first = reversed(list(records))
     rows: Iterable[Row] = map(Row, sorted(last_first, key=attrgetter("timestamp_ms"), reverse=True))
@@ -54,7 +54,7 @@ def run(query: Query, records: Iterable[Record]) -> Table:
     for command in query.commands:
         match command:
             case Show():
-                rows = _made(rows, command.columns)
+                rows = _with_columns(rows, command.columns)
                 shown.add(command)
             case Filter(condition):
                 rows = filter(evaluator(condition), rows)
@@ -69,53 +69,53 @@ def run(query: Query, records: Iterable[Record]) -> Table:
                 rows = _first_of_each(rows, expressions)
             case Limit(count):
                 rows = islice(rows, count)
-    columns = shown.columns or list(SHOWN_ELSE)
-    return Table(columns, [[_told(row[name]) for name in columns] for row in islice(rows, LIMIT_MOST)])
+    columns = shown.columns or list(DEFAULT_COLUMNS)
+    return Table(columns, [[_to_value(row[name]) for name in columns] for row in islice(rows, MAX_ROWS)])
 
 
 class _Shown:
-    """The columns that a query asks for: those of `fields` add up, those of the last `display` are all."""
+    """The columns of the result: those of every `fields`, or those of the last `display` alone."""
 
     def __init__(self, columns: list[str]) -> None:
         self.columns = columns
-        self._is_decided = False
+        self._has_display = False
 
     def add(self, command: Show) -> None:
         names = [column.name for column in command.columns]
         if command.is_display:
-            self.columns, self._is_decided = names, True
-        elif not self._is_decided:
+            self.columns, self._has_display = names, True
+        elif not self._has_display:
             self.columns += [name for name in names if name not in self.columns]
 
 
-def _made(rows: Iterable[Row], columns: Sequence[Column]) -> Iterator[Row]:
-    made = [(one.name, evaluator(one.expression)) for one in columns if one.expression != Field(one.name)]
+def _with_columns(rows: Iterable[Row], columns: Sequence[Column]) -> Iterator[Row]:
+    computed = [(one.name, evaluator(one.expression)) for one in columns if one.expression != Field(one.name)]
     for row in rows:
-        for name, evaluate in made:
+        for name, evaluate in computed:
             row[name] = evaluate(row)
         yield row
 
 
 def _parsed(rows: Iterable[Row], command: Parse) -> Iterator[Row]:
     evaluate = evaluator(command.expression)
-    nothing = (None,) * len(command.names)
+    no_match = (None,) * len(command.names)
     for row in rows:
         value = evaluate(row)
         found = None if value is None else command.pattern.search(str(value))
-        row.update(zip(command.names, found.groups() if found else nothing, strict=True))
+        row.update(zip(command.names, found.groups() if found else no_match, strict=True))
         yield row
 
 
 def _sorted(rows: Iterable[Row], keys: Sequence[tuple[Expression, bool]]) -> list[Row]:
     ordered = list(rows)
-    for expression, is_down in reversed(keys):
+    for expression, is_descending in reversed(keys):
         evaluate = evaluator(expression)
-        ordered.sort(key=lambda row, evaluate=evaluate: order(evaluate(row)), reverse=is_down)  # type: ignore[misc]
+        ordered.sort(key=lambda row, evaluate=evaluate: order(evaluate(row)), reverse=is_descending)  # type: ignore[misc]
     return ordered
 
 
 def _first_of_each(rows: Iterable[Row], expressions: Sequence[Expression]) -> Iterator[Row]:
-    """Rows in which a value is missing are all kept.
+    """Keeps the first row of each combination of values, and every row in which a value is missing.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/CWL_QuerySyntax-Dedup.html
     """
@@ -165,7 +165,7 @@ def _aggregate(call: Call) -> Callable[[list[Row]], Value]:
 
 
 def _without_aggregates(expression: Expression) -> Expression:
-    """The same, with each aggregate's value read from where `_grouped` has put it."""
+    """The same expression, with a field in place of each aggregate: `_grouped` stores its value there."""
     if not isinstance(expression, Call):
         return expression
     if expression.name in AGGREGATES:
@@ -173,8 +173,8 @@ def _without_aggregates(expression: Expression) -> Expression:
     return Call(expression.name, tuple(map(_without_aggregates, expression.arguments)))
 
 
-def _told(value: Any) -> Value:
+def _to_value(value: Any) -> Value:
     if isinstance(value, Timestamp):
         return str(value)
-    told: Value = int(value) if isinstance(value, bool) else value
-    return told
+    found: Value = int(value) if isinstance(value, bool) else value
+    return found

@@ -1,4 +1,4 @@
-"""What a value is: as a number, as a text, in order, and like another."""
+"""Values as numbers and as texts, their order and their equality."""
 
 import math
 import re
@@ -11,18 +11,18 @@ _CHUNKS: Final = re.compile(r"\d+|\D+")
 
 
 def number(value: Value) -> float | None:
-    """A value as a number: text that is one counts, as what `parse` found; one beyond all bounds does not."""
+    """A value as a number, also from a text such as `parse` finds; None where it is none, or not finite."""
     found = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
     return None if found is None or isinstance(found, str) or not math.isfinite(found) else found
 
 
 def text(value: Any) -> str:
-    """A value as a text; what holds is 1."""
+    """A value as a text; true is 1 and false is 0."""
     return str(int(value) if isinstance(value, bool) else value)
 
 
 def order(value: Value) -> tuple[int, float, list[tuple[str, int, str]]]:
-    """What a value is sorted by: nothing, then what is no number, by chunks of digits and of others, then numbers.
+    """The sort key of a value: missing values first, then texts by chunks of digits and of others, then numbers.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/CWL_QuerySyntax-Sort.html
     """
@@ -36,7 +36,7 @@ def order(value: Value) -> tuple[int, float, list[tuple[str, int, str]]]:
 
 
 def equal(one: Value, other: Value) -> bool:
-    """Whether two values are the same; what is missing equals nothing."""
+    """Whether two values are equal; a missing value equals nothing."""
     if one is None or other is None:
         return False
     return one == other if isinstance(one, str) == isinstance(other, str) else number(one) == number(other)

@@ -1,4 +1,4 @@
-"""The query language of Logs Insights, sentence by sentence; what it does not know is refused, and where is said."""
+"""The query language of Logs Insights: what each part of it does, and the errors of invalid queries."""
 
 import json
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.oncall import insights
-from ops.oncall.insights import Refused
+from ops.oncall.insights import InvalidQuery
 from ops.oncall.logs import Record, Value
 
 NOON: Final = 1_767_268_800_000  # 2026-01-01 12:00 UTC, in milliseconds
 
-# Of requests, the oldest first; a minute apart.
+# Of requests a minute apart, oldest first.
 REQUESTS: Final[list[dict[str, Any]]] = [
     {"route": "/get/{id}", "status": 200, "ms": 1.5, "client": "10.0.0.1", "sampled": True},
     {"route": "/get/{id}", "status": 404, "ms": 2.5, "client": "10.0.0.1", "error": "NoSuchClient", "sampled": False},
@@ -30,12 +30,12 @@ def records(*found: Mapping[str, Any]) -> list[Record]:
 
 
 def ask(query: str, *found: Mapping[str, Any]) -> list[list[Value]]:
-    """What a query gives of these, or else of the requests."""
+    """The rows that a query gives of these records, or of the requests."""
     return insights.run(insights.parse(query), records(*(found or REQUESTS))).rows
 
 
 def column(query: str, *found: Mapping[str, Any]) -> list[Value]:
-    """The same, where it is one column."""
+    """The values of a query with one column."""
     return [value for (value,) in ask(query, *found)]
 
 
@@ -43,11 +43,11 @@ def columns(query: str) -> list[str]:
     return insights.run(insights.parse(query), records(*REQUESTS)).columns
 
 
-# What is shown.
+# Columns.
 
 
-def test_without_a_word_on_it_time_and_message_are_shown_and_the_newest_is_first() -> None:
-    """As the console does; the message is what was logged, the time is in UTC."""
+def test_time_and_message_are_the_default_columns_and_the_newest_row_is_first() -> None:
+    """As in the console; the message is the logged line, and the time is in UTC."""
     query = "filter status = 200"
 
     assert columns(query) == ["@timestamp", "@message"]
@@ -57,47 +57,47 @@ def test_without_a_word_on_it_time_and_message_are_shown_and_the_newest_is_first
     ]
 
 
-def test_of_records_of_one_moment_the_last_that_came_is_first() -> None:
-    """Where times are equal, the order of coming decides."""
+def test_records_with_equal_times_are_ordered_by_arrival() -> None:
+    """The last record to arrive is first."""
     found = [Record(NOON, "stream", {"n": number}) for number in range(3)]
 
     assert insights.run(insights.parse("fields n"), found).rows == [[2], [1], [0]]
 
 
-def test_fields_add_up_and_the_last_display_decides() -> None:
-    """Several `fields` show all of theirs; where there is a `display`, only its own are shown."""
+def test_several_fields_add_columns_and_the_last_display_replaces_them() -> None:
+    """Each `fields` adds its columns; after a `display`, the result has its columns only."""
     assert columns("fields route | fields status, route") == ["route", "status"]
     assert columns("fields route | display status | fields ms") == ["status"]
     assert columns("display status | display ms, route") == ["ms", "route"]
     assert columns("display status | stats count(*) as n | fields n * 2 as twice") == ["n", "twice"]
 
 
-def test_a_column_is_called_by_its_alias_or_else_by_its_own_words() -> None:
-    """As CloudWatch calls them."""
+def test_a_column_has_its_alias_or_its_expression_as_name() -> None:
+    """As in CloudWatch."""
     assert columns("fields route, ms * 2, strlen(route) as length") == ["route", "ms * 2", "length"]
     assert columns("stats count(*), max(ms) as most by route, bin(5m)") == ["route", "bin(5m)", "count(*)", "most"]
 
 
-def test_names_reach_into_objects_and_lists() -> None:
-    """By dots, and by numbers into lists; an object itself is no value, and neither is what is not there."""
+def test_dotted_names_select_values_inside_objects_and_lists() -> None:
+    """A number selects an item of a list. An object, a list and a missing field have no value."""
     query = "fields tags.0, tags.1.deep, tags.1, tags, tags.7, nowhere.at.all, `odd-name` | limit 1"
 
     assert ask(query) == [["x", 7, None, None, None, None, 1]]
     assert column("fields a.`b-c`.d", {"a": {"b-c": {"d": "found"}}}) == ["found"]
 
 
-def test_true_and_false_are_one_and_zero() -> None:
-    """In a record, and where a comparison is shown."""
+def test_true_is_1_and_false_is_0() -> None:
+    """In a record, and as the result of a comparison."""
     assert column("fields sampled") == [None, None, None, 0, 1]
     assert column("fields status >= 400") == [0, 1, 0, 1, 0]
 
 
-def test_keywords_and_functions_are_the_same_in_any_case() -> None:
+def test_keywords_and_functions_are_case_insensitive() -> None:
     """AWS's own examples write them in several."""
     assert column("FIELDS route | FILTER isPresent(error) AND status IN [404] | LIMIT 1") == ["/get/{id}"]
 
 
-# What is filtered.
+# Filters.
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,14 @@ def test_keywords_and_functions_are_the_same_in_any_case() -> None:
         ("ms in [-1, 9]", [201]),
     ],
 )
-def test_a_filter_keeps_what_meets_its_condition(condition: str, statuses: list[int]) -> None:
-    """`and` binds closer than `or`, and `not` closer than both; what is missing meets no comparison."""
+def test_a_filter_keeps_the_records_that_meet_its_condition(condition: str, statuses: list[int]) -> None:
+    """`and` binds more than `or`, and `not` more than both. A comparison with a missing value is false."""
     assert column(f"fields status | filter {condition}") == statuses
     assert column(f"fields status | where {condition}") == statuses
 
 
-def test_filters_add_up_and_may_come_after_stats() -> None:
-    """Each takes from what the one before has left."""
+def test_filters_combine_and_can_follow_stats() -> None:
+    """Each filter reads the rows that the filter before it kept."""
     assert column("filter status >= 400 | filter ms > 1 | fields status") == [404]
     assert ask("stats count(*) as n by route | filter n > 1 | sort route") == [["/add", 2], ["/get/{id}", 2]]
 
@@ -164,15 +164,15 @@ CONDITIONS: Final = st.recursive(
 
 
 @given(CONDITIONS)
-def test_a_condition_and_its_opposite_share_out_the_records(condition: str) -> None:
-    """Each record is in one of the two, and none in both."""
+def test_a_record_meets_either_a_condition_or_its_negation(condition: str) -> None:
+    """Each record meets exactly one of the two."""
     kept = column(f"fields ms | filter {condition}")
     rest = column(f"fields ms | filter not ({condition})")
 
     assert sorted([*kept, *rest], key=str) == sorted((request["ms"] for request in REQUESTS), key=str)
 
 
-# What is computed.
+# Functions and operators.
 
 
 @pytest.mark.parametrize(
@@ -225,21 +225,21 @@ def test_a_condition_and_its_opposite_share_out_the_records(condition: str) -> N
     ],
 )
 def test_values_are_computed(expression: str, value: Value) -> None:
-    """As AWS's table of functions has it; where it has no result, there is none, and no error."""
+    """As AWS documents the functions. An operation without a result gives no value, and no error."""
     found = {"n": 42, "word": "Word", "text": "12", "blank": "  x "}
 
     assert column(f"fields {expression} as value", found) == [value]
 
 
-def test_what_a_command_makes_the_next_can_use() -> None:
-    """An alias is a field from there on, in the same command too."""
+def test_an_alias_can_be_used_after_its_definition() -> None:
+    """In later commands, and later in the same command."""
     query = "fields ms * 2 as twice, twice * 2 as fourfold | filter fourfold > 30 | sort twice | display fourfold"
 
     assert column(query) == [36, 280]
 
 
-def test_parse_takes_fields_out_of_a_text_with_stars() -> None:
-    """A star is as little as fits, and at an end all that there is; where nothing fits, there are no fields."""
+def test_parse_extracts_fields_with_a_glob() -> None:
+    """A star matches as little as possible, and at either end all of the rest. Fields without a match are empty."""
     log = {"log": "user=ann, method:GET, took := 12 ms"}
 
     assert ask(
@@ -250,19 +250,19 @@ def test_parse_takes_fields_out_of_a_text_with_stars() -> None:
     assert column("parse nowhere '*' as all | display all", log) == [None]
 
 
-def test_parse_takes_fields_out_by_named_groups() -> None:
-    """Of an expression; of the message, where no field is named; numbers in a text count as numbers."""
+def test_parse_extracts_fields_with_named_groups() -> None:
+    """It reads the message where no field is named. A text that is a number compares as a number."""
     query = r"parse /took := (?<took>\d+) (?<unit>\w+)/ | filter took > 9 | display took, unit"
 
     assert ask(query, {"log": "took := 12 ms"}, {"log": "took := 7 ms"}) == [["12", "ms"]]
     assert column(r"parse log /a\/(?<rest>.*)/ | display rest", {"log": "a/b"}) == ["b"]
 
 
-# What is counted.
+# Aggregates.
 
 
-def test_stats_make_one_row_of_all_or_one_of_each_group() -> None:
-    """The groups' own columns come first; without a record there is no row."""
+def test_stats_give_one_row_for_all_records_or_for_each_group() -> None:
+    """The columns of the groups are first. Without a record there is no row."""
     assert ask("stats count(*) as n, sum(ms), avg(ms), min(ms), max(ms)") == [[5, 83.5, 16.7, 0.5, 70]]
     assert ask("stats count() as n by route | sort n desc, route asc") == [
         ["/add", 2],
@@ -301,19 +301,19 @@ def test_stats_make_one_row_of_all_or_one_of_each_group() -> None:
         ("count(nowhere)", 0),
     ],
 )
-def test_a_group_is_summed_up(aggregate: str, value: Value) -> None:
-    """Of what is there, and of numbers where it takes numbers; aggregates can be computed with."""
+def test_an_aggregate_is_computed_over_a_group(aggregate: str, value: Value) -> None:
+    """Over the values that are not missing, and over numbers only where the aggregate needs numbers."""
     assert column(f"stats {aggregate} as value") == [value]
 
 
-def test_a_column_of_stats_can_use_those_before_it() -> None:
-    """As in AWS's own example of memory that is not used."""
+def test_a_column_of_stats_can_use_the_columns_before_it() -> None:
+    """As in AWS's own example of unused memory."""
     assert ask("stats max(ms) as most, min(ms) as least, most - least as span") == [[70, 0.5, 69.5]]
     assert ask("stats count(*) as n | fields n * 2 as twice, twice * 2 as fourfold") == [[5, 10, 20]]
 
 
-def test_groups_are_made_of_times_and_expressions() -> None:
-    """`bin` cuts the time, and a record without the value is a group too."""
+def test_records_are_grouped_by_times_and_expressions() -> None:
+    """`bin` rounds the time down. Records without the value are a group too."""
     assert ask("stats count(*) as n by bin(2m) as period | sort period") == [
         ["2026-01-01 12:00:00.000", 2],
         ["2026-01-01 12:02:00.000", 2],
@@ -327,8 +327,8 @@ NUMBERS: Final = st.lists(st.integers(-1000, 1000), min_size=1, max_size=50)
 
 
 @given(NUMBERS, st.integers(0, 100))
-def test_a_percentile_is_a_value_that_parts_the_rest(numbers: list[int], percent: int) -> None:
-    """At least that share is not above it, and at least the rest is not below it."""
+def test_a_percentile_is_one_of_the_values_and_divides_them(numbers: list[int], percent: int) -> None:
+    """At least that percentage of the values is not above it, and at least the rest is not below it."""
     (value,) = column(f"stats pct(n, {percent})", *({"n": number} for number in numbers))
 
     assert value in numbers
@@ -336,11 +336,11 @@ def test_a_percentile_is_a_value_that_parts_the_rest(numbers: list[int], percent
     assert sum(number >= float(value) for number in numbers) >= len(numbers) * (100 - percent) / 100
 
 
-# How it is ordered and cut.
+# Order and number of rows.
 
 
-def test_sorting_is_natural() -> None:
-    """AWS's own example: what is no number first, with digits by their length, and then numbers."""
+def test_sorting_uses_natural_order() -> None:
+    """AWS's own example: texts first, their digits ordered by length, and then numbers."""
     ordered = "! # *%04 0# 5A 111A 2345_ @ @_ A A9876fghj a12345hfh 0 1 2 3".split()
     found = [{"value": value} for value in sorted(ordered)]
 
@@ -350,15 +350,15 @@ def test_sorting_is_natural() -> None:
 
 
 @given(NUMBERS)
-def test_numbers_are_sorted_by_their_size(numbers: list[int]) -> None:
-    """Whether they are written as numbers or as texts."""
+def test_numbers_are_sorted_by_value(numbers: list[int]) -> None:
+    """Also numbers that are texts."""
     found = [{"n": number if number % 2 else str(number)} for number in numbers]
 
     assert [int(str(value)) for value in column("fields n | sort n", *found)] == sorted(numbers)
 
 
-def test_sorting_by_several_keeps_the_first_as_the_first() -> None:
-    """The later ones decide where those before are equal; what is missing is the least."""
+def test_rows_are_sorted_by_the_first_key_first() -> None:
+    """A later key orders rows that are equal by the keys before it. A missing value is before all others."""
     assert ask("fields route, ms | sort route desc, ms") == [
         ["/getall", 70],
         ["/get/{id}", 1.5],
@@ -369,16 +369,16 @@ def test_sorting_by_several_keeps_the_first_as_the_first() -> None:
     assert column("fields error | sort error | limit 4") == [None, None, None, "DatabaseBusy"]
 
 
-def test_dedup_keeps_the_first_of_each_and_all_without_a_value() -> None:
-    """The first in the order that there is: the newest, where none is asked for."""
+def test_dedup_keeps_the_first_row_of_each_value_and_all_without_a_value() -> None:
+    """The first in the current order, which is newest first by default."""
     assert column("fields ms | dedup client") == [70, 0.5, 2.5]
     assert column("fields ms | sort ms desc | dedup client") == [70, 9, 2.5]
     assert column("fields ms | dedup error") == [70, 0.5, 9, 2.5, 1.5]
     assert column("fields ms | dedup client, status | limit 2") == [70, 0.5]
 
 
-def test_there_are_ten_thousand_rows_at_most() -> None:
-    """Also where no limit is given."""
+def test_a_result_has_at_most_10000_rows() -> None:
+    """Also without a limit."""
     found = [{"n": number} for number in range(10_001)]
 
     assert column("fields n", *found) == list(range(10_000, 0, -1))
@@ -386,18 +386,18 @@ def test_there_are_ten_thousand_rows_at_most() -> None:
     assert column("fields n | sort n | limit 2", *found) == [0, 1]
 
 
-# What a query is.
+# Queries as a whole.
 
 
-def test_comments_and_blank_lines_are_passed_over() -> None:
-    """A line of comment can stand before, between and after commands, and a hash in a text is no comment."""
+def test_comments_and_blank_lines_are_ignored() -> None:
+    """A comment can be before, between and after commands. A hash inside a text starts no comment."""
     query = "# what it is for\n\nfields route # the path\n # | limit 1\n | filter route != '#'\n| limit 2\n# the end\n"
 
     assert column(query) == ["/getall", "/add"]
 
 
-def test_the_group_is_what_source_names() -> None:
-    """As a dashboard's widgets have it."""
+def test_source_names_the_log_group() -> None:
+    """As in the widgets of a dashboard."""
     query = insights.parse("SOURCE '/aws/containerinsights/clients/application' | fields route")
 
     assert query.group == "/aws/containerinsights/clients/application"
@@ -418,90 +418,107 @@ def test_the_group_is_what_source_names() -> None:
         ("fields a | dedup b", {"a", "b"}),
     ],
 )
-def test_a_query_knows_what_it_reads(query: str, fields: set[str]) -> None:
-    """The fields of records; what it makes itself is none of them."""
+def test_fields_of_a_query_are_the_fields_of_records_that_it_reads(query: str, fields: set[str]) -> None:
+    """Not the columns that it computes itself."""
     assert insights.fields_of(insights.parse(query)) == fields
 
 
 @pytest.mark.parametrize(
-    ("query", "why"),
+    ("query", "reason"),
     [
-        ("", "Line 1, column 1: here is the end, and not one of fields, display, filter"),
-        ("# nothing but a comment", "Line 1, column 24: here is the end"),
-        ("fields a |", "Line 1, column 11: here is the end"),
-        ("fields a\n| stat count(*)", "Line 2, column 3: here is 'stat', and not one of"),
-        ("fields a filter b", "column 10: here is 'filter', and not \"|\" or the end"),
-        ("pattern @message", "here is 'pattern', and not one of"),
-        ("fields a,", "here is the end, and not a field, a value or a function"),
-        ("fields a as", "here is the end, and not a name"),
-        ("fields a-", "here is the end, and not a field"),
-        ("fields (a", 'here is the end, and not ")"'),
-        ("fields foo(a)", "column 8: 'foo' is no function that is known here"),
-        ("fields strlen()", "column 8: strlen is not given what it takes"),
-        ("fields strlen(a, b)", "strlen is not given what it takes"),
-        ("fields count(*)", "column 8: count has its place in stats, and a name by as for later"),
-        ("filter max(a) > 1", "max has its place in stats"),
-        ("stats max(max(a))", "column 11: max has its place in stats"),
-        ("stats count(*) by max(a)", "max has its place in stats"),
-        ("stats a", "column 7: 'a' has to stand within one of count, count_distinct"),
-        ("stats max(a) - b", "'b' has to stand within one of"),
-        ("stats bin(5m)", "'@timestamp' has to stand within one of"),
-        ("stats count(*) as n by a | sort b", "column 33: after stats there is no 'b', only a, n"),
-        ("stats count(*) as n by bin(5m) | sort @timestamp", "after stats there is no '@timestamp'"),
-        ("stats count(*) | stats count(*)", "stats cannot stand here, only fields"),
-        ("sort a | stats count(*)", "stats cannot stand here"),
-        ("limit 1 | sort a", "sort cannot stand here, only display"),
-        ("dedup a | filter b", "filter cannot stand here, only limit"),
-        ("stats pct(a, b)", "pct takes a number from 0 to 100 last"),
-        ("stats pct(a, 101)", "pct takes a number from 0 to 100 last"),
-        ("stats stddev(a)", "'stddev' is no function"),
-        ("fields bin(300)", "bin takes a time such as 5m last"),
-        ("fields bin(5mo)", "'5mo' is no time such as 30s, 5m, 1h or 1d"),
-        ("fields bin(0m)", "'0m' is no time"),
-        ("fields datefloor(@timestamp, 5)", "datefloor takes a time such as 5m last"),
-        ("fields 5m", "here is '5m', and not"),
-        ("filter a like 5", "here is '5', and not a text or a regex"),
-        ("filter a like b", "here is 'b', and not a text or a regex"),
-        ("filter a =~ 'b'", "here is 'b', and not a regex"),
-        ("filter a like /(/", "column 15: the regular expression is none: missing )"),
-        ("filter a", "column 8: 'a' is no condition, such as a comparison"),
-        ("filter a = 1 or 2", "column 17: '2' is no condition"),
-        ("filter 2 and a = 1", "column 8: '2' is no condition"),
-        ("filter not a", "column 12: 'a' is no condition"),
-        ("fields a and b = 1 as both", "column 8: 'a' is no condition"),
-        ("filter a not 5", "here is '5', and not like or in"),
-        ("filter a in 5", "here is '5', and not \"[\""),
-        ("filter a in []", "here is ']', and not a number, or a text in quotes"),
-        ("filter a in [b]", "here is 'b', and not a number, or a text in quotes"),
-        ("filter a == 1", "here is '=', and not"),
-        ("filter a && b", "column 10: '&' begins nothing that is known here"),
-        ("filter a = 'b", 'column 12: "\'" begins nothing that is known here'),
-        ("fields foo bar", "here is 'bar'"),
-        ("fields a 'or'", "column 10: here is 'or', and not"),
-        ("fields bin(5M)", "'5M' is no time"),
-        ("filter " + "(" * 10_000, "it has more within one another than can be read"),
-        ("limit 0", "a limit is a whole number from 1 to 10000"),
-        ("limit 1.5", "a limit is a whole number from 1 to 10000"),
-        ("limit 10001", "a limit is a whole number from 1 to 10000"),
-        ("limit a", "here is 'a', and not a number of rows"),
-        ("parse a 'x * y' as b, c", "column 9: 1 values and 2 names do not fit together"),
-        ("parse a 'x' as b", "0 values and 1 names"),
-        ("parse a /x(.)/", "1 values and 0 names"),
-        ("parse a /(?<n>.)(.)/", "2 values and 1 names"),
-        ("parse a 'x * y'", "here is the end, and not as, with a name for each *"),
-        ("parse a", "here is the end, and not a text with * in it"),
-        ("sort a up", "here is 'up'"),
-        ("SOURCE logGroups() | fields a", "here is 'logGroups', and not a log group's name in quotes"),
-        ("SOURCE 'a' fields a", "here is 'fields', and not \"|\""),
-        ("SOURCE 'a' | SOURCE 'b' | fields a", "here is 'SOURCE', and not one of"),
+        ("", "Line 1, column 1: found the end, expected"),
+        ("# only a comment", "column 17: found the end, expected"),
+        ("fields a |", "column 11: found the end, expected"),
+        ("fields a\n| stat count(*)", "Line 2, column 3: found stat, expected"),
+        ("fields a filter b", "column 10: found filter, expected"),
+        ("pattern @message", "column 1: found pattern, expected"),
+        ("fields a,", "column 10: found the end, expected"),
+        ("fields a as", "column 12: found the end, expected a name"),
+        ("fields a-", "column 10: found the end, expected"),
+        ("fields (a", "column 10: found the end, expected ')', an operator"),
+        ("fields foo(a)", "column 8: 'foo' is not a supported function"),
+        ("fields strlen()", "column 8: strlen does not take 0 arguments"),
+        ("fields strlen(a, b)", "column 8: strlen does not take 2 arguments"),
+        ("fields count(*)", "column 8: count is an aggregate: it is allowed only in stats, and not inside another one"),
+        ("filter max(a) > 1", "column 8: max is an aggregate: it is allowed only in stats, and not inside another one"),
+        (
+            "stats max(max(a))",
+            "column 11: max is an aggregate: it is allowed only in stats, and not inside another one",
+        ),
+        (
+            "stats count(*) by max(a)",
+            "column 19: max is an aggregate: it is allowed only in stats, and not inside another one",
+        ),
+        ("stats a", "column 7: 'a' is not inside an aggregate, such as max or latest"),
+        ("stats max(a) - b", "column 16: 'b' is not inside an aggregate, such as max or latest"),
+        ("stats bin(5m)", "column 7: '@timestamp' is not inside an aggregate, such as max or latest"),
+        ("stats count(*) as n by a | sort b", "column 33: 'b' is not a column of stats, which are a, n"),
+        (
+            "stats count(*) as n by bin(5m) | sort @timestamp",
+            "column 39: '@timestamp' is not a column of stats, which are bin(5m), n",
+        ),
+        ("stats count(*) | stats count(*)", "column 18: found stats, expected"),
+        ("sort a | stats count(*)", "column 10: found stats, expected"),
+        ("limit 1 | sort a", "column 11: found sort, expected 'display'"),
+        ("dedup a | filter b", "column 11: found filter, expected 'limit'"),
+        ("stats pct(a, b)", "column 7: the last argument of pct has to be a number from 0 to 100"),
+        ("stats pct(a, 101)", "column 7: the last argument of pct has to be a number from 0 to 100"),
+        ("stats stddev(a)", "column 7: 'stddev' is not a supported function"),
+        ("fields bin(300)", "column 8: the last argument of bin has to be a time such as 5m"),
+        ("fields bin(5mo)", "column 12: '5mo' is not a time such as 30s, 5m, 1h or 1d"),
+        ("fields bin(0m)", "column 12: '0m' is not a time such as 30s, 5m, 1h or 1d"),
+        ("fields datefloor(@timestamp, 5)", "column 8: the last argument of datefloor has to be a time such as 5m"),
+        ("fields 5m", "column 8: found 5m, expected"),
+        ("filter a like 5", "column 15: found 5, expected a regular expression in slashes, a text in quotes"),
+        ("filter a like b", "column 15: found b, expected a regular expression in slashes, a text in quotes"),
+        ("filter a =~ 'b'", "column 13: found 'b', expected a regular expression in slashes"),
+        (
+            "filter a like /(/",
+            "column 15: invalid regular expression: missing ), unterminated subpattern at position 0",
+        ),
+        ("filter a", "column 8: expected a condition, such as a comparison"),
+        ("filter a = 1 or 2", "column 17: expected a condition, such as a comparison"),
+        ("filter 2 and a = 1", "column 8: expected a condition, such as a comparison"),
+        ("filter not a", "column 12: expected a condition, such as a comparison"),
+        ("fields a and b = 1 as both", "column 8: expected a condition, such as a comparison"),
+        ("filter a not 5", "column 14: found 5, expected an operator"),
+        ("filter a in 5", "column 13: found 5, expected '['"),
+        ("filter a in []", "column 14: found ], expected a number, a text in quotes, an operator"),
+        ("filter a in [b]", "column 14: found b, expected a number, a text in quotes, an operator"),
+        ("filter a == 1", "column 11: found =, expected"),
+        ("filter a && b", "column 10: unexpected character &"),
+        ("filter a = 'b", "column 12: unexpected character '"),
+        ("fields foo bar", "column 12: found bar, expected"),
+        ("fields a 'or'", "column 10: found 'or', expected"),
+        ("fields bin(5M)", "column 12: '5M' is not a time such as 30s, 5m, 1h or 1d"),
+        ("limit 0", "column 7: limit takes a whole number from 1 to 10000"),
+        ("limit 1.5", "column 7: limit takes a whole number from 1 to 10000"),
+        ("limit 10001", "column 7: limit takes a whole number from 1 to 10000"),
+        ("limit a", "column 7: found a, expected a number"),
+        ("parse a 'x * y' as b, c", "column 9: the pattern has 1 values and 2 names"),
+        ("parse a 'x' as b", "column 9: the pattern has 0 values and 1 names"),
+        ("parse a /x(.)/", "column 9: the pattern has 1 values and 0 names"),
+        ("parse a /(?<n>.)(.)/", "column 9: the pattern has 2 values and 1 names"),
+        ("parse a 'x * y'", "column 16: found the end, expected 'as'"),
+        ("parse a", "column 8: found the end, expected a regular expression in slashes, a text in quotes"),
+        ("sort a up", "column 8: found up, expected"),
+        ("SOURCE logGroups() | fields a", "column 8: found logGroups, expected a text in quotes"),
+        ("SOURCE 'a' fields a", "column 12: found fields, expected '|'"),
+        ("SOURCE 'a' | SOURCE 'b' | fields a", "column 14: found SOURCE, expected"),
+        ("fields bin(1h, 5m)", "column 8: bin does not take 2 arguments"),
+        ("fields strlen(5m)", "column 8: only the last argument of bin and datefloor can be a time such as 5m"),
+        ("fields strlen(*)", "column 8: only count takes *"),
+        ("filter " + "(" * 10_000, "a query has at most 10000 characters"),
+        ("filter " + "not " * 2000 + "a = 1", "expressions are nested more than 100 levels deep"),
+        ("fields a" + " + a" * 2000, "expressions are nested more than 100 levels deep"),
     ],
 )
-def test_what_is_not_understood_is_refused_where_it_stands(query: str, why: str) -> None:
-    """With a sentence for people, and never passed over."""
-    with pytest.raises(Refused) as refused:
+def test_an_invalid_query_is_refused_with_its_place(query: str, reason: str) -> None:
+    """The message is a sentence with the line, the column and the reason."""
+    with pytest.raises(InvalidQuery) as refused:
         insights.parse(query)
 
-    assert why in str(refused.value)
+    assert reason in str(refused.value)
     assert str(refused.value).startswith("Line ")
     assert str(refused.value).endswith(".")
 
@@ -534,11 +551,11 @@ COMMANDS: Final = st.lists(
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=20).map(" ".join), COMMANDS))
-def test_whatever_is_asked_is_answered_or_refused(query: str) -> None:
-    """With rows that have a value for each column, or not at all; nothing else comes of it."""
+def test_any_text_gives_a_result_or_an_invalid_query(query: str) -> None:
+    """No text raises another error, and each row has a value for each column."""
     try:
         parsed = insights.parse(query)
-    except Refused:
+    except InvalidQuery:
         return
     table = insights.run(parsed, records(*REQUESTS))
 
