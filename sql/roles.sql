@@ -1,12 +1,12 @@
--- The role that the service logs in as: it can read and add clients and keep idempotency keys, and nothing else.
--- It has no password until migrate or its owner gives it one. Run it as often as you like.
+-- The role that the service logs in as. It can read and add clients and store idempotency keys, and nothing else.
+-- It has no password until `migrate` or the database's owner sets one. This script can run any number of times.
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'clients_service') THEN
     CREATE ROLE clients_service LOGIN;
   END IF;
 EXCEPTION
-  -- Roles belong to the whole server: another database's migration was first.
+  -- Roles belong to the whole server: a migration of another database created it in the meantime.
   WHEN duplicate_object OR unique_violation THEN NULL;
 END
 $$;

@@ -1,5 +1,5 @@
--- The four clients that a new database starts with. Only an empty table is seeded, so that seeding again changes
--- nothing, and a client who was removed from a database in use does not come back.
+-- The four clients that a new database starts with. Only an empty table is seeded, so a second seeding changes nothing,
+-- and a client who was removed from a database in use stays removed.
 BEGIN;
 
 LOCK TABLE clients IN SHARE ROW EXCLUSIVE MODE;

@@ -1,17 +1,17 @@
--- Adds clients, each once for its idempotency key where it has one: their ids, and whether a key's fields are the same.
--- Keys are claimed in order, so that two batches never wait for each other. The update that changes nothing makes a
--- concurrent retry wait for the key's first use, and see it.
-WITH asked AS (
+-- Adds clients; of those with the same idempotency key, only the first. Gives each item's client id, and whether its
+-- fields are those of its key's first use. All batches insert their keys in order, so that two cannot deadlock.
+-- The update changes nothing, but makes a concurrent retry wait for the key's first use and see its row.
+WITH items AS (
   SELECT name, money, key, fingerprint, place
   FROM unnest($1::text[], $2::text[]::numeric[], $3::text[], $4::text[]::bytea[])
-    WITH ORDINALITY AS asked (name, money, key, fingerprint, place)
+    WITH ORDINALITY AS items (name, money, key, fingerprint, place)
 ), keyless AS MATERIALIZED (
   SELECT nextval(pg_get_serial_sequence('clients', 'id')) AS id, name, money, place
-  FROM asked
+  FROM items
   WHERE key IS NULL
 ), first_uses AS MATERIALIZED (
   SELECT nextval(pg_get_serial_sequence('clients', 'id')) AS id, name, money, key, fingerprint
-  FROM (SELECT DISTINCT ON (key) * FROM asked WHERE key IS NOT NULL ORDER BY key, place) AS firsts
+  FROM (SELECT DISTINCT ON (key) * FROM items WHERE key IS NOT NULL ORDER BY key, place) AS firsts
 ), claimed AS (
   INSERT INTO idempotency_keys (key, fingerprint, client_id)
   SELECT key, fingerprint, id FROM first_uses ORDER BY key
@@ -25,5 +25,5 @@ WITH asked AS (
 )
 SELECT place, id, true AS same_fields FROM keyless
 UNION ALL
-SELECT place, client_id, claimed.fingerprint = asked.fingerprint FROM asked JOIN claimed USING (key)
+SELECT place, client_id, claimed.fingerprint = items.fingerprint FROM items JOIN claimed USING (key)
 ORDER BY place

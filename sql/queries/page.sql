@@ -1,4 +1,4 @@
--- Up to $2 clients after id $1: their JSON objects joined by commas, the last id, and whether more follow.
+-- At most $2 clients after id $1: their JSON objects joined by commas, the last id, and whether more follow.
 WITH page AS MATERIALIZED (
   SELECT id, name, money::text AS money FROM clients WHERE id > $1 ORDER BY id LIMIT $2
 )

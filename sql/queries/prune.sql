@@ -1,4 +1,4 @@
--- Forgets up to $1 idempotency keys that are older than 24 hours, the time for which the API promises to know them.
+-- Deletes at most $1 idempotency keys that are older than 24 hours, for which the API promises to keep them.
 DELETE FROM idempotency_keys
 WHERE key IN (
   SELECT key FROM idempotency_keys

@@ -1,4 +1,4 @@
-"""The three endpoints of the API: parse, ask, answer."""
+"""The three endpoints of the API. Each parses the request, calls the store and builds the response."""
 
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -19,25 +19,25 @@ MAX_LIMIT: Final = PAGE_ROWS
 
 
 class Endpoints:
-    """The clients over HTTP."""
+    """The HTTP endpoints of clients."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def get(self, request: Request) -> Response:
         """`GET /get/{id}`: one client."""
-        client = await self._store.get(parse_id(request.tail))
+        client = await self._store.get(parse_id(request.path_parameter))
         return Response(client, JSON)
 
     async def add(self, request: Request) -> Response:
-        """`POST /add`: adds a client, once per Idempotency-Key where one is given."""
+        """`POST /add`: adds a client; with an Idempotency-Key, only on the key's first use."""
         given = await fields.read(request, "name", "money", numbers=["money"])
         client = parse_new(given["name"], given["money"])
         added = await self._store.add(client, _idempotency_key(request))
         return Response(b'{"id": %d}' % added, JSON, HTTPStatus.CREATED, {"Location": f"/get/{added}"})
 
     async def getall(self, request: Request) -> AnyResponse:
-        """`GET /getall`: all clients, or one page of them."""
+        """`GET /getall`: all clients, or one page."""
         query = fields.read_query(request, "limit", "after")
         if not query:
             return await self._all(request)
@@ -45,8 +45,8 @@ class Endpoints:
         page = await self._store.page(parse_after(query.get("after", "0")), limit)
         if not page.more:
             return _array(page)
-        following = urlencode({"limit": limit, "after": page.last_id})
-        return _array(page, {"Link": f'</getall?{following}>; rel="next"'})
+        next_page = urlencode({"limit": limit, "after": page.last_id})
+        return _array(page, {"Link": f'</getall?{next_page}>; rel="next"'})
 
     async def _all(self, request: Request) -> AnyResponse:
         page = await self._store.page(0)
@@ -59,7 +59,7 @@ class Endpoints:
             await response.write(b"[" + page.objects)
             async with aclosing(self._store.pages(page.last_id)) as pages:
                 async for page in pages:
-                    if page.objects:  # empty where what followed was removed meanwhile
+                    if page.objects:  # empty where the remaining clients were removed in the meantime
                         await response.write(b"," + page.objects)
             await response.write(b"]")
         await response.write_eof()
@@ -73,5 +73,5 @@ def _array(page: Page, headers: Mapping[str, str] | None = None) -> Response:
 def _idempotency_key(request: Request) -> str | None:
     keys = request.headers.getall("Idempotency-Key", ())
     if len(keys) > 1:
-        raise InvalidField("Idempotency-Key", "Idempotency-Key is given twice; give it once.")
+        raise InvalidField("Idempotency-Key", "Idempotency-Key is given more than once; send it once.")
     return parse_key(keys[0]) if keys else None

@@ -1,4 +1,4 @@
-"""The questions asked of the database: get one, add one, pages of all."""
+"""The queries on clients: get one, add one, read all in pages."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +11,8 @@ from svc.postgres.batching import Batcher, Limits, OnRoundTrip
 from svc.postgres.database import Database
 from svc.postgres.settings import DatabaseSettings
 
-PAGE_ROWS: Final = 1000  # some 50 KB: enough to make round trips cheap, little enough to keep memory flat
-_MAX_BATCH_SIZE: Final = 128  # questions in a round trip; more gains little, and makes the first wait for the last
+PAGE_ROWS: Final = 1000  # about 50 KB: round trips stay cheap, and memory stays flat
+_MAX_BATCH_SIZE: Final = 128  # larger batches gain little, and their first item waits longer for the last
 
 _GET: Final = queries.read("get")
 _PAGE: Final = queries.read("page")
@@ -25,9 +25,9 @@ class Page:
     """Clients in order of id.
 
     Attributes:
-        objects: their JSON objects joined by commas, in UTF-8; empty where there are none.
-        last_id: the last one's id; 0 where there are none.
-        more: whether clients follow.
+        objects: their JSON objects, joined by commas, in UTF-8; empty for an empty page.
+        last_id: the last client's id; 0 for an empty page.
+        more: whether more clients follow.
     """
 
     objects: bytes
@@ -37,7 +37,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Add:
-    """A client to be added. No two are equal: who adds the same fields twice gets two clients."""
+    """A client to add. No two are equal, since two adds of the same fields add two clients."""
 
     client: NewClient
     key: str | None
@@ -53,46 +53,51 @@ ObserveRoundTrips = Callable[[str, str, str], OnRoundTrip | None]
 
 
 def no_op(_operation: str, _summary: str, _sql: str) -> None:
-    """Watches no trips."""
+    """Observes no round trips."""
 
 
 class Store:
-    """The clients in PostgreSQL. What is asked at the same time goes there together.
+    """The clients in PostgreSQL. Concurrent calls share round trips.
 
     Args:
-        database: where they are.
-        settings: its bounds.
-        observe: given an operation's name, its SQL in short, and its SQL, who is told of its trips.
+        database: where the clients are stored.
+        settings: the time-outs and the bounds.
+        observe: takes an operation's name, a summary of its SQL, and the SQL; returns the hook for its round trips.
     """
 
     def __init__(self, database: Database, settings: DatabaseSettings, observe: ObserveRoundTrips = no_op) -> None:
         self._database = database
-        # Half of the connections each for reads and adds, so that neither waits for the other. Of three it is two: then
-        # one that hangs holds up no kind, and one kind that hangs leaves one to the others.
+        # Each operation may use half of the connections, so that reads and adds do not wait for each other. Of three
+        # connections, it may use two: then one stuck round trip blocks no operation, and an operation whose round trips
+        # are all stuck leaves one connection to the others.
         limits = Limits(
             max_in_flight=(settings.pool_size + 1) // 2,
             max_batch_size=_MAX_BATCH_SIZE,
-            max_round_trip_seconds=settings.statement_seconds / 4,  # far from the end of what a statement may take
+            max_round_trip_seconds=settings.statement_seconds / 4,  # well below the statement's time-out
             max_queue=settings.max_queue,
             max_wait_seconds=settings.acquire_seconds,
-            deadline_seconds=settings.answer_seconds,
+            deadline_seconds=settings.deadline_seconds,
         )
         self._gets = Batcher(self._get, limits, observe("get", "SELECT clients", _GET))
         self._adds = Batcher(self._add, limits, observe("add", "INSERT clients", _ADD))
         self._pages = Batcher(self._page, replace(limits, max_batch_size=1), observe("page", "SELECT clients", _PAGE))
 
     async def get(self, client_id: int) -> bytes:
-        """The client as a JSON object in UTF-8; NoSuchClient where there is none."""
+        """The client as a JSON object in UTF-8.
+
+        Raises:
+            NoSuchClient: no client has this id.
+        """
         found = await self._gets.submit(client_id)
         if found is None:
             raise NoSuchClient
         return found
 
     async def add(self, client: NewClient, key: str | None = None) -> int:
-        """The id of the client, once it is stored; with an idempotency key, of the one stored by its first use.
+        """Stores the client and returns its id; with an idempotency key, the id from the key's first use.
 
         Raises:
-            KeyReused: the first use had other fields.
+            KeyReused: the key was first used with other fields.
         """
         added = await self._adds.submit(_Add(client, key))
         if not added.same_fields:
@@ -100,14 +105,14 @@ class Store:
         return added.id
 
     async def page(self, after: int, limit: int = PAGE_ROWS) -> Page:
-        """Up to `limit` clients whose ids come after `after`."""
+        """At most `limit` clients, in order of id, from the first id after `after`."""
         return await self._pages.submit((after, limit))
 
     async def pages(self, after: int = 0) -> AsyncGenerator[Page, None]:
         """All clients whose ids come after `after`, page by page.
 
-        Each page is a query of its own, so a slow reader holds no connection, and sees the clients that
-        are there when it gets to their place.
+        Each page is a separate query, so a slow reader holds no connection between pages. A page has the clients that
+        exist at the time of its query.
         """
         more = True
         while more:
@@ -116,11 +121,11 @@ class Store:
             yield page
 
     async def check(self) -> None:
-        """Raises where the database could not answer the questions above."""
+        """Raises an error where the database cannot serve the queries above."""
         await self._database.value(_READY)
 
-    # Arrays are sent as text[], the one kind that asyncpg knows beforehand. For any other, it asks a new connection's
-    # server in eight round trips before the first question, and all of them want it at once after an outage.
+    # Arrays are sent as text[], the only array type whose codec asyncpg has built in. Any other type costs each new
+    # connection eight round trips before its first query, and after an outage all connections would make them at once.
 
     async def _get(self, ids: Sequence[int]) -> list[bytes | None]:
         rows = await self._database.rows(_GET, [str(client_id) for client_id in ids])
@@ -137,7 +142,7 @@ class Store:
         )
         return [_Added(row["id"], row["same_fields"]) for row in rows]
 
-    async def _page(self, questions: Sequence[tuple[int, int]]) -> list[Page]:
-        (question,) = questions
-        (row,) = await self._database.rows(_PAGE, *question)
+    async def _page(self, pages: Sequence[tuple[int, int]]) -> list[Page]:
+        ((after, limit),) = pages  # one item in each batch
+        (row,) = await self._database.rows(_PAGE, after, limit)
         return [Page(row["objects"], row["last_id"] or 0, row["more"])]

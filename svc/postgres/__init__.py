@@ -1,0 +1,1 @@
+"""PostgreSQL: the connection pool, batching, queries, migrations, and the embedded server."""

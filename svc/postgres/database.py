@@ -1,4 +1,4 @@
-"""The life of the asyncpg pool, and driver errors turned into ours."""
+"""The asyncpg pool, from its creation to its close, and the mapping of driver errors to the service's own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +23,7 @@ _CLOSE_SECONDS: Final = 5.0
 _UNAVAILABLE_ERRORS: Final = (
     OSError,  # refused, reset, no route, no such host
     asyncpg.InterfaceError,  # the connection closed under the query
-    asyncpg.InternalClientError,  # the same, seen from inside asyncpg's state machine
+    asyncpg.InternalClientError,  # the same, raised by asyncpg's state machine
     asyncpg.PostgresConnectionError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -35,37 +35,38 @@ _UNAVAILABLE_ERRORS: Final = (
 
 class _Connection(asyncpg.Connection):
     def get_reset_query(self) -> str:
-        # Nothing here changes a session, so a release owes the server no round trip.
+        # No query changes the session, so a release needs no round trip to reset it.
         return ""
 
 
 class Database:
-    """A small pool of connections whose waiters are served in order of arrival, each wait bounded.
+    """A small pool of connections. Callers wait for one in order of arrival, and for a limited time.
 
     Attributes:
-        is_unavailable: whether the database did not answer when it was last asked.
+        is_unavailable: whether the last query failed because the database did not answer.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: DatabaseSettings) -> None:
         self._pool = pool
         self._acquire_seconds = settings.acquire_seconds
-        # asyncpg serves its own waiters unfairly: a newcomer overtakes whoever was just woken.
-        # So at most as many get to the pool as it has connections, and the rest queue here.
+        # asyncpg's own queue is not fair: a new caller can overtake one that was just woken. So only as many callers
+        # reach the pool as it has connections, and all others wait here.
         self._turns = asyncio.Semaphore(settings.pool_size)
         self.is_unavailable = False
 
     @property
     def in_use(self) -> int:
-        """Connections that are at work now."""
+        """The number of connections that run a query now."""
         return self._pool.get_size() - self._pool.get_idle_size()
 
     async def rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        """The rows that the query gives.
+        """Runs the query and returns its rows.
 
         Raises:
             DatabaseBusy: no connection was free in time.
-            DatabaseUnavailable: the database is away, or went away underway: then a write may have happened or not.
-            QueryTimedOut: the statement took longer than it may.
+            DatabaseUnavailable: the database does not answer, or the connection was lost during the query. In the
+                second case, a write may have happened or not.
+            QueryTimedOut: the statement took longer than its time-out.
         """
         await self._acquire_turn()
         connected = False
@@ -77,7 +78,7 @@ class Database:
             raise QueryTimedOut from error
         except _UNAVAILABLE_ERRORS as error:
             if connected and isinstance(error, TimeoutError):
-                # What became of this connection may have become of all: one of them is enough to find it out.
+                # The other connections may be stuck as well, so each is replaced before its next use.
                 await self._pool.expire_connections()
                 raise QueryTimedOut from error
             await self._record_unavailable(error)
@@ -90,7 +91,7 @@ class Database:
         return rows
 
     async def value(self, query: str, *arguments: object) -> Any:
-        """The first column of the only row that the query gives."""
+        """Runs a query that gives one row, and returns its first column."""
         (row,) = await self.rows(query, *arguments)
         return row[0]
 
@@ -106,7 +107,7 @@ class Database:
 
     async def _record_unavailable(self, error: Exception) -> None:
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-            # The connections lead to a server that will never write again: make new ones, to the new primary.
+            # The connected server is no longer the primary, so new connections have to replace these.
             await self._pool.expire_connections()
         if not self.is_unavailable:
             self.is_unavailable = True
@@ -119,23 +120,23 @@ async def _fetch(
     try:
         return await connection.fetch(query, *arguments)
     except (TimeoutError, asyncio.CancelledError):
-        # asyncpg would now ask the server to cancel, and wait for that. But a server that is there ends a statement in
-        # time by itself; so there is none.
+        # asyncpg would now send a cancel request and wait for it. But a server that can be reached would have ended the
+        # statement at its statement_timeout, so this one cannot be reached.
         connection.terminate()
         raise
 
 
 @asynccontextmanager
 async def connect(settings: DatabaseSettings) -> AsyncIterator[Database]:
-    """The pool, from its first connection, made when it is first needed, to a bounded close."""
+    """Creates the pool, which connects at the first query, and closes it at the end within a limited time."""
     pool = asyncpg.create_pool(
         settings.dsn,
         connection_class=_Connection,
-        min_size=0,  # the service starts, and says 503, while the database is away
+        min_size=0,  # the service also starts while the database is unavailable, and answers 503
         max_size=settings.pool_size,
-        max_queries=2**62,  # no reconnecting in the middle of traffic
+        max_queries=2**62,  # no reconnect during traffic
         max_inactive_connection_lifetime=0,
-        max_cached_statement_lifetime=0,  # prepared once, kept for the connection's life
+        max_cached_statement_lifetime=0,  # a statement is prepared once for each connection
         timeout=settings.connect_seconds,
         command_timeout=settings.command_seconds,
         server_settings={

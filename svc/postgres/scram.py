@@ -1,4 +1,4 @@
-"""A password as PostgreSQL keeps it, so that the password itself need not be sent: the server might log it."""
+"""Password verifiers in PostgreSQL's format, so that no password is sent to the server, which might log it."""
 
 import base64
 import hashlib
@@ -6,15 +6,15 @@ import hmac
 import secrets
 from typing import Final
 
-_ITERATIONS: Final = 4096  # PostgreSQL's own; what guards the password is its length
+_ITERATIONS: Final = 4096  # PostgreSQL's default; the password's length protects it, not the iterations
 _SALT_BYTES: Final = 16
 
 
 def verifier(password: str) -> str:
-    """What `ALTER ROLE … PASSWORD` takes in place of the password, made with SCRAM-SHA-256 (RFC 5803).
+    """The SCRAM-SHA-256 verifier (RFC 5803), which `ALTER ROLE … PASSWORD` takes instead of the password.
 
     Args:
-        password: of printable ASCII, for which there is nothing to normalise (SASLprep).
+        password: in printable ASCII, which needs no normalisation (SASLprep).
     """
     salt = secrets.token_bytes(_SALT_BYTES)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, _ITERATIONS)

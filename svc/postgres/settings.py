@@ -4,7 +4,8 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 HIDDEN: Final = "(not shown)"
-# Beyond the statement's own time, which the server enforces: an answer that is on its way still arrives.
+# The service waits for this long after the statement's time-out, which the server enforces, so that a result that the
+# server has sent still arrives.
 GRACE_SECONDS: Final = 1.0
 
 
@@ -12,17 +13,18 @@ GRACE_SECONDS: Final = 1.0
 class DatabaseSettings:
     """How the service reaches PostgreSQL and how long it waits for it.
 
-    The time-outs form a ladder: a statement ends before the service gives up on it (`command_seconds`), that happens
-    before the query's deadline (`answer_seconds`), and that before the caller goes away.
+    Each time-out is longer than the one before it: `statement_seconds`, after which the server ends a statement;
+    `command_seconds`, after which the service stops waiting for it; `deadline_seconds`, for the query as a whole; and
+    the callers' own time-out.
 
     Attributes:
-        dsn: the database's URL, with the password in it. Empty where no database is named.
-        service_password: the password that `migrate` gives to the service's role; empty to leave it unchanged.
-        pool_size: connections of each worker process.
+        dsn: the database's URL, which includes the password; empty where no database is configured.
+        service_password: the password that `migrate` sets for the service's role; empty to leave it unchanged.
+        pool_size: the connections of each worker process.
         connect_seconds: the longest that opening a connection may take.
         acquire_seconds: the longest that a request waits for a connection.
         statement_seconds: the longest that a statement may run.
-        max_queue: queries of a kind that may wait to be sent, in each worker.
+        max_queue: the items of each operation that may wait to be sent, in each worker.
     """
 
     dsn: str = ""
@@ -39,8 +41,8 @@ class DatabaseSettings:
         return self.statement_seconds + GRACE_SECONDS
 
     @property
-    def answer_seconds(self) -> float:
-        """The longest from a query to its result, or to an error that says why there is none."""
+    def deadline_seconds(self) -> float:
+        """The longest from a request for a query to its result or its error."""
         return self.acquire_seconds + self.connect_seconds + self.command_seconds
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The pages for people: the front page, the OpenAPI description and Swagger UI, all from files on this machine."""
+"""The home page, the OpenAPI description and Swagger UI, all served from files of this installation."""
 
 import importlib.util
 import json
@@ -17,29 +17,29 @@ _PAGES: Final = Path(__file__).parent / "pages"
 _OWN_ASSETS: Final = ("docs.js", "style.css")
 _SWAGGER_ASSETS: Final = ("swagger-ui-bundle.js", "swagger-ui.css")
 _HEADERS: Final = {
-    # Swagger UI has icons as data: URLs.
+    # Swagger UI embeds its icons as data: URLs.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
-    # A key may be typed in here, so no other site's window that opened the page keeps a hold on it.
+    # Users may type a key into the page, so a window of another site that opened it gets no reference to it.
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-# For a year, a browser that saw a page by HTTPS asks for this host in no other way (RFC 6797); of its other ports and
-# of names below it, nothing is known here. By plain HTTP it must not be said, and there it would not be heeded.
-_HTTPS_FROM_NOW_ON: Final = {"Strict-Transport-Security": "max-age=31536000"}
+# HSTS (RFC 6797): for a year, a browser that loaded a page over HTTPS uses nothing else for this host. Subdomains are
+# not included, since the service knows nothing about them. A response over plain HTTP must not have the header.
+_HSTS: Final = {"Strict-Transport-Security": "max-age=31536000"}
 
 
 class Docs:
-    """What the service tells about itself, read once and kept in memory.
+    """The service's documentation, read from its files once and kept in memory.
 
     Args:
-        proxies: whose word is taken on whether a request came by HTTPS.
-        wants_key: whether the API wants a key.
+        proxies: the trusted proxies, which report whether a request came over HTTPS.
+        requires_key: whether the API requires a key.
     """
 
-    def __init__(self, proxies: Proxies, *, wants_key: bool) -> None:
+    def __init__(self, proxies: Proxies, *, requires_key: bool) -> None:
         self._proxies = proxies
-        self._openapi = json.dumps(openapi.describe(wants_key=wants_key)).encode()
+        self._openapi = json.dumps(openapi.describe(requires_key=requires_key)).encode()
         self._home = _page("home.html")
         self._docs = _page("docs.html")
         swagger = _swagger_folder()
@@ -49,7 +49,7 @@ class Docs:
         }
 
     async def home(self, request: Request) -> Response:
-        """`GET /`: what this is, for a person."""
+        """`GET /`: the home page."""
         return self._html(request, self._home)
 
     async def openapi(self, _: Request) -> Response:
@@ -61,15 +61,15 @@ class Docs:
         return self._html(request, self._docs)
 
     async def asset(self, request: Request) -> Response:
-        """`GET /docs/{asset}`: a script or a style of the pages."""
-        asset = self._assets.get(request.tail)
+        """`GET /docs/{asset}`: a script or a style sheet of the pages."""
+        asset = self._assets.get(request.path_parameter)
         if asset is None:
             raise NoSuchPath
-        content_type = f"{mimetypes.guess_type(request.tail)[0]}; charset=utf-8"
+        content_type = f"{mimetypes.guess_type(request.path_parameter)[0]}; charset=utf-8"
         return Response(asset, content_type, headers={**_HEADERS, "Cache-Control": "max-age=300"})
 
     def _html(self, request: Request, page: bytes) -> Response:
-        headers = _HEADERS | (_HTTPS_FROM_NOW_ON if self._proxies.is_https(request) else {})
+        headers = _HEADERS | (_HSTS if self._proxies.is_https(request) else {})
         return Response(page, "text/html; charset=utf-8", headers=headers)
 
 
@@ -78,7 +78,7 @@ def _page(name: str) -> bytes:
 
 
 def _swagger_folder() -> Path:
-    # Found rather than imported: of swagger-ui-py only the files are wanted, not its framework glue.
+    # Located without an import: only the package's static files are needed, not its web framework integrations.
     spec = importlib.util.find_spec("swagger_ui")
     assert spec is not None, "swagger-ui-py is a dependency"
     assert spec.submodule_search_locations, "swagger-ui-py is a package"

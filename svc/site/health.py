@@ -1,4 +1,4 @@
-"""Whether the service lives, whether it can take requests, and which version it is."""
+"""The health endpoints: liveness, readiness and version."""
 
 import asyncio
 import json
@@ -19,11 +19,11 @@ from svc.logs.setup import shorten
 
 _log = structlog.get_logger()
 
-READY_SECONDS: Final = 2.0  # a probe that waits longer has its answer
+READY_SECONDS: Final = 2.0  # a database that takes longer counts as one that does not answer
 
 
 class Health:
-    """The pages that probes and people ask."""
+    """The endpoints for Kubernetes probes and operators."""
 
     def __init__(self, store: Store, lifecycle: Lifecycle, build: str) -> None:
         self._store = store
@@ -31,11 +31,11 @@ class Health:
         self._version = json.dumps({"version": __version__, "build": build}).encode()
 
     async def healthz(self, _: Request) -> Response:
-        """`GET /healthz`: the process lives. It never asks the database, whose loss no restart would mend."""
+        """`GET /healthz`: the process is alive. It does not query the database, whose loss a restart would not fix."""
         return Response(b'{"status": "alive"}', JSON)
 
     async def readyz(self, _: Request) -> Response:
-        """`GET /readyz`: requests are welcome."""
+        """`GET /readyz`: the service can serve requests."""
         if self._lifecycle.draining:
             raise NotReady("The service is shutting down.")
         try:
@@ -45,9 +45,11 @@ class Health:
             raise NotReady("The database does not answer.") from None
         except asyncpg.PostgresError as error:
             _log.warning(names.NOT_READY, error=type(error).__name__, detail=shorten(error))
-            raise NotReady("The database answers, but is not migrated, or closed to the service's role.") from None
+            raise NotReady(
+                "The database answers, but it is not migrated, or the service's role lacks its rights."
+            ) from None
         return Response(b'{"status": "ready"}', JSON)
 
     async def version(self, _: Request) -> Response:
-        """`GET /version`: what is running."""
+        """`GET /version`: the version and the build that run."""
         return Response(self._version, JSON)

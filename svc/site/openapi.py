@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description of the API, its bounds taken from where they are kept."""
+"""The OpenAPI 3.1 description of the API, built from the bounds that the code enforces."""
 
 from typing import Any, Final, TypeAlias
 
@@ -9,7 +9,7 @@ from svc.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPES, KeyMissi
 
 _Json: TypeAlias = dict[str, Any]
 
-# White space that is trimmed, and control characters, which are refused.
+# White space is trimmed, and control characters are refused.
 _SPACE: Final = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _CONTROL: Final = r"\u0000-\u001f\u007f-\u009f"
 _INK: Final = f"[^{_CONTROL}{_SPACE}]"
@@ -18,33 +18,33 @@ _NAME_PATTERN: Final = f"^[{_SPACE}]*{_INK}([^{_CONTROL}]{{0,{MAX_NAME_CHARACTER
 _ID: Final = {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_ID, "example": 1}
 _REQUEST_ID: Final = {
     "X-Request-Id": {
-        "description": "The caller's own where it is sane, else a new one.",
+        "description": "The request's own id where it is valid, otherwise a new one.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
     }
 }
-_KEY: Final = {"type": "http", "scheme": "bearer", "description": "A key that whoever runs the service gave you."}
+_KEY: Final = {"type": "http", "scheme": "bearer", "description": "The API key that the service's operator gave you."}
 
 _DESCRIPTION: Final = f"""
-List, add and look up clients. Everything is JSON in UTF-8; money is a string with exactly 2 decimals, so that no
-cent is lost to a float.
+List, add and get clients. All bodies are JSON in UTF-8. Money is a string with exactly 2 decimals, so that no float
+rounds it.
 
-**Another way to add.** The fields of `POST /add` may come in its body instead of its query, since queries end up in
-other people's logs: as a JSON object, `{{"name": "Sofía", "money": "12.50"}}`, or as a form,
-`name=Sof%C3%ADa&money=12.50`. A field given twice, or in both places, is refused.
+**Fields in the body.** `POST /add` also takes its fields in the body, since proxies and servers often log queries. The
+body is a JSON object, `{{"name": "Sofía", "money": "12.50"}}`, or a form, `name=Sof%C3%ADa&money=12.50`. A field that
+is given twice, or in both the query and the body, is refused.
 
 **Errors** are `{CONTENT_TYPE}` (RFC 9457) with `type`, `title`, `status`, `detail`, `request_id` and, where one field
-is at fault, `field`. A 503 says in `Retry-After` when to try again.
+is invalid, `field`. A 503 has a `Retry-After` header: the seconds to wait before a retry.
 """
 
 
-def describe(*, wants_key: bool) -> _Json:
-    """The whole document.
+def describe(*, requires_key: bool) -> _Json:
+    """Builds the whole document.
 
     Args:
-        wants_key: whether the API wants a key.
+        requires_key: whether the API requires a key.
     """
     described = _describe()
-    if wants_key:
+    if requires_key:
         described["components"]["securitySchemes"] = {"key": _KEY}
         for path in described["paths"].values():
             for operation in path.values():
@@ -69,8 +69,8 @@ def _describe() -> _Json:
             "/getall": {"get": _getall()},
             "/add": {"post": _add()},
             "/get/{id}": {"get": _get()},
-            "/healthz": {"get": _health("Whether the process lives", "alive")},
-            "/readyz": {"get": _health("Whether requests are welcome", "ready", unavailable=True)},
+            "/healthz": {"get": _health("Whether the process is alive", "alive")},
+            "/readyz": {"get": _health("Whether the service can serve requests", "ready", unavailable=True)},
             "/version": {"get": _version()},
         },
         "components": {"schemas": {"Client": _client(), "Problem": _problem()}},
@@ -81,11 +81,11 @@ def _getall() -> _Json:
     return {
         "operationId": "getAllClients",
         "tags": ["clients"],
-        "summary": "All clients, or one page of them",
-        "description": "In order of id. Without parameters, all of them, streamed. With `limit` or `after`, one page, "
-        'and a `Link` with `rel="next"` while there is more.',
+        "summary": "All clients, or one page",
+        "description": "Clients are in order of id. Without parameters, the response has all clients and is streamed. "
+        'With `limit` or `after`, it has one page, and a `Link` header with `rel="next"` where more clients follow.',
         "parameters": [
-            _query("limit", "How many clients at most", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}),
+            _query("limit", "The maximum number of clients", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}),
             _query("after", "Only clients whose ids come after this one", {"type": "integer", "minimum": 0}),
         ],
         "responses": {
@@ -93,7 +93,7 @@ def _getall() -> _Json:
                 "description": "The clients",
                 "headers": {
                     **_REQUEST_ID,
-                    "Link": {"description": "The next page, while there is one.", "schema": {"type": "string"}},
+                    "Link": {"description": "The next page, where there is one.", "schema": {"type": "string"}},
                 },
                 "content": {JSON: {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/Client"}}}},
             },
@@ -107,31 +107,31 @@ def _add() -> _Json:
         "operationId": "addClient",
         "tags": ["clients"],
         "summary": "Adds a client",
-        "description": "Two clients may share a name. With an `Idempotency-Key`, a retry gets the first answer and "
-        "adds nothing; keys are known for 24 hours. The fields may come in the body instead: see above.",
+        "description": "Two clients may share a name. With an `Idempotency-Key`, a retry gets the first response and "
+        "adds nothing; keys are kept for 24 hours. The fields may also come in the body: see above.",
         "parameters": [
             _query(
                 "name",
-                f"1 to {MAX_NAME_CHARACTERS} characters besides white space at its ends, and no control characters",
+                f"1 to {MAX_NAME_CHARACTERS} characters, not counting white space at the ends; no control characters",
                 {"type": "string", "pattern": _NAME_PATTERN, "example": "Sofía"},
                 required=True,
             ),
             _query(
                 "money",
-                "A decimal with at most 2 decimals and a magnitude under 10^16; negative where the client owes",
+                "An amount below 10^16 with at most 2 decimals; negative where the client owes it",
                 {"type": "string", "pattern": f"^{MONEY_PATTERN}$", "example": "12.50"},
                 required=True,
             ),
             {
                 "name": "Idempotency-Key",
                 "in": "header",
-                "description": "Makes it safe to send the request again",
+                "description": "A key of your choice for this client, which makes a retry of the request safe",
                 "schema": {"type": "string", "pattern": f"^{KEY_PATTERN}$"},
             },
         ],
         "responses": {
             "201": {
-                "description": "Added, now or by the key's first use",
+                "description": "The client is added, by this request or by the key's first use",
                 "headers": {
                     **_REQUEST_ID,
                     "Location": {"description": "The client's path.", "schema": {"type": "string"}},
@@ -176,7 +176,7 @@ def _health(summary: str, status: str, *, unavailable: bool = False) -> _Json:
         "tags": ["health"],
         "summary": summary,
         "responses": {
-            "200": _json_answer({"status": {"const": status}}),
+            "200": _json_response({"status": {"const": status}}),
             **(_problems("503") if unavailable else {}),
         },
     }
@@ -186,14 +186,14 @@ def _version() -> _Json:
     return {
         "operationId": "version",
         "tags": ["health"],
-        "summary": "What is running",
-        "responses": {"200": _json_answer({"version": {"type": "string"}, "build": {"type": "string"}})},
+        "summary": "The version and the build that run",
+        "responses": {"200": _json_response({"version": {"type": "string"}, "build": {"type": "string"}})},
     }
 
 
-def _json_answer(properties: _Json) -> _Json:
+def _json_response(properties: _Json) -> _Json:
     schema = {"type": "object", "properties": properties, "required": list(properties)}
-    return {"description": "The answer", "headers": _REQUEST_ID, "content": {JSON: {"schema": schema}}}
+    return {"description": "The response", "headers": _REQUEST_ID, "content": {JSON: {"schema": schema}}}
 
 
 def _query(name: str, description: str, schema: _Json, *, required: bool = False) -> _Json:
@@ -201,26 +201,26 @@ def _query(name: str, description: str, schema: _Json, *, required: bool = False
 
 
 _MEANINGS: Final = {
-    "400": "A field is not what it may be; `field` and `detail` say which and what would do",
-    "401": "There is no key, or none that is accepted",
-    "404": "There is no such client",
+    "400": "A field is not valid; `field` names it, and `detail` says what would be valid",
+    "401": "The API key is missing or not valid",
+    "404": "No client has this id",
     "413": "The body is too large",
-    "415": "The body is of a type that is not understood",
-    "422": "The key was first used with other fields",
-    "503": "The database is away or busy; try again shortly",
-    "504": "The database took too long",
+    "415": "The type of the body is not supported",
+    "422": "The Idempotency-Key was first used with other fields",
+    "503": "The database is unavailable or busy; try again shortly",
+    "504": "The database took too long to answer",
 }
 
 _PROBLEM_HEADERS: Final = {
     "401": {
         "WWW-Authenticate": {
-            "description": "How to send a key (RFC 6750).",
+            "description": "How to send an API key (RFC 6750).",
             "schema": {"type": "string", "enum": [KeyMissing.challenge, KeyRefused.challenge]},
         }
     },
     "503": {
         "Retry-After": {
-            "description": "When to try again, in seconds.",
+            "description": "The seconds to wait before a retry.",
             "schema": {"type": "integer", "const": RETRY_AFTER_SECONDS},
         }
     },
@@ -228,10 +228,10 @@ _PROBLEM_HEADERS: Final = {
 
 
 def _problems(*statuses: str) -> _Json:
-    return {status: _problem_answer(status) for status in statuses}
+    return {status: _problem_response(status) for status in statuses}
 
 
-def _problem_answer(status: str) -> _Json:
+def _problem_response(status: str) -> _Json:
     return {
         "description": _MEANINGS[status],
         "headers": {**_REQUEST_ID, **_PROBLEM_HEADERS.get(status, {})},
@@ -259,9 +259,9 @@ def _problem() -> _Json:
             "type": {"type": "string", "format": "uri", "enum": sorted(TYPES.values())},
             "title": {"type": "string"},
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
-            "detail": {"type": "string", "description": "What is wrong, and what would be right"},
+            "detail": {"type": "string", "description": "What is wrong, and what would be valid"},
             "request_id": {"type": "string"},
-            "field": {"type": "string", "description": "The field at fault"},
+            "field": {"type": "string", "description": "The field that is not valid"},
         },
         "required": ["type", "title", "status", "detail", "request_id"],
         "additionalProperties": False,

@@ -6,5 +6,5 @@ SwaggerUIBundle({
   deepLinking: true,
   displayRequestDuration: true,
   tryItOutEnabled: true,
-  validatorUrl: null, // the description stays on this machine
+  validatorUrl: null, // send the description to no external validator
 });

@@ -1,10 +1,12 @@
-"""The embedded PostgreSQL: `serve` without a database named."""
+"""The embedded PostgreSQL, which `serve` uses where no database is configured."""
 
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,8 +18,15 @@ from svc.postgres.embedded import EmbeddedPostgres, running
 from tests.svc.process.test_lifecycle import status_of
 
 
+@pytest.fixture(scope="module")
+def shared_folder() -> Iterator[Path]:
+    """A folder for the tests that may find a database in it, so that only one of them creates it."""
+    with tempfile.TemporaryDirectory(prefix="clients-") as folder:
+        yield Path(folder)
+
+
 def postgres_of(service: Service) -> psutil.Process:
-    """The service's own PostgreSQL."""
+    """The service's embedded PostgreSQL."""
     return next(child for child in psutil.Process(service.process.pid).children() if child.name() == "postgres")
 
 
@@ -29,89 +38,89 @@ def run_command(folder: Path, *command: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_second_start_finds_the_same_data(short_folder: Path, workers: str) -> None:
-    """Serve makes, migrates and seeds a database; Ctrl-C stops both; the next start has what was added."""
-    for clients in (4, 5):
+def test_a_second_start_finds_the_same_data(short_folder: Path) -> None:
+    """Serve creates, migrates and seeds a database; Ctrl-C stops both; the next start has the client that was added."""
+    for workers, clients in (("1", 4), ("2", 5)):
         service = Service({"LOCAL_FOLDER": str(short_folder), "WORKERS": workers})
         try:
             service.wait_until_listening()
             postgres = postgres_of(service)
             assert status_of(f"{service.url}/get/{clients}") == 200
             assert status_of(f"{service.url}/get/{clients + 1}") == 404
-            assert status_of(f"{service.url}/add?name=Kept&money=1", "POST") == 201
+            assert status_of(f"{service.url}/add?name=Ann&money=1", "POST") == 201
             assert service.stop(signal.SIGINT) == 0
             assert not postgres.is_running()
         finally:
             service.end()
 
 
-def test_commands_reach_the_running_database(short_folder: Path) -> None:
-    """migrate, seed and prune work beside a running serve, and leave its PostgreSQL running."""
-    service = Service({"LOCAL_FOLDER": str(short_folder)})
+def test_commands_use_the_running_database(shared_folder: Path) -> None:
+    """Next to a running `serve`, migrate, seed and prune use its PostgreSQL and leave it running."""
+    service = Service({"LOCAL_FOLDER": str(shared_folder)})
     try:
         service.wait_until_listening()
 
-        assert run_command(short_folder, "prune") == "0 idempotency keys forgotten.\n"
-        assert run_command(short_folder, "seed") == "There are clients already: nothing was changed.\n"
-        run_command(short_folder, "migrate")
+        assert run_command(shared_folder, "prune") == "0 idempotency keys deleted.\n"
+        assert run_command(shared_folder, "seed") == "The database already has clients: nothing was changed.\n"
+        run_command(shared_folder, "migrate")
         assert status_of(f"{service.url}/readyz") == 200
     finally:
         service.end()
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv (util-linux) is missing")
-def test_a_killed_service_leaves_no_postgres(short_folder: Path) -> None:
-    """Not even SIGKILL leaves the server behind."""
-    service = Service({"LOCAL_FOLDER": str(short_folder)})
+def test_a_killed_service_leaves_no_postgres(shared_folder: Path) -> None:
+    """Even after a SIGKILL of the service, its server ends."""
+    service = Service({"LOCAL_FOLDER": str(shared_folder)})
     try:
         service.wait_until_listening()
         postgres = postgres_of(service)
         service.process.kill()
 
-        assert not psutil.wait_procs([postgres], 20)[1]
+        assert not psutil.wait_procs([postgres], 60)[1]
     finally:
         service.end()
 
 
-def test_a_power_failure_loses_nothing(short_folder: Path) -> None:
-    """A server that was killed recovers on the next start."""
-    postgres = EmbeddedPostgres(short_folder)
+def test_a_killed_server_starts_again(shared_folder: Path) -> None:
+    """A server that was killed recovers at the next start."""
+    postgres = EmbeddedPostgres(shared_folder)
     postgres.start()
     postgres.kill()
-    with running(short_folder) as again:
+    with running(shared_folder) as again:
         assert again.dsn() == postgres.dsn()
 
 
-def test_a_long_path_has_its_socket_elsewhere(short_folder: Path) -> None:
-    """A data folder whose path no socket could have works all the same."""
+def test_a_folder_with_a_long_path_has_its_socket_elsewhere(short_folder: Path) -> None:
+    """The server also starts in a data folder whose path is too long for a socket."""
     deep = short_folder / ("long-" * 20) / ("path-" * 20)
     with running(deep) as postgres:
         assert "clients-" in postgres.dsn()
         shutil.rmtree(postgres._socket_folder())
 
 
-def test_what_keeps_postgres_from_starting_is_said(short_folder: Path) -> None:
-    """The end of the server's log is in the message."""
-    with running(short_folder) as postgres:
-        data = postgres.data
+def test_the_reason_of_a_failed_start_is_reported(short_folder: Path) -> None:
+    """The error message has the last lines of the server's log."""
+    data = short_folder / "postgres"
+    data.mkdir(mode=0o700)
+    (data / "PG_VERSION").touch()
     (data / "postgresql.conf").write_text("no such setting\n")
     service = Service({"LOCAL_FOLDER": str(short_folder)})
     try:
-        assert service.process.wait(30) == 1
+        assert service.process.wait(60) == 1
         assert "PostgreSQL did not start" in service.output
         assert "syntax error" in service.output
     finally:
         service.end()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; the other tests ran as a plain one")
-def test_it_runs_as_a_plain_user(short_folder: Path) -> None:
-    """Serve works for a user who is not root, with the data in that user's folder."""
-    user = embedded._plain_user()
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users; the other tests ran unprivileged")
+def test_it_runs_as_an_unprivileged_user(short_folder: Path) -> None:
+    """Serve works for a user other than root, with the data in that user's folder."""
+    user = embedded._unprivileged_user()
     shutil.chown(short_folder, user)
-    # The capability lets that user reach this Python, wherever it lies; the service never asks for it.
-    service = Service({"LOCAL_FOLDER": str(short_folder)}, before=embedded._as_plain_user())
+    # The prefix also lets that user read this Python's files, wherever they are; the service itself does not need that.
+    service = Service({"LOCAL_FOLDER": str(short_folder)}, before=embedded._as_unprivileged_user())
     try:
         service.wait_until_listening()
 

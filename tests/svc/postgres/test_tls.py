@@ -1,7 +1,7 @@
-"""The way to a database that is not on this machine: who is not that database is refused, by both drivers.
+"""TLS to a database that is not on this machine: both drivers reject a server that cannot prove its identity.
 
-The embedded PostgreSQL speaks no TLS, so the rehearsal's front does, before it. `0.0.0.0` leads to this machine and is
-no loopback address, so it stands for elsewhere.
+The embedded PostgreSQL has no TLS, so the rehearsal's TLS proxy is in front of it. The address `0.0.0.0` leads to this
+machine but is not a loopback address, so it counts as another machine.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ import pytest
 
 from ops.common.ports import free_port
 from ops.common.process import ROOT, Service
-from ops.rehearsal.certificates import Certificate, authority, certificate
+from ops.rehearsal.certificates import Certificate, create_ca, create_certificate
 from ops.rehearsal.tls import listen
 from svc.postgres import dsn, maintenance
 from svc.postgres.embedded import EmbeddedPostgres
 
-Show: TypeAlias = Callable[..., int]
+StartProxy: TypeAlias = Callable[..., int]
 
-ELSEWHERE = "0.0.0.0"
+OTHER_MACHINE = "0.0.0.0"
 SECRET = "hunter2"
 
 
 @pytest.fixture(name="plain", scope="module")
 def make_plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a PostgreSQL that speaks no TLS."""
+    """The port of a PostgreSQL without TLS."""
     port = free_port()
     server = EmbeddedPostgres(tmp_path_factory.mktemp("tls"), {"listen_addresses": "127.0.0.1", "port": str(port)})
     server.start()
@@ -42,33 +42,33 @@ def make_plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture
 def ca(tmp_path: Path) -> Certificate:
-    return authority(tmp_path)
+    return create_ca(tmp_path)
 
 
 @pytest.fixture
 def other_ca(tmp_path: Path) -> Certificate:
     folder = tmp_path / "other"
     folder.mkdir()
-    return authority(folder)
+    return create_ca(folder)
 
 
 @pytest.fixture
-def show(plain: int, ca: Certificate) -> Iterator[Show]:
-    """Puts TLS before it, with a certificate for some names, and gives the port."""
-    fronts = []
+def start_proxy(plain: int, ca: Certificate) -> Iterator[StartProxy]:
+    """Starts a TLS proxy for PostgreSQL, whose certificate has the given names, and returns the proxy's port."""
+    proxies = []
 
-    def shown(*names: str) -> int:
-        shown_one = certificate(ca, "server", list(names))
-        fronts.append(listen(shown_one, lambda: ("127.0.0.1", plain), ("127.0.0.1", 0), asks=True))
-        return fronts[-1].address[1]
+    def start(*names: str) -> int:
+        certificate = create_certificate(ca, "server", list(names))
+        proxies.append(listen(certificate, lambda: ("127.0.0.1", plain), ("127.0.0.1", 0), starttls=True))
+        return proxies[-1].address[1]
 
-    yield shown
-    for front in fronts:
-        front.close()
+    yield start
+    for proxy in proxies:
+        proxy.close()
 
 
 def url(port: int, query: str = "") -> str:
-    return f"postgresql://postgres:{SECRET}@{ELSEWHERE}:{port}/postgres{query}"
+    return f"postgresql://postgres:{SECRET}@{OTHER_MACHINE}:{port}/postgres{query}"
 
 
 def run(command: str, database: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -82,81 +82,79 @@ def run(command: str, database: str, **environment: str) -> subprocess.Completed
     )
 
 
-def refusals(database: str) -> tuple[str, str]:
-    """What the service's driver says, and the migrations'."""
-    with pytest.raises((ssl.SSLError, ConnectionError)) as refused:
+def errors_of(database: str) -> tuple[str, str]:
+    """The errors of the service's driver and of the migrations' driver."""
+    with pytest.raises((ssl.SSLError, ConnectionError)) as service:
         asyncio.run(asyncpg.connect(database))
-    with pytest.raises(maintenance.MaintenanceError) as failed:
+    with pytest.raises(maintenance.MaintenanceError) as migrations:
         asyncio.run(maintenance._dbmate(database))
-    return str(refused.value), str(failed.value)
+    return str(service.value), str(migrations.value)
 
 
-def test_the_database_with_the_right_certificate_is_used(show: Show, ca: Certificate) -> None:
-    """With nothing said but which CA is trusted: it is migrated, and the service is ready on it."""
-    database = {"database": url(show(ELSEWHERE)), "PGSSLROOTCERT": str(ca.certificate)}
+def test_the_database_with_the_right_certificate_is_used(start_proxy: StartProxy, ca: Certificate) -> None:
+    """Where only the trusted CA is configured, the database is migrated, and the service is ready."""
+    database = {"database": url(start_proxy(OTHER_MACHINE)), "PGSSLROOTCERT": str(ca.certificate)}
     migrated = run("migrate", **database)
     service = Service({"DATABASE_URL": database.pop("database"), **database, "DRAIN_SECONDS": "0"})
     try:
         service.wait_until_listening()
-        with urllib.request.urlopen(f"{service.url}/readyz") as answer:
-            ready = answer.status
+        with urllib.request.urlopen(f"{service.url}/readyz") as response:
+            status = response.status
     finally:
         service.end()
 
     assert (migrated.returncode, "warning" in migrated.stderr) == (0, False), migrated.stderr
-    assert ready == 200
+    assert status == 200
 
 
-def test_another_authoritys_certificate_is_refused(show: Show, other_ca: Certificate) -> None:
-    """Whoever made a certificate for our database's name has to be someone whom we trust."""
-    database = str(dsn.parse(url(show(ELSEWHERE), f"?sslrootcert={other_ca.certificate}")))
-    service, migrations = refusals(database)
+def test_a_certificate_of_another_authority_is_rejected(start_proxy: StartProxy, other_ca: Certificate) -> None:
+    """The database's certificate must be signed by a trusted CA, even where its name is right."""
+    database = str(dsn.parse(url(start_proxy(OTHER_MACHINE), f"?sslrootcert={other_ca.certificate}")))
+    service, migrations = errors_of(database)
 
     assert "certificate verify failed" in service
     assert "failed to verify certificate" in migrations
 
 
-def test_a_certificate_for_another_name_is_refused(show: Show, ca: Certificate) -> None:
-    """One that we trust, and that is not our database."""
-    database = str(dsn.parse(url(show("127.0.0.1"), f"?sslrootcert={ca.certificate}")))
-    service, migrations = refusals(database)
+def test_a_certificate_for_another_name_is_rejected(start_proxy: StartProxy, ca: Certificate) -> None:
+    """The certificate is signed by a trusted CA, but belongs to another server."""
+    database = str(dsn.parse(url(start_proxy("127.0.0.1"), f"?sslrootcert={ca.certificate}")))
+    service, migrations = errors_of(database)
 
     assert "IP address mismatch" in service
-    assert f"not {ELSEWHERE}" in migrations
+    assert f"not {OTHER_MACHINE}" in migrations
 
 
-def test_the_machines_own_authorities_did_not_sign_it(show: Show) -> None:
-    """Where no CA is named, those that the machine trusts are asked, by both drivers."""
-    service, migrations = refusals(str(dsn.parse(url(show(ELSEWHERE)))))
+def test_without_sslrootcert_the_machines_authorities_verify(start_proxy: StartProxy) -> None:
+    """Where no CA is configured, both drivers use those that the machine trusts, and reject another's certificate."""
+    service, migrations = errors_of(str(dsn.parse(url(start_proxy(OTHER_MACHINE)))))
 
     assert "certificate verify failed" in service
     assert "unknown authority" in migrations
 
 
-def test_a_database_without_tls_is_refused(plain: int) -> None:
-    """Where nothing is said of TLS, none is no way to go on."""
-    service, migrations = refusals(str(dsn.parse(url(plain))))
+def test_a_database_without_tls_is_rejected(plain: int) -> None:
+    """Where no sslmode is configured, both drivers require TLS."""
+    service, migrations = errors_of(str(dsn.parse(url(plain))))
 
     assert "rejected SSL upgrade" in service
     assert "SSL is not enabled on the server" in migrations
 
 
-def test_who_wants_less_is_told_what_that_means(plain: int) -> None:
-    """In one line, which holds no secret; the command does what it is told."""
+def test_a_weaker_sslmode_is_reported(plain: int) -> None:
+    """The command runs, and prints one line with a warning, which includes no secret."""
     done = run("migrate", url(plain, "?sslmode=prefer"))
-    told = "warning: sslmode=prefer lets whoever is between here and the database pose as it; verify-full does not"
+    warning = "warning: sslmode=prefer does not verify that the server is the database; verify-full does"
 
     assert done.returncode == 0
-    assert done.stderr.splitlines()[0] == told
+    assert done.stderr.splitlines()[0] == warning
     assert done.stderr.count("sslmode") == 1
     assert SECRET not in done.stderr
 
 
-@pytest.mark.parametrize(("content", "reason"), [(None, "No such file or directory"), ("none", "there are none in it")])
-def test_ca_certificates_that_are_not_there_are_told_of_at_once(
-    content: str | None, reason: str, tmp_path: Path
-) -> None:
-    """A service that could never reach its database does not start."""
+@pytest.mark.parametrize(("content", "reason"), [(None, "No such file or directory"), ("none", "it contains none")])
+def test_missing_ca_certificates_are_reported_at_the_start(content: str | None, reason: str, tmp_path: Path) -> None:
+    """A service that could never connect to its database does not start."""
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
