@@ -74,7 +74,7 @@ async def build(settings: Settings, lifecycle: Lifecycle, output: LineWriter) ->
         store = Store(connected, settings.database, telemetry.on_round_trip)
         access = Access(settings.api_key_hashes)
         health = Health(store, lifecycle, settings.build)
-        docs = Docs(proxies, wants_key=bool(settings.api_key_hashes))
+        docs = Docs(proxies, requires_key=bool(settings.api_key_hashes))
         dispatcher = Dispatcher(routes(Endpoints(store), health, docs, access))
         connections = Connections(settings.max_connections)
         telemetry.observe_connections(connections)
