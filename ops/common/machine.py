@@ -1,4 +1,4 @@
-"""What a run ran on and with, so that its numbers can be read later."""
+"""Describes the machine and the software of a run, so that its figures can be interpreted later."""
 
 import os
 import platform
@@ -29,11 +29,11 @@ _PROGRAMS: Final[Mapping[str, list[str]]] = {
 
 
 def describe(packages: Sequence[str] = _PACKAGES, programs: Mapping[str, list[str]] = _PROGRAMS) -> dict[str, str]:
-    """Names and versions, for a person.
+    """The machine, and versions by the name of the software, for people to read.
 
     Args:
-        packages: of Python, whose versions are wanted.
-        programs: likewise, each with the command that tells it; those that are missing are left out.
+        packages: Python packages.
+        programs: by name, the command that prints the version; programs that are not installed are left out.
     """
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -48,12 +48,12 @@ def describe(packages: Sequence[str] = _PACKAGES, programs: Mapping[str, list[st
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not on Linux
         return platform.processor()
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _first_line(command: list[str]) -> str:
-    # wrk tells its version with its usage, and fails.
+    # `wrk -v` prints the version, then its usage, and exits with a failure.
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return done.stdout.partition("\n")[0].partition(" Copyright")[0].strip()

@@ -1,4 +1,4 @@
-"""Pages of measurements: one HTML file each, in light and dark, that needs nothing else and runs no script."""
+"""Report pages: one HTML file each, in a light and a dark theme, without scripts and without other files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,19 +10,19 @@ from ops.common.plots import Draw, sources
 
 
 def number(value: float | None) -> str:
-    """A figure as people write it: three digits, and a mark where there is none."""
+    """A figure with three significant digits; `-` where there is none."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def render(template: Path, pictures: Mapping[str, Draw], **values: Any) -> str:
-    """A page.
+    """Renders a page.
 
     Args:
-        template: extends page.html.
-        pictures: by name, for its macro.
-        values: what else it is made of.
+        template: a Jinja template that extends page.html.
+        pictures: by name, for the template's `picture` macro.
+        values: the other variables of the template.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),

@@ -1,4 +1,4 @@
-"""Pictures of measurements: SVG in light and dark, wide and narrow, for pages that need nothing else."""
+"""Draws plots as SVG in four variants (light and dark, wide and narrow), for pages that load no other files."""
 
 import base64
 import io
@@ -13,12 +13,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a picture is drawn.
+class Variant:
+    """One form of a plot.
 
     Attributes:
-        dark: light on dark.
-        narrow: for a telephone.
+        dark: for a dark theme.
+        narrow: for the screen of a phone.
     """
 
     dark: bool
@@ -26,50 +26,51 @@ class Look:
 
     @property
     def ink(self) -> str:
-        """The colour of words and lines."""
+        """The colour of text."""
         return "#e6e6e6" if self.dark else "#1f2328"
 
     @property
     def faint(self) -> str:
-        """The colour of what stays behind."""
+        """The colour of grid lines."""
         return "#3d444d" if self.dark else "#d1d9e0"
 
     @property
     def colours(self) -> Sequence[str]:
-        """One for each series; they differ for the colour-blind too (Okabe and Ito)."""
+        """One for each series, from the palette of Okabe and Ito, which colour-blind people can tell apart."""
         return ("#56b4e9", "#e69f00", "#cc79a7") if self.dark else ("#0072b2", "#d55e00", "#8f4f77")
 
     @property
     def width(self) -> float:
-        """Inches."""
+        """In inches."""
         return 3.7 if self.narrow else 7.6
 
 
-LOOKS: Final = [Look(dark, narrow) for dark in (False, True) for narrow in (False, True)]
-Draw: TypeAlias = Callable[[Look], str]
+VARIANTS: Final = [Variant(dark, narrow) for dark in (False, True) for narrow in (False, True)]
+Draw: TypeAlias = Callable[[Variant], str]
+"""Draws one variant of a plot, as SVG."""
 
 
-def new_axes(look: Look, height: float) -> tuple[Figure, Axes]:
-    """An empty picture, `height` inches high."""
-    figure, (axes,) = new_rows(look, height, 1)
+def new_axes(variant: Variant, height: float) -> tuple[Figure, Axes]:
+    """An empty plot, `height` inches high."""
+    figure, (axes,) = new_rows(variant, height, 1)
     return figure, axes
 
 
-def new_rows(look: Look, height: float, count: int) -> tuple[Figure, list[Axes]]:
-    """An empty picture of several rows over the same axis, `height` inches high in all."""
+def new_rows(variant: Variant, height: float, count: int) -> tuple[Figure, list[Axes]]:
+    """Empty plots in rows above one shared x-axis, `height` inches high in all."""
     style: Any = {
-        "svg.fonttype": "none",  # words stay words: they can be searched, and are set in the reader's own font
-        "svg.hashsalt": "bench",  # the same numbers give the same file
+        "svg.fonttype": "none",  # keeps text as text: it can be searched, and the browser's own font is used
+        "svg.hashsalt": "bench",  # the same figures give the same file
         "font.family": "sans-serif",
         "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
         "font.size": 9,
-        "text.color": look.ink,
-        "axes.labelcolor": look.ink,
-        "xtick.color": look.ink,
-        "ytick.color": look.ink,
+        "text.color": variant.ink,
+        "axes.labelcolor": variant.ink,
+        "xtick.color": variant.ink,
+        "ytick.color": variant.ink,
     }
     mpl.rcParams.update(style)
-    figure = Figure(figsize=(look.width, height), layout="constrained")
+    figure = Figure(figsize=(variant.width, height), layout="constrained")
     figure.patch.set_alpha(0)
     rows: list[Axes] = list(figure.subplots(count, sharex=True, squeeze=False)[:, 0])
     for axes in rows:
@@ -82,42 +83,42 @@ def new_rows(look: Look, height: float, count: int) -> tuple[Figure, list[Axes]]
 
 
 def set_logarithmic(axes: Axes) -> None:
-    """Makes the heights of what is drawn already logarithmic, so that a stall does not flatten all the rest."""
+    """Makes the y-axis logarithmic, so that one stall does not flatten the rest. Call it after the data is drawn."""
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    least, most = axes.get_ylim()
-    axes.set_ylim(least / 2, most * 2)  # never so close together that no line has a number,
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most / least < 100 else (1,)))  # nor that two overlap
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom / 2, top * 2)  # a wider range, so that at least one grid line has a label
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if top / bottom < 100 else (1,)))  # labels must not overlap
 
 
-def add_legend(axes: Axes, look: Look, columns: int) -> None:
-    """Names the series above the picture."""
+def add_legend(axes: Axes, variant: Variant, columns: int) -> None:
+    """Adds a legend above the plot."""
     axes.figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside upper left",
-        ncols=1 if look.narrow and columns > 2 else columns,
+        ncols=1 if variant.narrow and columns > 2 else columns,
         frameon=False,
-        labelcolor=look.ink,
+        labelcolor=variant.ink,
     )
 
 
 def to_svg(figure: Figure) -> str:
-    """The picture as text; the same picture is the same text."""
+    """The plot as SVG; the same plot gives the same text."""
     output = io.StringIO()
     figure.savefig(output, format="svg", metadata={"Date": None, "Creator": None})
     return output.getvalue()
 
 
 def sources(draw: Draw) -> Mapping[str, str]:
-    """The picture for each media query; the last one is for all the rest."""
+    """Data URLs of all variants by media query; the last query matches everything."""
     queries = {
         (True, True): "(prefers-color-scheme: dark) and (max-width: 40rem)",
         (True, False): "(prefers-color-scheme: dark)",
         (False, True): "(max-width: 40rem)",
         (False, False): "all",
     }
-    return {query: _data_url(draw(Look(dark, narrow))) for (dark, narrow), query in queries.items()}
+    return {query: _data_url(draw(Variant(dark, narrow))) for (dark, narrow), query in queries.items()}
 
 
 def _data_url(svg: str) -> str:

@@ -1,4 +1,4 @@
-"""The service as a process of its own."""
+"""Runs the service as a separate process."""
 
 import os
 import re
@@ -17,7 +17,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Service:
-    """`python -m svc serve`, or what starts it, on a free port of 127.0.0.1."""
+    """`python -m svc serve`, or another module that listens, on a free port of 127.0.0.1.
+
+    Args:
+        environment: variables of the process; from this one it inherits only PATH and HOME.
+        before: a command that starts it, such as `prlimit`, with its arguments.
+        stdout: a file descriptor; by default `output` has stdout too.
+        module: another module, with its arguments.
+    """
 
     def __init__(
         self,
@@ -39,11 +46,11 @@ class Service:
 
     @property
     def output(self) -> str:
-        """What it has said so far."""
-        # Not read(): the service writes where this file stands.
+        """What the process has written so far."""
+        # Not read(): the process shares the file's position, and would write from where read() leaves it.
         return os.pread(self._output.fileno(), os.fstat(self._output.fileno()).st_size, 0).decode(errors="replace")
 
-    @cached_property  # the output grows by a line for each request
+    @cached_property  # the output grows with each request
     def port(self) -> int:
         found = re.search(r"^API   http://\S+:(\d+)/$", self.output, re.MULTILINE)
         assert found, self.output
@@ -61,20 +68,20 @@ class Service:
             time.sleep(0.02)
 
     def workers(self) -> list[psutil.Process]:
-        """Its worker processes, where it has more than one."""
+        """Its worker processes, where WORKERS is more than 1."""
         return psutil.Process(self.process.pid).children()
 
     def memory(self) -> list[int]:
-        """Bytes of the machine's memory that each of them has."""
+        """Bytes of resident memory of each worker process."""
         return [worker.memory_info().rss for worker in self.workers()]
 
     def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
-        """Signals it, and waits for its exit status."""
+        """Sends a signal, waits for the process to exit, and returns its exit status."""
         self.process.send_signal(how)
         return self.process.wait(seconds)
 
     def end(self) -> None:
-        """Leaves nothing of it behind."""
+        """Ends the process and its children, and closes its output."""
         if self.process.poll() is None:
             children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.send_signal(signal.SIGINT)

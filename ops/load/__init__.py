@@ -1,1 +1,1 @@
-"""Load tests that anyone can run against the service wherever it runs, on Locust, with a verdict."""
+"""Load tests with Locust against the service, wherever it runs. Each run ends with a verdict."""

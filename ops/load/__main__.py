@@ -10,21 +10,21 @@ from ops.load.scenarios import SCENARIOS
 
 _LOCUSTFILE: Final = Path(__file__).with_name("locustfile.py")
 _EPILOG: Final = """\
-Anything else goes to Locust: --master --expect-workers 3 here and --worker --master-host … on three other machines, for
-one. Exits with 0 where all objectives are met (ops/load/objectives.yaml), 1 where not, 2 where it could not be run.
+All other options go to Locust, such as --master --expect-workers 3 here and --worker --master-host … on three other
+machines. Exit status: 0 if all objectives are met (ops/load/objectives.yaml), 1 if not, 2 if the test could not run.
 """
 
 
 def main() -> None:
-    """Refuses what must not be loaded, and leaves the rest to Locust, which ends the process."""
+    """Checks the target and starts Locust, which ends the process."""
     parser = _parser()
-    arguments, of_locust = parser.parse_known_args()
+    arguments, locust_arguments = parser.parse_known_args()
     try:
         target.check(arguments.host, is_owned=arguments.i_own_this_host)
     except target.Refused as error:
         parser.error(str(error))
-    sys.argv = ["locust", *_command(arguments), *of_locust]
-    # Not above: it patches the whole process, so what is refused had better be refused before.
+    sys.argv = ["locust", *_command(arguments), *locust_arguments]
+    # Imported late: Locust patches the whole process, which a refused target does not need.
     from locust.main import main as locust  # noqa: PLC0415
 
     locust()
@@ -45,20 +45,31 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ops.load",
-        description="Sends the service requests at a rate that no answer slows down, and says whether it held.",
+        description="Sends requests to the service at a rate that slow responses do not lower, and reports whether the "
+        "service met its objectives.",
         epilog=_EPILOG,
-        allow_abbrev=False,  # what is Locust's stays Locust's
+        allow_abbrev=False,  # an abbreviation could be an option of Locust
     )
-    kinds = "; ".join(f"{name}: {scenario.means}" for name, scenario in SCENARIOS.items()).replace("%", "%%")
-    parser.add_argument("scenario", choices=list(SCENARIOS), metavar="SCENARIO", help=kinds)
-    parser.add_argument("--host", default="http://127.0.0.1:8080", metavar="URL", help="the service (%(default)s)")
-    parser.add_argument("--rate", type=_positive, metavar="N", help="requests per second (the scenario's own)")
-    parser.add_argument("--duration", type=_whole, metavar="S", help="seconds (the scenario's own)")
-    parser.add_argument("--processes", type=_whole, metavar="N", help="processes that share the work (1)")
+    scenarios = "; ".join(f"{name}: {scenario.description}" for name, scenario in SCENARIOS.items())
+    parser.add_argument("scenario", choices=list(SCENARIOS), metavar="SCENARIO", help=scenarios.replace("%", "%%"))
+    parser.add_argument(
+        "--host", default="http://127.0.0.1:8080", metavar="URL", help="URL of the service (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rate", type=_positive, metavar="N", help="requests per second (default: the scenario's rate)"
+    )
+    parser.add_argument("--duration", type=_whole, metavar="S", help="seconds (default: the scenario's duration)")
+    parser.add_argument("--processes", type=_whole, metavar="N", help="processes that share the load (default: 1)")
     parser.add_argument("--expect-workers", type=_whole, metavar="N", help=argparse.SUPPRESS)
-    parser.add_argument("--output", metavar="FOLDER", help="for the results (.local/load)")
-    parser.add_argument("--web", action="store_true", help="serve Locust's page, where runs are started, on loopback")
-    parser.add_argument("--i-own-this-host", action="store_true", help="the service is not on this machine, but mine")
+    parser.add_argument("--output", metavar="FOLDER", help="folder for the results (default: .local/load)")
+    parser.add_argument(
+        "--web", action="store_true", help="serve Locust's web page on 127.0.0.1, to start runs from there"
+    )
+    parser.add_argument(
+        "--i-own-this-host",
+        action="store_true",
+        help="confirm that you may load a service that is not on this machine",
+    )
     return parser
 
 

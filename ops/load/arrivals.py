@@ -1,8 +1,8 @@
-"""When requests are due: at times that no answer moves.
+"""Schedules requests in advance, as an open loop: no response moves the time of a later request.
 
-The users of a service on the web do not wait for each other, so neither do these requests: an open loop. A generator
-that sends the next request once the last is answered slows down with the server, and leaves out of its numbers just
-those who would have waited (coordinated omission, as Gil Tene named it).
+The users of a web service do not wait for each other, so neither do these requests. A generator that sends its next
+request after the response to the last one slows down with the server. Its figures then leave out exactly the requests
+that would have waited: coordinated omission, as Gil Tene named it.
 """
 
 import random
@@ -10,38 +10,39 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 Shape: TypeAlias = Callable[[float], float]
-"""The share of the rate that is due at this part (0 to 1) of a run."""
+"""Gives the share of the full rate at a point of the run, from 0 (its start) to 1 (its end)."""
 
 
 def steady(_progress: float) -> float:
-    """The same from beginning to end."""
+    """The full rate from start to end."""
     return 1.0
 
 
 def ramp(progress: float) -> float:
-    """From a tenth to all of it, in a straight line: where does it begin to hurt?"""
+    """A straight line from a tenth of the rate to the full rate: shows where the service begins to slow down."""
     return 0.1 + 0.9 * progress
 
 
 def spike(progress: float) -> float:
-    """A quarter, but all of it in the third fifth of the run: does the service recover?"""
+    """The full rate in the third fifth of the run, a quarter of it otherwise: shows whether the service recovers."""
     return 1.0 if 0.4 <= progress < 0.6 else 0.25
 
 
-def due_times(rate: float, seconds: float, shape: Shape, draw: random.Random) -> Iterator[float]:
-    """Seconds from the start of the run, in order: a Poisson process, as users are that know nothing of each other.
+def scheduled_times(rate: float, seconds: float, shape: Shape, rng: random.Random) -> Iterator[float]:
+    """Yields the times of a Poisson process in order, in seconds from the start of the run.
 
-    The sum of several such processes is one of the sum of their rates, so sources need not agree on who sends what.
+    A Poisson process describes users that act independently. The sum of several is a Poisson process with the sum of
+    their rates, so sources need not agree on who sends which request.
 
     Args:
-        rate: requests per second, times what the shape makes of it.
-        seconds: when the run ends.
-        shape: of the load over time.
-        draw: where chance comes from.
+        rate: the full rate, in requests per second.
+        seconds: the length of the run.
+        shape: of the rate over time.
+        rng: the source of randomness.
     """
-    due = 0.0
+    time = 0.0
     while True:
-        due += draw.expovariate(rate * shape(due / seconds))
-        if due >= seconds:
+        time += rng.expovariate(rate * shape(time / seconds))
+        if time >= seconds:
             return
-        yield due
+        yield time

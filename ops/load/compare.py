@@ -1,11 +1,11 @@
-"""Sets two runs side by side: `python -m ops.load.compare A B`, each a folder of results.
+"""Compares two runs: `python -m ops.load.compare A B`, each the folder of a run's results.
 
-What changed is told by a bootstrap: the seconds of each run are drawn anew, with replacement, and the figures made
-from what was drawn, many times; how much they scatter is the noise. It needs no assumption of how latencies are
-spread, and a p99 is that of all requests in what was drawn. A test of ranks, such as Mann and Whitney's on each
-second's p99, would ask of something else, and of too few requests each. Neighbouring seconds are alike (a checkpoint
-slows several), so long runs are drawn in blocks. What the seconds of one run cannot show is how runs differ among each
-other: hence the margins below, and what is near them deserves a third run.
+A bootstrap separates changes from noise: the seconds of each run are resampled with replacement many times, and the
+figures are computed from each resample; their spread is the noise. A bootstrap does not assume a distribution of
+latencies, and its p99 is that of all requests in a resample. A rank test, such as Mann and Whitney's on the p99 of each
+second, would answer another question, from too few requests each. Neighbouring seconds are alike (a checkpoint slows
+several), so long runs are resampled in blocks. The seconds of one run cannot show how runs differ from each other:
+hence the margins below. A change close to its margin deserves a third run.
 """
 
 import argparse
@@ -19,168 +19,182 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ops.common import console
 from ops.common.pages import number
-from ops.load import measured, verdict
-from ops.load.measured import Measured
+from ops.load import measurements, verdict
+from ops.load.measurements import Measurements
 from ops.load.scenarios import ENDPOINTS
 
-_DRAWS: Final = 2000
-_BLOCKS_MOST: Final = 30
-_CONFIDENCE: Final = 99.0  # per cent; there are some seven figures, so 95 would cry wolf in every third comparison
-_MARGIN: Final = 0.1  # less than a tenth is what two runs of the same differ by
-_MARGIN_MS: Final = 1.0  # and this is what the generator's own timers do
-_MARGIN_PERCENT: Final = 0.1  # of requests: all that the objective lets fail
+_RESAMPLES: Final = 2000
+_MAX_BLOCKS: Final = 30
+_CONFIDENCE: Final = 99.0  # per cent; with about seven figures, 95 would raise a false alarm in every third comparison
+_MARGIN: Final = 0.1  # runs of the same service differ by up to a tenth
+_MARGIN_MS: Final = 1.0  # the precision of the generator's timers
+_MARGIN_PERCENT: Final = 0.1  # of requests: all failures that the objective allows
 
 _Numbers: TypeAlias = NDArray[np.float64]
 
 
-class Incomparable(Exception):
-    """Two results that no comparison can be made of."""
+class NotComparable(Exception):
+    """The two runs cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """How a figure changed.
+    """The change of one figure.
 
     Attributes:
         what: the figure's name.
         unit: ms, or %.
-        before: in the first run.
-        after: in the second.
-        least: that the difference may be, with a confidence of 99 %.
-        most: likewise.
-        margin: what it has to be beyond to count.
+        before: the figure in the first run.
+        after: the figure in the second run.
+        low: the lower end of the 99 % confidence interval of the difference.
+        high: the upper end.
+        margin: the smallest difference that counts.
     """
 
     what: str
     unit: str
     before: float
     after: float
-    least: float
-    most: float
+    low: float
+    high: float
     margin: float
 
     @property
     def is_worse(self) -> bool:
-        """Whether it rose, beyond the noise."""
-        return self.least > self.margin
+        """Whether the figure rose by more than noise and margin."""
+        return self.low > self.margin
 
     @property
-    def words(self) -> str:
-        """What to call it."""
+    def name(self) -> str:
+        """What the change is called."""
         more, less = ("slower", "faster") if self.unit == "ms" else ("more failures", "fewer failures")
         if self.is_worse:
             return more
-        return less if self.most < -self.margin else "no change"
+        return less if self.high < -self.margin else "no change"
 
 
-def compare(before: Measured, after: Measured) -> list[Change]:
-    """What changed from one run to the other.
+def compare(before: Measurements, after: Measurements) -> list[Change]:
+    """The changes from one run to the other.
 
     Raises:
-        Incomparable: their loads were not the same, or one was cut short or limited by its generator.
+        NotComparable: their loads differ, or one was cut short or limited by its generator.
     """
     for name in ("scenario", "rate"):
         if before.run[name] != after.run[name]:
-            raise Incomparable(f"the {name} was {before.run[name]} in the one and {after.run[name]} in the other")
+            raise NotComparable(f"the {name} differs: {before.run[name]} before, {after.run[name]} after")
     for run in (before, after):
-        found = verdict.judge(run)
+        found = verdict.evaluate(run)
         if found.limits or found.unfinished:
-            raise Incomparable(f"{run.run['id']} says of itself: {found.words}")
+            raise NotComparable(f"run {run.run['id']}: {found.sentence}")
     return [*_latencies(before, after), _failures(before, after)]
 
 
-def _latencies(before: Measured, after: Measured) -> list[Change]:
+def _latencies(before: Measurements, after: Measurements) -> list[Change]:
     changes = []
     for endpoint in ENDPOINTS:
         tables = [_table(run, endpoint) for run in (before, after)]
         if all(table.places.size for table in tables):
             for percent in (50, 99):
-                first, second = (_scatter(table.counts, table.percentile(percent)) for table in tables)
+                first, second = (_bootstrap(table.counts, table.percentile(percent)) for table in tables)
                 margin = max(_MARGIN_MS, _MARGIN * first.value)
                 changes.append(_change(f"{endpoint} p{percent}", "ms", first, second, margin))
     return changes
 
 
-def _failures(before: Measured, after: Measured) -> Change:
-    def failed(run: Measured) -> "_Scatter":
+def _failures(before: Measurements, after: Measurements) -> Change:
+    def failed(run: Measurements) -> "_Bootstrap":
         counts = np.array([[second.failed, second.requests] for second in run.seconds], dtype=float)
-        return _scatter(counts, lambda drawn: 100 * drawn[:, 0] / np.maximum(drawn[:, 1], 1))
+        return _bootstrap(counts, lambda sums: 100 * sums[:, 0] / np.maximum(sums[:, 1], 1))
 
     return _change("failed", "%", failed(before), failed(after), _MARGIN_PERCENT)
 
 
 @dataclass(frozen=True)
 class _Table:
-    """How often each latency was seen in each second: a row for each second, a column for each place."""
+    """The latency histograms of all seconds: a row per second, a column per bucket."""
 
     counts: _Numbers
     places: _Numbers
 
     def percentile(self, percent: float) -> Callable[[_Numbers], _Numbers]:
-        """Makes it, in milliseconds, from sums of rows."""
-        in_ms = np.array([measured.in_ms(int(place)) for place in self.places])
+        """A function that computes the percentile in milliseconds of each row of sums."""
+        in_ms = np.array([measurements.in_ms(int(place)) for place in self.places])
 
-        def found(drawn: _Numbers) -> _Numbers:
-            seen = drawn.cumsum(axis=1)
+        def compute(sums: _Numbers) -> _Numbers:
+            seen = sums.cumsum(axis=1)
             places: NDArray[np.intp] = (seen >= seen[:, -1:] * percent / 100).argmax(axis=1)
             return np.take(in_ms, places)
 
-        return found
+        return compute
 
 
-def _table(run: Measured, endpoint: str) -> _Table:
-    places = sorted(measured.total(run.seconds, endpoint))
+def _table(run: Measurements, endpoint: str) -> _Table:
+    places = sorted(measurements.total(run.seconds, endpoint))
     rows: list[Mapping[int, int]] = [second.latency.get(endpoint, {}) for second in run.seconds]
     counts = [[row.get(place, 0) for place in places] for row in rows]
     return _Table(np.array(counts, dtype=float), np.array(places, dtype=float))
 
 
 @dataclass(frozen=True)
-class _Scatter:
-    """A figure, and what it was in each draw."""
+class _Bootstrap:
+    """A figure of the whole run, and of each resample."""
 
     value: float
-    draws: _Numbers
+    resampled: _Numbers
 
 
-def _scatter(counts: _Numbers, figure: Callable[[_Numbers], _Numbers]) -> _Scatter:
-    blocks = [block.sum(axis=0) for block in np.array_split(counts, min(len(counts), _BLOCKS_MOST))]
-    draw = np.random.default_rng(1)  # the same results give the same words
-    times = draw.multinomial(len(blocks), [1 / len(blocks)] * len(blocks), size=_DRAWS)
-    return _Scatter(float(figure(counts.sum(axis=0, keepdims=True))[0]), figure(times @ np.array(blocks)))
+def _bootstrap(counts: _Numbers, figure: Callable[[_Numbers], _Numbers]) -> _Bootstrap:
+    blocks = [block.sum(axis=0) for block in np.array_split(counts, min(len(counts), _MAX_BLOCKS))]
+    rng = np.random.default_rng(1)  # a fixed seed: the same results give the same report
+    times = rng.multinomial(len(blocks), [1 / len(blocks)] * len(blocks), size=_RESAMPLES)
+    return _Bootstrap(float(figure(counts.sum(axis=0, keepdims=True))[0]), figure(times @ np.array(blocks)))
 
 
-def _change(what: str, unit: str, before: _Scatter, after: _Scatter, margin: float) -> Change:
-    # Both are drawn alike, so one is shuffled: else they would rise and fall together.
-    differences = np.random.default_rng(2).permutation(after.draws) - before.draws
-    rest = (100 - _CONFIDENCE) / 2
-    least, most = np.percentile(differences, [rest, 100 - rest])
-    return Change(what, unit, before.value, after.value, float(least), float(most), margin)
+def _change(what: str, unit: str, before: _Bootstrap, after: _Bootstrap, margin: float) -> Change:
+    # Both come from the same seed, so one is shuffled; otherwise they would rise and fall together.
+    differences = np.random.default_rng(2).permutation(after.resampled) - before.resampled
+    tail = (100 - _CONFIDENCE) / 2
+    low, high = np.percentile(differences, [tail, 100 - tail])
+    return Change(what, unit, before.value, after.value, float(low), float(high), margin)
 
 
 def main() -> int:
-    """Tells it; 1 where something is worse, 2 where there is nothing to be compared."""
-    parser = argparse.ArgumentParser(prog="python -m ops.load.compare", description="What changed between two runs.")
-    parser.add_argument("runs", type=Path, nargs=2, metavar="FOLDER", help="of the results: before, after")
+    """Prints the changes. Returns 1 if something is worse, 2 if the runs cannot be compared, and 0 otherwise."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ops.load.compare",
+        description="Reports what changed between two runs of a load test.",
+        epilog="Exit status: 0 if nothing is worse, 1 if something is, 2 if the runs cannot be compared.",
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs=2, metavar="FOLDER", help="the results of the run before and of the run after"
+    )
     arguments = parser.parse_args()
     try:
-        before, after = map(measured.load, arguments.runs)
+        before, after = map(measurements.load, arguments.runs)
         changes = compare(before, after)
-    except (OSError, json.JSONDecodeError, KeyError, Incomparable) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, json.JSONDecodeError, KeyError, NotComparable) as error:
+        console.err.print(f"error: {error}")
         return 2
-    _tell(before.run, after.run, changes)
+    _show(before.run, after.run, changes)
     return int(any(change.is_worse for change in changes))
 
 
-def _tell(before: dict[str, Any], after: dict[str, Any], changes: Sequence[Change]) -> None:
-    print(f"{before['id']}, then {after['id']}: {before['scenario']}, {before['rate']:g}/s")
-    for each in changes:
-        span = f"{each.least:+.3g} to {each.most:+.3g} {each.unit}"
-        print(
-            f"{each.words:14} {each.what:11} {number(each.before):>7} → {number(each.after):>7} {each.unit:2}  {span}"
+def _show(before: Mapping[str, Any], after: Mapping[str, Any], changes: Sequence[Change]) -> None:
+    figures = map(console.right, ("before", "after", "99 % confidence interval of the difference"))
+    rows = [
+        (
+            change.name,
+            change.what,
+            f"{number(change.before)} {change.unit}",
+            f"{number(change.after)} {change.unit}",
+            f"{change.low:+.3g} to {change.high:+.3g} {change.unit}",
         )
+        for change in changes
+    ]
+    title = f"{before['id']}, then {after['id']}: {before['scenario']}, {before['rate']:g}/s"
+    console.out.print(console.table(title, ["", "figure", *figures], rows))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,28 @@
-"""A run as pictures over its seconds."""
+"""Plots a run over its seconds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from ops.common.plots import Draw, Look, add_legend, new_axes, set_logarithmic, to_svg
-from ops.load.measured import Measured, percentile
+from ops.common.plots import Draw, Variant, add_legend, new_axes, set_logarithmic, to_svg
+from ops.load.measurements import Measurements, percentile
 from ops.load.scenarios import ENDPOINTS
 
-_STYLES: Final = ("-", "--", ":")  # and not by colour alone
+_STYLES: Final = ("-", "--", ":")  # so that series differ in more than colour
 Series: TypeAlias = Mapping[str, Sequence[float | None]]
 
 
-def pictures(measured: Measured) -> dict[str, Draw]:
-    """What is drawn of it, by name."""
-    seconds = measured.seconds
-    seen = [name for name in ENDPOINTS if any(name in second.latency for second in seconds)]
+def pictures(measurements: Measurements) -> dict[str, Draw]:
+    """All plots of a run, by name."""
+    seconds = measurements.seconds
+    endpoints = [name for name in ENDPOINTS if any(name in second.latency for second in seconds)]
 
     def latency(percent: float) -> dict[str, list[float | None]]:
-        return {name: [percentile(each.latency.get(name, {}), percent) for each in seconds] for name in seen}
+        return {name: [percentile(each.latency.get(name, {}), percent) for each in seconds] for name in endpoints}
 
     return {
         "rate": over_time(
             {
-                "due": [each.requests for each in seconds],
+                "scheduled": [each.requests for each in seconds],
                 "succeeded": [each.requests - each.failed for each in seconds],
             },
             "requests per second",
@@ -41,29 +41,29 @@ def pictures(measured: Measured) -> dict[str, Draw]:
 
 
 def over_time(series: Series, unit: str, *, is_log: bool = False) -> Draw:
-    """A line for each series over the seconds of the run, with a gap where there is nothing.
+    """Draws a line for each series over the seconds of the run, with a gap where a value is None.
 
     Args:
-        series: values by name, one for each second.
-        unit: of the heights.
-        is_log: whether their axis is logarithmic, so that a stall does not flatten all the rest.
+        series: values by name, one per second.
+        unit: of the values.
+        is_log: whether the y-axis is logarithmic, so that one stall does not flatten the rest.
     """
 
-    def draw(look: Look) -> str:
-        figure, axes = new_axes(look, 2.2)
-        for (label, values), colour, style in zip(series.items(), look.colours, _STYLES, strict=False):
+    def draw(variant: Variant) -> str:
+        figure, axes = new_axes(variant, 2.2)
+        for (label, values), colour, style in zip(series.items(), variant.colours, _STYLES, strict=False):
             heights = [float("nan") if value is None else value for value in values]
             places = [number + 0.5 for number in range(len(heights))]
             axes.plot(places, heights, style, color=colour, linewidth=1.4, marker=".", markersize=3, label=label)
         if is_log:
             set_logarithmic(axes)
         else:
-            axes.set_ylim(0, max(axes.get_ylim()[1], 1))  # nothing is drawn as nothing
+            axes.set_ylim(0, max(axes.get_ylim()[1], 1))  # a series of zeros lies at the bottom
         axes.set_xlim(0, max(map(len, series.values()), default=1))
         axes.set_xlabel("seconds")
         axes.set_ylabel(unit)
-        axes.grid(axis="y", color=look.faint, linewidth=0.5)
-        add_legend(axes, look, len(series))
+        axes.grid(axis="y", color=variant.faint, linewidth=0.5)
+        add_legend(axes, variant, len(series))
         return to_svg(figure)
 
     return draw

@@ -1,80 +1,89 @@
-"""A run on the terminal, and as one HTML page that needs nothing else."""
+"""Reports a run on the terminal, and as one HTML page without other files."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ops.common import console
 from ops.common.pages import number, render
 from ops.load import plots
-from ops.load.measured import Measured, Second, percentile, total
+from ops.load.measurements import Measurements, Second, percentile, total
 from ops.load.scenarios import ENDPOINTS
-from ops.load.verdict import OBJECTIVES, Line, Verdict
+from ops.load.verdict import OBJECTIVES, Objective, Verdict
 
 FILE: Final = "report.html"
 
 _PERCENTS: Final = (50, 90, 99, 99.9)
 
 
-def figure(line: Line) -> str:
-    """What was found for an objective. An availability is not rounded up to one that it is not."""
-    if line.unit == "%" and line.found is not None:
-        return f"{int(line.found * 1000) / 1000:g} %"
-    return f"{number(line.found)} {line.unit}"
+def figure(objective: Objective) -> str:
+    """The measured figure. An availability is rounded down, so that it never seems to meet a bound that it misses."""
+    if objective.unit == "%" and objective.found is not None:
+        return f"{int(objective.found * 1000) / 1000:g} %"
+    return f"{number(objective.found)} {objective.unit}"
 
 
-def sum_up(second: Second) -> str:
-    """A second in a line, as far as its requests have ended."""
-    everything = sum(second.latency.values(), Counter[int]())
-    percentiles = "  ".join(f"p{percent} {number(percentile(everything, percent)):>5} ms" for percent in (50, 99))
+def progress(second: Second) -> str:
+    """One second in a line, counting the requests that have ended so far."""
+    latency = sum(second.latency.values(), Counter[int]())
+    percentiles = [f"p{percent} {number(percentile(latency, percent))} ms" for percent in (50, 99)]
     waiting = second.sent - second.requests
-    return f"{second.sent:6,} sent  {percentiles}  {second.failed:,} failed" + (
-        f"  {waiting:,} wait" if waiting else ""
+    return ", ".join(
+        [
+            f"{second.sent:,} sent",
+            *percentiles,
+            f"{second.failed:,} failed",
+            *([f"{waiting:,} still waiting"] if waiting else []),
+        ]
     )
 
 
-def told(measured: Measured, verdict: Verdict) -> Iterator[str]:
-    """The verdict, line by line."""
-    for line in verdict.lines:
-        bound = "at least" if line.at_least else "at most"
-        met = "met   " if line.met else "MISSED"
-        yield f"{met}  {line.what:12} {figure(line):>10}, {bound} {line.wanted:g} {line.unit}"
+def show(measurements: Measurements, verdict: Verdict) -> None:
+    """Prints the results and the verdict."""
+    rows = [
+        (
+            "met" if objective.met else "MISSED",
+            objective.what,
+            figure(objective),
+            f"{'at least' if objective.at_least else 'at most'} {objective.wanted:g} {objective.unit}",
+        )
+        for objective in verdict.objectives
+    ]
+    console.err.print(console.table("", ["", "objective", console.right("measured"), "required"], rows))
     for failure, count in verdict.failures.items():
-        yield f"failed  {failure}, {count:,} times"
-    yield from verdict.limits
-    yield verdict.words
-    yield f"Left behind: {left_behind(measured)}"
+        console.err.print(f"failed  {failure}, {count:,} times")
+    for limit in verdict.limits:
+        console.err.print(limit)
+    console.err.print(verdict.sentence)
+    console.err.print(
+        f"The clients that the run added remain. The database's owner deletes them with: {statement(measurements)}"
+    )
 
 
-def left_behind(measured: Measured) -> str:
-    """What stays in the database, which the API cannot delete, and how its owner can."""
-    return f"clients. Their database's owner removes them with: {statement(measured)}"
+def statement(measurements: Measurements) -> str:
+    """The SQL that deletes the clients of a run; the API cannot delete clients."""
+    return f"DELETE FROM clients WHERE name LIKE 'load {measurements.run['id']} %'"  # noqa: S608 - an id that we made
 
 
-def statement(measured: Measured) -> str:
-    """The SQL that removes the clients of a run."""
-    return f"DELETE FROM clients WHERE name LIKE 'load {measured.run['id']} %'"  # noqa: S608 - an id of our own
-
-
-def write(measured: Measured, verdict: Verdict, path: Path) -> None:
+def write(measurements: Measurements, verdict: Verdict, path: Path) -> None:
     """Writes the page."""
-    seen = {name: total(measured.seconds, name) for name in ENDPOINTS}
+    histograms = {name: total(measurements.seconds, name) for name in ENDPOINTS}
     path.write_text(
         render(
             Path(__file__).with_name("report.html"),
-            plots.pictures(measured),
-            run=measured.run,
-            machine=measured.machine,
+            plots.pictures(measurements),
+            run=measurements.run,
+            machine=measurements.machine,
             verdict=verdict,
             figure=figure,
             percents=_PERCENTS,
             endpoints={
                 name: [percentile(histogram, percent) for percent in _PERCENTS]
-                for name, histogram in seen.items()
+                for name, histogram in histograms.items()
                 if histogram
             },
-            counts={name: histogram.total() for name, histogram in seen.items()},
-            statement=statement(measured),
+            counts={name: histogram.total() for name, histogram in histograms.items()},
+            statement=statement(measurements),
             generator=OBJECTIVES["generator"],
         )
     )

@@ -1,7 +1,6 @@
-"""Gathers what the sources of a run report, and ends it with a verdict; for Locust's processes only."""
+"""Gathers the reports of a run's sources, and ends the run with a verdict. Only Locust's processes import this."""
 
 import itertools
-import sys
 import uuid
 from argparse import Namespace
 from datetime import UTC, datetime
@@ -13,19 +12,19 @@ from gevent import Greenlet
 from locust.env import Environment
 from locust.rpc import Message
 
-from ops.common import machine
+from ops.common import console, machine
 from ops.load import report, verdict
-from ops.load.measured import FILE, Measured
+from ops.load.measurements import FILE, Measurements
 from ops.load.scenarios import SCENARIOS
 
-MESSAGE: Final = "measured"  # by which sources report
+MESSAGE: Final = "measured"  # the type of Locust message in which sources report
 
 _PACKAGES: Final = ("locust", "gevent", "geventhttpclient")
-COULD_NOT_RUN: Final = 2  # the exit status, as of a command line that is not understood
+COULD_NOT_RUN: Final = 2  # the exit status, the same as for an invalid command line
 
 
 class Session:
-    """All runs of a Locust process that is no worker: one, or as many as someone starts on its page.
+    """All runs of a Locust process that is not a worker: one, or as many as are started on its web page.
 
     Args:
         environment: Locust's.
@@ -35,71 +34,74 @@ class Session:
         assert environment.runner is not None
         self._environment = environment
         self._runner = environment.runner
-        self._runner.register_message(MESSAGE, self.take)
-        self._measured = Measured({})
+        self._runner.register_message(MESSAGE, self.receive)
+        self._measurements = Measurements({})
         self._running = 0
-        self._refused = 0
+        self._failed_sources = 0
         self._progress = Greenlet()
-        environment.events.test_start.add_listener(self.begin)
-        environment.events.test_stop.add_listener(self.end)
-        # A run that is interrupted has a verdict too, and Locust asks for its status right after this.
+        environment.events.test_start.add_listener(self.start_run)
+        environment.events.test_stop.add_listener(self.end_run)
+        # An interrupted run gets a verdict too. Locust asks for the exit status right after this event.
         environment.events.quitting.add_listener(lambda **_: self._runner.stop())
 
-    def begin(self, **_: Any) -> None:
-        """Gives the run its id, and tells the sources by Locust's options, which go to its workers."""
+    def start_run(self, **_: Any) -> None:
+        """Gives the run its id, and passes its parameters to the sources in Locust's options, which go to workers."""
         options = self._options
         scenario = SCENARIOS[options.scenario]
         started = datetime.now(UTC)
         self._running = options.sources = self._runner.target_user_count
-        self._refused = 0
+        self._failed_sources = 0
         options.run_id = f"{started:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
         options.rate = options.rate or scenario.rate
         options.duration = options.duration or scenario.seconds
-        self._measured = Measured(
+        self._measurements = Measurements(
             {
                 "id": options.run_id,
                 "scenario": options.scenario,
-                "means": scenario.means,
+                "means": scenario.description,
                 "host": self._environment.host,
                 "rate": options.rate,
                 "duration": options.duration,
                 "sources": options.sources,
             }
         )
-        _say(f"Run {options.run_id}: {options.scenario}, {options.rate:g}/s for {options.duration} s")
-        _say(f"    to {self._environment.host}")
-        self._progress = gevent.spawn(self._tell)
+        console.err.print(f"Run {options.run_id}: {options.scenario}, {options.rate:g}/s for {options.duration} s")
+        console.err.print(f"    to {self._environment.host}")
+        self._progress = gevent.spawn(self._print_progress)
 
-    def take(self, msg: Message, **_: Any) -> None:
-        """Adds a source's report; the last one's last ends the run."""
-        told = msg.data
-        if told.get("error"):
-            self._refuse(told["error"])
+    def receive(self, msg: Message, **_: Any) -> None:
+        """Adds a source's report. After the last report of all sources, it ends the run."""
+        data = msg.data
+        if data.get("error"):
+            self._record_error(data["error"])
         else:
-            self._measured.merge(told)
-        if told["is_last"]:
+            self._measurements.merge(data)
+        if data["is_last"]:
             self._running -= 1
             if not self._running:
-                # Not here: stopping waits for the source whose message this is.
+                # In a greenlet of its own: stopping waits for the source that sent this message.
                 gevent.spawn(self._runner.quit if self._is_headless else self._runner.stop)
 
-    def end(self, **_: Any) -> None:
-        """Judges what was measured, and writes it down."""
+    def end_run(self, **_: Any) -> None:
+        """Evaluates the measurements, and writes the results and the report."""
         self._progress.kill()
-        measured, self._measured = self._measured, Measured({})
-        if not measured.seconds:
+        measurements, self._measurements = self._measurements, Measurements({})
+        if not measurements.run:  # Locust stops twice: when the run ends, and when it quits
             return
-        folder = Path(self._options.output) / measured.run["id"]
+        if not measurements.seconds:
+            if not self._failed_sources:
+                self._record_error("the run was interrupted before it measured anything")
+            return
+        folder = Path(self._options.output) / measurements.run["id"]
         folder.mkdir(parents=True)
-        measured.run["unfinished"] = self._running + self._refused
-        measured.machine.update(machine.describe(_PACKAGES, {}))
-        found = verdict.judge(measured)
-        measured.save(folder / FILE, verdict=found.summary())
-        report.write(measured, found, folder / report.FILE)
-        for line in report.told(measured, found):
-            _say(line)
-        _say(f"Report  {folder / report.FILE}")
-        if not self._refused:
+        measurements.run["unfinished"] = self._running + self._failed_sources
+        measurements.machine.update(machine.describe(_PACKAGES, {}))
+        found = verdict.evaluate(measurements)
+        measurements.save(folder / FILE, verdict=found.summary())
+        report.write(measurements, found, folder / report.FILE)
+        report.show(measurements, found)
+        console.err.print(f"Report  {folder / report.FILE}")
+        if not self._failed_sources:
             self._environment.process_exit_code = 0 if found.passed else 1
 
     @property
@@ -112,18 +114,14 @@ class Session:
     def _is_headless(self) -> bool:
         return bool(self._options.headless)
 
-    def _refuse(self, why: str) -> None:
-        _say(f"error: {why}")
-        self._refused += 1
+    def _record_error(self, error: str) -> None:
+        console.err.print(f"error: {error}")
+        self._failed_sources += 1
         self._environment.process_exit_code = COULD_NOT_RUN
 
-    def _tell(self) -> None:
-        """A line for each second, once it is over and most of its requests have ended."""
+    def _print_progress(self) -> None:
+        """Prints a line for each second, a second after its end, when most of its requests have ended."""
         for number in itertools.count():
-            while len(self._measured.seconds) <= number + 1:
+            while len(self._measurements.seconds) <= number + 1:
                 gevent.sleep(0.5)
-            _say(f"{number + 1:5} s  {report.sum_up(self._measured.seconds[number])}")
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+            console.err.print(f"{number + 1:5} s  {report.progress(self._measurements.seconds[number])}")

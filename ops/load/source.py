@@ -1,4 +1,4 @@
-"""Sends requests when they are due, whatever becomes of those before them; for Locust's processes only."""
+"""Sends requests at their scheduled times, whatever happens to earlier ones. Only Locust's processes import this."""
 
 import random
 import time
@@ -8,72 +8,73 @@ from typing import Any, Final
 import gevent
 from gevent.pool import Group
 
-from ops.load.arrivals import due_times
-from ops.load.client import TIMEOUT_SECONDS, Api, Failed
-from ops.load.measured import Recorder
+from ops.load.arrivals import scheduled_times
+from ops.load.client import TIMEOUT_SECONDS, Api, RequestFailed
+from ops.load.measurements import Recorder
 from ops.load.scenarios import Scenario
 
-_TELL_SECONDS: Final = 1.0
-_BEHIND_SECONDS: Final = 1.0  # what is still to be sent so long after the end of the run is not sent at all
+_REPORT_SECONDS: Final = 1.0
+_MAX_BEHIND_SECONDS: Final = 1.0  # requests that are still unsent this long after the end of the run are not sent
 
 Report = Callable[[dict[str, Any]], None]
-Told = Callable[[str, float, Failed | None], None]
+OnRequest = Callable[[str, float, RequestFailed | None], None]
 
 
 class Source:
-    """A process's share of the load.
+    """One process's share of the load.
 
     Args:
-        api: whom to ask.
-        clients: ids to ask for.
-        report: takes what was seen, once in a second and at the end.
-        told: takes each request as it ends: the endpoint, milliseconds from when it was due, and why it failed.
+        api: sends the requests.
+        clients: ids for get().
+        report: receives the new observations, once per second and at the end.
+        on_request: is called at the end of each request with the endpoint, the milliseconds since the request's
+            scheduled time, and the failure, if any.
     """
 
-    def __init__(self, api: Api, clients: list[int], report: Report, told: Told) -> None:
+    def __init__(self, api: Api, clients: list[int], report: Report, on_request: OnRequest) -> None:
         self._clients = clients
         self._report = report
-        self._told = told
-        self._asks = {"get": api.get, "add": api.add, "getall": api.getall}
+        self._on_request = on_request
+        self._endpoints = {"get": api.get, "add": api.add, "getall": api.getall}
         self._recorder = Recorder()
         self._start = time.perf_counter()
 
-    def run(self, scenario: Scenario, rate: float, seconds: int, draw: random.Random) -> None:
-        """Sends all of it, and waits until the last request has ended."""
+    def run(self, scenario: Scenario, rate: float, seconds: int, rng: random.Random) -> None:
+        """Sends all requests, and waits until the last one has ended."""
         self._start = time.perf_counter()
-        telling = gevent.spawn(self._tell, seconds)
-        under_way = Group()
-        endpoints, shares = list(scenario.parts), list(scenario.parts.values())
-        for due in due_times(rate, seconds, scenario.shape, draw):
-            # Also where nothing is to be waited for: answers have to be read.
-            gevent.sleep(max(due - self._elapsed(), 0))
-            if self._elapsed() > seconds + _BEHIND_SECONDS:
+        reporting = gevent.spawn(self._report_regularly, seconds)
+        in_progress = Group()
+        endpoints, shares = list(scenario.shares), list(scenario.shares.values())
+        for scheduled in scheduled_times(rate, seconds, scenario.shape, rng):
+            # Sleeps even when late: only then can other greenlets read responses.
+            gevent.sleep(max(scheduled - self._elapsed(), 0))
+            if self._elapsed() > seconds + _MAX_BEHIND_SECONDS:
                 break
-            (endpoint,) = draw.choices(endpoints, shares)
-            under_way.spawn(self._send, endpoint, draw.choice(self._clients), due)
-        under_way.join()
-        telling.kill()
+            (endpoint,) = rng.choices(endpoints, shares)
+            in_progress.spawn(self._send, endpoint, rng.choice(self._clients), scheduled)
+        in_progress.join()
+        reporting.kill()
         self._report(self._recorder.take())
 
-    def _send(self, endpoint: str, client: int, due: float) -> None:
-        late = self._elapsed() - due
-        self._recorder.sent(due, late)
-        failed = None
+    def _send(self, endpoint: str, client: int, scheduled: float) -> None:
+        late = self._elapsed() - scheduled
+        self._recorder.sent(scheduled, late)
+        failure = None
         try:
-            self._asks[endpoint](client, TIMEOUT_SECONDS - late)
-        except Failed as error:
-            failed = error
-        took = self._elapsed() - due
-        self._recorder.ended(due, endpoint, str(failed or ""), took)
-        self._told(endpoint, took * 1000, failed)
+            self._endpoints[endpoint](client, TIMEOUT_SECONDS - late)
+        except RequestFailed as error:
+            failure = error
+        latency = self._elapsed() - scheduled
+        self._recorder.ended(scheduled, endpoint, str(failure or ""), latency)
+        self._on_request(endpoint, latency * 1000, failure)
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._start
 
-    def _tell(self, seconds: int) -> None:
+    def _report_regularly(self, seconds: int) -> None:
         used, at = time.process_time(), self._elapsed()
         while True:
-            gevent.sleep(_TELL_SECONDS)
+            gevent.sleep(_REPORT_SECONDS)
             used_now, now = time.process_time(), self._elapsed()
             if at < seconds:
                 self._recorder.used(int(at), (used_now - used) / (now - at))

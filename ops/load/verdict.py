@@ -1,4 +1,4 @@
-"""Holds a run against the objectives in objectives.yaml, and says when the generator was the limit."""
+"""Evaluates a run against objectives.yaml. Gives no verdict on the service where the generator was the limit."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,22 +8,22 @@ from typing import Any, Final
 
 import yaml
 
-from ops.load.measured import Measured, percentile, total
+from ops.load.measurements import Measurements, percentile, total
 
 OBJECTIVES: Final[Mapping[str, Any]] = yaml.safe_load(Path(__file__).with_name("objectives.yaml").read_text())
 
 
 @dataclass(frozen=True)
-class Line:
-    """One objective, and what came of it.
+class Objective:
+    """One objective with its result.
 
     Attributes:
         what: the figure's name.
         unit: ms, or %.
-        found: the figure; None where nothing was seen that it could be made of.
-        wanted: the objective.
-        at_least: whether more is better.
-        reason: for the objective.
+        found: the measured figure; None if no request was measured.
+        wanted: the bound.
+        at_least: whether the bound is a minimum.
+        reason: for the bound.
     """
 
     what: str
@@ -35,7 +35,7 @@ class Line:
 
     @property
     def met(self) -> bool:
-        """Whether it is. Where nothing was seen, nothing is met."""
+        """Whether the figure is within the bound. An objective without a figure is not met."""
         if self.found is None:
             return False
         return self.found >= self.wanted if self.at_least else self.found <= self.wanted
@@ -43,27 +43,27 @@ class Line:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A run's.
+    """The verdict on a run.
 
     Attributes:
-        lines: for each objective.
-        limits: why the generator was the limit; empty where it was not.
-        unfinished: how many sources did not send all that they were to send.
-        failures: how often requests failed, by endpoint and reason.
+        objectives: with their results.
+        limits: why the generator was the limit; empty if it was not.
+        unfinished: the number of sources that did not send all of their requests.
+        failures: the number of failed requests by endpoint and reason.
     """
 
-    lines: list[Line]
+    objectives: list[Objective]
     limits: list[str]
     unfinished: int
     failures: Mapping[str, int]
 
     @property
     def passed(self) -> bool:
-        """Whether all objectives are met, under all of the load that was asked for."""
-        return not self.limits and not self.unfinished and all(line.met for line in self.lines)
+        """Whether all objectives were met under the whole load."""
+        return not self.limits and not self.unfinished and all(objective.met for objective in self.objectives)
 
     @property
-    def words(self) -> str:
+    def sentence(self) -> str:
         """The verdict in a sentence."""
         if self.unfinished:
             return "No verdict on the service: the run was cut short."
@@ -72,49 +72,51 @@ class Verdict:
         return "All objectives are met." if self.passed else "The service misses its objectives."
 
     def summary(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        lines = [{**asdict(line), "met": line.met} for line in self.lines]
-        return {"passed": self.passed, "words": self.words, "limits": self.limits, "objectives": lines}
+        """The verdict for results.json."""
+        objectives = [{**asdict(objective), "met": objective.met} for objective in self.objectives]
+        return {"passed": self.passed, "words": self.sentence, "limits": self.limits, "objectives": objectives}
 
 
-def judge(measured: Measured) -> Verdict:
-    """The verdict on a run."""
+def evaluate(measurements: Measurements) -> Verdict:
+    """Evaluates a run."""
     failures = Counter[str]()
-    for second in measured.seconds:
+    for second in measurements.seconds:
         for endpoint, reasons in second.failures.items():
             failures.update({f"{endpoint}: {reason}": count for reason, count in reasons.items()})
     return Verdict(
-        [_availability(measured), *_latencies(measured)],
-        list(_limits(measured)),
-        measured.run.get("unfinished", 0),
+        [_availability(measurements), *_latencies(measurements)],
+        list(_limits(measurements)),
+        measurements.run.get("unfinished", 0),
         dict(sorted(failures.items())),
     )
 
 
-def _availability(measured: Measured) -> Line:
-    requests = sum(second.requests for second in measured.seconds)
-    failed = sum(second.failed for second in measured.seconds)
-    wanted = OBJECTIVES["availability"]
+def _availability(measurements: Measurements) -> Objective:
+    requests = sum(second.requests for second in measurements.seconds)
+    failed = sum(second.failed for second in measurements.seconds)
+    bound = OBJECTIVES["availability"]
     found = 100 * (1 - failed / requests) if requests else None
-    return Line("availability", "%", found, wanted["percent"], at_least=True, reason=wanted["reason"])
+    return Objective("availability", "%", found, bound["percent"], at_least=True, reason=bound["reason"])
 
 
-def _latencies(measured: Measured) -> Iterator[Line]:
-    for endpoint, wanted in OBJECTIVES["latency_ms"].items():
-        if any(endpoint in second.latency or endpoint in second.failures for second in measured.seconds):
-            histogram = total(measured.seconds, endpoint)
+def _latencies(measurements: Measurements) -> Iterator[Objective]:
+    for endpoint, bounds in OBJECTIVES["latency_ms"].items():
+        if any(endpoint in second.latency or endpoint in second.failures for second in measurements.seconds):
+            histogram = total(measurements.seconds, endpoint)
             for percent in (50, 99):
                 found = percentile(histogram, percent)
                 name = f"p{percent}"
-                yield Line(f"{endpoint} {name}", "ms", found, wanted[name], at_least=False, reason=wanted["reason"])
+                yield Objective(
+                    f"{endpoint} {name}", "ms", found, bounds[name], at_least=False, reason=bounds["reason"]
+                )
 
 
-def _limits(measured: Measured) -> Iterator[str]:
-    most = OBJECTIVES["generator"]
-    late = percentile(sum((second.late for second in measured.seconds), Counter()), 99)
-    if late is not None and late > most["late_p99_ms"]:
-        yield f"1 % of the requests were sent {late:.0f} ms late or later; {most['late_p99_ms']} ms would do."
-    # The first second has the connections to make.
-    shares = [second.cpu for second in measured.seconds[1:] if second.cpu]
-    if shares and sum(shares) / len(shares) > most["cpu_share"]:
-        yield f"It used {100 * sum(shares) / len(shares):.0f} % of a core; --processes shares the work."
+def _limits(measurements: Measurements) -> Iterator[str]:
+    bounds = OBJECTIVES["generator"]
+    late = percentile(sum((second.late for second in measurements.seconds), Counter()), 99)
+    if late is not None and late > bounds["late_p99_ms"]:
+        yield f"1 % of the requests were sent {late:.0f} ms late or later; the limit is {bounds['late_p99_ms']} ms."
+    # Without the first second, in which the connections are opened.
+    shares = [second.cpu for second in measurements.seconds[1:] if second.cpu]
+    if shares and sum(shares) / len(shares) > bounds["cpu_share"]:
+        yield f"The generator used {100 * sum(shares) / len(shares):.0f} % of a core; --processes shares the load."
