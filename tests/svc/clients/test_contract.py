@@ -1,4 +1,4 @@
-"""Every row of the API's contract, over HTTP and on PostgreSQL."""
+"""The API's contract, over HTTP and on PostgreSQL."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from yarl import URL
 
 from svc.clients.model import parse_money, parse_name, print_money
 from tests.conftest import Client, Owner
-from tests.svc.clients.test_model import CENTS, INK
+from tests.svc.clients.test_model import CENTS, VISIBLE
 
 SEEDED = [
     {"id": 1, "name": "Andres", "money": "200.00"},
@@ -22,14 +22,14 @@ SEEDED = [
 ]
 
 
-async def exactly(api: Client, method: str, path: str, **options: Any) -> ClientResponse:
-    """The answer to a request whose path and query go out as they are written here."""
+async def request_raw(api: Client, method: str, path: str, **options: Any) -> ClientResponse:
+    """Sends a request without any change to its path and query."""
     return await api.session.request(method, URL(f"http://127.0.0.1:{api.port}{path}", encoded=True), **options)
 
 
 async def problem(api: Client, method: str, path: str, **options: Any) -> dict[str, Any]:
-    """The problem that a request meets, once it is seen to be one."""
-    response = await exactly(api, method, path, **options)
+    """Sends a request and returns the response's body, which must be a problem."""
+    response = await request_raw(api, method, path, **options)
     body: dict[str, Any] = await response.json(content_type="application/problem+json")
     assert body["status"] == response.status
     assert body["request_id"] == response.headers["X-Request-Id"]
@@ -46,7 +46,7 @@ async def test_getall_gives_all_clients_in_order_of_id(api: Client) -> None:
     assert await response.json() == SEEDED
 
 
-async def test_getall_of_nobody_is_an_empty_array(api: Client, owner: Owner) -> None:
+async def test_getall_without_clients_is_an_empty_array(api: Client, owner: Owner) -> None:
     """GET /getall of an empty table is []."""
     await owner.execute("TRUNCATE clients")
 
@@ -55,7 +55,7 @@ async def test_getall_of_nobody_is_an_empty_array(api: Client, owner: Owner) -> 
 
 
 @pytest.mark.parametrize(
-    ("query", "ids", "following"),
+    ("query", "ids", "next_page"),
     [
         ("limit=2", [1, 2], "/getall?limit=2&after=2"),
         ("limit=2&after=2", [3, 4], None),
@@ -66,17 +66,17 @@ async def test_getall_of_nobody_is_an_empty_array(api: Client, owner: Owner) -> 
         ("after=99999999999999999999", [], None),
     ],
 )
-async def test_getall_gives_one_page(api: Client, query: str, ids: list[int], following: str | None) -> None:
-    """Limit and after cut one page, with a Link to the next one while there is more."""
+async def test_getall_gives_one_page(api: Client, query: str, ids: list[int], next_page: str | None) -> None:
+    """With limit or after, the response has one page, and a Link to the next page where there is one."""
     response = await api.get(f"/getall?{query}")
 
     assert response.status == 200
     assert [client["id"] for client in await response.json()] == ids
-    assert response.headers.get("Link") == (f'<{following}>; rel="next"' if following else None)
+    assert response.headers.get("Link") == (f'<{next_page}>; rel="next"' if next_page else None)
 
 
-async def test_following_the_links_finds_every_client_once(api: Client, owner: Owner) -> None:
-    """Pages do not overlap and leave nothing out."""
+async def test_the_links_lead_to_every_client_once(api: Client, owner: Owner) -> None:
+    """Pages do not overlap, and no client is missing."""
     await owner.execute("INSERT INTO clients (name, money) SELECT 'c' || n, n FROM generate_series(1, 100) n")
     found, path = [], "/getall?limit=7"
     while path:
@@ -87,8 +87,8 @@ async def test_following_the_links_finds_every_client_once(api: Client, owner: O
     assert found == list(range(1, 105))
 
 
-async def test_getall_streams_what_one_page_does_not_hold(api: Client, owner: Owner) -> None:
-    """GET /getall over several pages is one array, in chunks."""
+async def test_getall_streams_more_than_one_page(api: Client, owner: Owner) -> None:
+    """GET /getall of several pages is one array, sent in chunks."""
     await owner.execute("INSERT INTO clients (name, money) SELECT 'c' || n, n FROM generate_series(1, 3500) n")
     response = await api.get("/getall")
 
@@ -98,12 +98,12 @@ async def test_getall_streams_what_one_page_does_not_hold(api: Client, owner: Ow
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=", "after=-1", "after=x", "page=2"])
-async def test_getall_refuses_what_is_no_page(api: Client, query: str) -> None:
-    """A limit or an after out of bounds, or another parameter, is 400 and named."""
-    refused = await problem(api, "GET", f"/getall?{query}")
+async def test_getall_rejects_invalid_parameters(api: Client, query: str) -> None:
+    """An invalid limit or after, or another parameter, is a 400 that names the field."""
+    rejected = await problem(api, "GET", f"/getall?{query}")
 
-    assert refused["status"] == 400
-    assert refused["field"] == query.partition("=")[0]
+    assert rejected["status"] == 400
+    assert rejected["field"] == query.partition("=")[0]
 
 
 async def test_get_gives_one_client(api: Client) -> None:
@@ -138,14 +138,14 @@ async def test_get_gives_one_client(api: Client) -> None:
         ("//getall", 404),
     ],
 )
-async def test_get_of_what_is_not_there(api: Client, path: str, status: int) -> None:
-    """An absent client or path is 404, and what is no id is 400."""
+async def test_get_of_a_missing_client_or_path(api: Client, path: str, status: int) -> None:
+    """A missing client or path is 404, and an invalid id is 400."""
     assert (await problem(api, "GET", path))["status"] == status
 
 
 async def test_a_percent_encoded_path_is_the_same_path(api: Client) -> None:
-    """%67 is g, in a path too."""
-    response = await exactly(api, "GET", "/%67et/%31")
+    """In a path, %67 is g."""
+    response = await request_raw(api, "GET", "/%67et/%31")
 
     assert await response.json() == SEEDED[0]
 
@@ -172,7 +172,7 @@ async def test_add_by_query(api: Client) -> None:
     ],
 )
 async def test_add_by_body(api: Client, body: dict[str, Any]) -> None:
-    """The fields may come as a JSON object or a form, or some in the query and others in the body."""
+    """The fields may be in a JSON object or a form, or some in the query and others in the body."""
     response = await api.post("/add", **body)
 
     assert response.status == 201
@@ -180,7 +180,7 @@ async def test_add_by_body(api: Client, body: dict[str, Any]) -> None:
 
 
 async def test_a_json_number_keeps_every_digit(api: Client) -> None:
-    """An amount that no float holds arrives to the cent."""
+    """An amount with more digits than a float can represent is stored exactly."""
     body = b'{"name": "Rich", "money": 9999999999999999.99}'
     await api.post("/add", data=body, headers={"Content-Type": "application/json"})
 
@@ -234,18 +234,18 @@ FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
         ("", b"{}", {**JSON_TYPE, "Expect": "miracles"}, 417, None),
     ],
 )
-async def test_add_refuses(
+async def test_add_rejects_invalid_requests(
     api: Client, query: str, body: bytes | None, headers: dict[str, str], status: int, field: str | None
 ) -> None:
-    """What is wrong is refused with its status and the field's name, and nothing is added."""
-    refused = await problem(api, "POST", f"/add?{query}", data=body, headers=headers)
+    """The response has the right status and the field's name, and no client is added."""
+    rejected = await problem(api, "POST", f"/add?{query}", data=body, headers=headers)
 
-    assert (refused["status"], refused.get("field")) == (status, field)
+    assert (rejected["status"], rejected.get("field")) == (status, field)
     assert await (await api.get("/getall")).json() == SEEDED
 
 
-async def test_a_body_may_be_announced(api: Client) -> None:
-    """Expect: 100-continue gets its 100 before the body, and the answer after it."""
+async def test_a_request_may_expect_100_continue(api: Client) -> None:
+    """A request with Expect: 100-continue gets a 100 before its body, and the response after it."""
     response = await api.post("/add", json={"name": "A", "money": 1}, expect100=True)
 
     assert response.status == 201
@@ -253,9 +253,9 @@ async def test_a_body_may_be_announced(api: Client) -> None:
 
 async def test_two_clients_may_share_a_name(api: Client) -> None:
     """Names are not unique."""
-    answers = [await api.post("/add", params={"name": "Ann", "money": "1"}) for _ in range(2)]
+    responses = [await api.post("/add", params={"name": "Ann", "money": "1"}) for _ in range(2)]
 
-    assert [(await answer.json())["id"] for answer in answers] == [5, 6]
+    assert [(await response.json())["id"] for response in responses] == [5, 6]
 
 
 class TestIdempotencyKey:
@@ -266,8 +266,8 @@ class TestIdempotencyKey:
         response = await api.post("/add", params={"name": name, "money": money}, headers={"Idempotency-Key": key})
         return response.status, await response.json(content_type=None)
 
-    async def test_a_retry_gets_the_first_answer(self, api: Client) -> None:
-        """The same key and fields: the same id, 201, and one client."""
+    async def test_a_retry_gets_the_first_response(self, api: Client) -> None:
+        """A retry with the same key and fields gets 201 and the same id, and adds no client."""
         first = await self.add(api, "k-1")
         again = await self.add(api, "k-1", " Ann ", "1.00")
 
@@ -275,31 +275,31 @@ class TestIdempotencyKey:
         assert len(await (await api.get("/getall")).json()) == 5
 
     @pytest.mark.parametrize(("name", "money"), [("Bob", "1"), ("Ann", "2")])
-    async def test_another_client_under_the_same_key_is_refused(self, api: Client, name: str, money: str) -> None:
-        """The same key with other fields is 422, and adds nothing."""
+    async def test_other_fields_with_the_same_key_are_rejected(self, api: Client, name: str, money: str) -> None:
+        """The same key with other fields is a 422, and adds nothing."""
         await self.add(api, "k-1")
 
         assert (await self.add(api, "k-1", name, money))[0] == 422
         assert len(await (await api.get("/getall")).json()) == 5
 
-    async def test_many_at_once_add_one(self, api: Client) -> None:
+    async def test_concurrent_requests_add_one_client(self, api: Client) -> None:
         """Concurrent requests with one key all get the same id."""
-        answers = await asyncio.gather(*(self.add(api, "k-1") for _ in range(20)))
+        responses = await asyncio.gather(*(self.add(api, "k-1") for _ in range(20)))
 
-        assert len({json.dumps(answer) for answer in answers}) == 1
+        assert len({json.dumps(response) for response in responses}) == 1
         assert len(await (await api.get("/getall")).json()) == 5
 
     async def test_other_keys_add_other_clients(self, api: Client) -> None:
-        """Each key is its own."""
+        """Keys differ even where only the case differs."""
         assert (await self.add(api, "k-1"))[1] != (await self.add(api, "K-1"))[1]
 
     @pytest.mark.parametrize("key", ["", "a b", "a" * 256, "ключ"])
-    async def test_what_is_no_key_is_refused(self, api: Client, key: str) -> None:
+    async def test_an_invalid_key_is_rejected(self, api: Client, key: str) -> None:
         """A key is 1 to 255 visible ASCII characters."""
         assert (await self.add(api, key))[0] == 400
 
     async def test_key_and_client_are_stored_together(self, api: Client, owner: Owner) -> None:
-        """Where the client cannot be stored, the key is not known either."""
+        """Where the client cannot be stored, the key is not stored either."""
         await owner.execute("ALTER TABLE clients ADD CONSTRAINT no_ann CHECK (name <> 'Ann')")
         assert (await self.add(api, "k-1"))[0] == 500
         await owner.execute("ALTER TABLE clients DROP CONSTRAINT no_ann")
@@ -318,7 +318,7 @@ class TestIdempotencyKey:
     ],
 )
 async def test_another_method_is_405(api: Client, method: str, path: str, allowed: str) -> None:
-    """A path without this method is 405, and Allow says which it has."""
+    """A method that the path does not have is a 405, and Allow lists those that it has."""
     response = await api.request(method, path)
 
     assert response.status == 405
@@ -327,16 +327,16 @@ async def test_another_method_is_405(api: Client, method: str, path: str, allowe
 
 
 @pytest.mark.parametrize("path", ["/getall", "/get/1", "/healthz", "/", "/docs"])
-async def test_head_is_get_without_its_body(api: Client, path: str) -> None:
-    """HEAD has GET's status and headers, and nothing after them."""
+async def test_head_is_get_without_the_body(api: Client, path: str) -> None:
+    """HEAD has GET's status and headers, and no body."""
     head, get = await api.head(path), await api.get(path)
 
     assert (head.status, head.headers.get("Content-Length")) == (200, get.headers.get("Content-Length"))
     assert await head.read() == b""
 
 
-async def test_head_of_a_long_list_is_short(api: Client, owner: Owner) -> None:
-    """HEAD /getall of several pages answers at once, and the connection serves on."""
+async def test_head_of_several_pages_has_no_body(api: Client, owner: Owner) -> None:
+    """HEAD /getall of several pages answers without them, and the connection serves the next request."""
     await owner.execute("INSERT INTO clients (name, money) SELECT 'c' || n, n FROM generate_series(1, 3500) n")
     head = await api.head("/getall")
 
@@ -345,25 +345,25 @@ async def test_head_of_a_long_list_is_short(api: Client, owner: Owner) -> None:
 
 
 @pytest.mark.parametrize("given", ["abc", "A-1_2.z", "x" * 128])
-async def test_a_sane_request_id_is_kept(api: Client, given: str) -> None:
-    """X-Request-Id comes back as the caller sent it, from an error too."""
+async def test_a_valid_request_id_is_kept(api: Client, given: str) -> None:
+    """The response has the caller's X-Request-Id, also where it is an error."""
     for path in ("/get/1", "/nowhere"):
         assert (await api.get(path, headers={"X-Request-Id": given})).headers["X-Request-Id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "é", "<b>"])
-async def test_another_request_id_is_replaced(api: Client, given: str) -> None:
-    """What is not sane is not echoed; a new id is made."""
-    made = (await api.get("/get/1", headers={"X-Request-Id": given})).headers["X-Request-Id"]
+async def test_an_invalid_request_id_is_replaced(api: Client, given: str) -> None:
+    """An invalid X-Request-Id is replaced by a new one."""
+    new = (await api.get("/get/1", headers={"X-Request-Id": given})).headers["X-Request-Id"]
 
-    assert made != given
-    assert len(made) == 32
+    assert new != given
+    assert len(new) == 32
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.text(INK, min_size=1, max_size=40), cents=CENTS)
-async def test_what_was_added_is_what_is_read(api: Client, name: str, cents: int) -> None:
-    """PostgreSQL gives back every name and amount exactly as they were parsed."""
+@given(name=st.text(VISIBLE, min_size=1, max_size=40), cents=CENTS)
+async def test_every_client_is_read_as_it_was_added(api: Client, name: str, cents: int) -> None:
+    """PostgreSQL returns every name and amount exactly as they were parsed."""
     money = f"{'-' if cents < 0 else ''}{abs(cents) // 100}.{abs(cents) % 100:02}"
     response = await api.post("/add", json={"name": name, "money": money})
     stored = await (await api.get(response.headers["Location"])).json()
