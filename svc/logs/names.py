@@ -1,6 +1,6 @@
-"""The catalogue: every log event and field, with what it means and who reads it.
+"""The catalogue: every log event, log field, metric and span attribute, with its meaning and who reads it.
 
-Code, queries and dashboards use names from here and no others.
+Code, queries and dashboards use the names from here and no others.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ class Name:
     """A name in the catalogue.
 
     Attributes:
-        name: as it is written.
-        means: what it says.
-        read_by: for whom it is there.
+        name: as it is written in the log, the metrics or the spans.
+        meaning: what it records.
+        read_by: who uses it, or for which work.
     """
 
     name: str
-    means: str
+    meaning: str
     read_by: str
 
 
@@ -27,8 +27,9 @@ class Metric(Name):
     """A metric in the catalogue.
 
     Attributes:
-        unit: CloudWatch's word for it.
-        dimensions: each set of them makes the metric anew; the empty one is the metric over everything.
+        unit: as CloudWatch names it.
+        dimensions: sets of dimensions; CloudWatch keeps a metric of its own for each set. The empty set is the metric
+            over everything.
     """
 
     unit: str
@@ -41,164 +42,240 @@ METRICS: Final[dict[str, Metric]] = {}
 ATTRIBUTES: Final[dict[str, Name]] = {}
 
 
-def _event(name: str, means: str, read_by: str) -> str:
-    EVENTS[name] = Name(name, means, read_by)
+def _event(name: str, meaning: str, read_by: str) -> str:
+    EVENTS[name] = Name(name, meaning, read_by)
     return name
 
 
-def _field(name: str, means: str, read_by: str) -> str:
-    FIELDS[name] = Name(name, means, read_by)
+def _field(name: str, meaning: str, read_by: str) -> str:
+    FIELDS[name] = Name(name, meaning, read_by)
     return name
 
 
-def _metric(name: str, unit: str, dimensions: tuple[tuple[str, ...], ...], means: str, read_by: str) -> str:
-    METRICS[name] = Metric(name, means, read_by, unit, dimensions)
+def _metric(name: str, unit: str, dimensions: tuple[tuple[str, ...], ...], meaning: str, read_by: str) -> str:
+    METRICS[name] = Metric(name, meaning, read_by, unit, dimensions)
     return name
 
 
-def _attribute(name: str, means: str, read_by: str) -> str:
-    ATTRIBUTES[name] = Name(name, means, read_by)
+def _attribute(name: str, meaning: str, read_by: str) -> str:
+    ATTRIBUTES[name] = Name(name, meaning, read_by)
     return name
 
 
-# Events: what a line of the log is about.
-REQUEST: Final = _event("request", "a request was answered, or its caller went away", "whoever asks what happened")
-REQUEST_FAILED: Final = _event("request_failed", "a request met an error of ours, with its traceback", "on call")
+# Events: what a log line reports.
+REQUEST: Final = _event(
+    "request", "a request ended: it was answered, or its caller disconnected", "anyone who investigates a request"
+)
+REQUEST_FAILED: Final = _event(
+    "request_failed", "a request raised an unexpected error; with the traceback", "the on-call engineer"
+)
 DATABASE_UNAVAILABLE: Final = _event(
-    "database_unavailable", "the database stopped answering; requests get 503", "on call"
+    "database_unavailable", "the database stopped answering; requests get 503", "the on-call engineer"
 )
-DATABASE_RECOVERED: Final = _event("database_recovered", "the database answers again", "on call")
-NOT_READY: Final = _event("not_ready", "the database answers, but not this service's questions", "on call")
-STARTED: Final = _event("started", "a process serves requests", "deployers")
+DATABASE_RECOVERED: Final = _event("database_recovered", "the database answers again", "the on-call engineer")
+NOT_READY: Final = _event(
+    "not_ready", "the database answers, but rejects this service's queries", "the on-call engineer"
+)
+STARTED: Final = _event("started", "a process started to serve requests", "deployments")
 CONNECTIONS_LIMITED: Final = _event(
-    "connections_limited", "the limit of open files is too low for MAX_CONNECTIONS; there will be fewer", "deployers"
+    "connections_limited",
+    "the limit of open files is too low for MAX_CONNECTIONS, so fewer connections are accepted",
+    "deployments",
 )
-STOPPING: Final = _event("stopping", "a process was told to stop, and drains", "deployers")
-STOPPED: Final = _event("stopped", "a process has answered all it took, and ends", "deployers")
-WORKER_EXITED: Final = _event("worker_exited", "a worker process ended, and another is started", "on call")
-WORKER_FAILED: Final = _event("worker_failed", "a worker process met an error, with its traceback", "on call")
-LIBRARY: Final = _event("library", "a library's own words", "developers")
+STOPPING: Final = _event("stopping", "a process received a signal to stop, and drains", "deployments")
+STOPPED: Final = _event("stopped", "a process answered all its requests, and exits", "deployments")
+WORKER_EXITED: Final = _event(
+    "worker_exited", "a worker process exited; the parent starts another", "the on-call engineer"
+)
+WORKER_FAILED: Final = _event(
+    "worker_failed", "a worker process raised an error; with the traceback", "the on-call engineer"
+)
+LIBRARY: Final = _event("library", "a library logged a message", "developers")
 
 # Fields of every line.
-TIMESTAMP: Final = _field("timestamp", "when, in UTC, ISO 8601 with milliseconds", "everyone")
-LEVEL: Final = _field("level", "info, warning or error", "filters")
-EVENT: Final = _field("event", "one of the events above", "filters")
+TIMESTAMP: Final = _field("timestamp", "the time in UTC, ISO 8601 with milliseconds", "everyone")
+LEVEL: Final = _field("level", "info, warning or error", "log filters")
+EVENT: Final = _field("event", "one of the events above", "log filters")
 
 # Fields of a request's line.
-METHOD: Final = _field("method", "of the request; OTHER where it is none that HTTP knows", "filters")
-ROUTE: Final = _field("route", "the path's template, such as /get/{id}; never the path itself", "filters")
-STATUS: Final = _field("status", "of the answer; 499 where the caller went away first", "filters")
-DURATION_MS: Final = _field("duration_ms", "from the whole head of the request to its answer", "percentiles")
-DATABASE_MS: Final = _field("database_ms", "of that, spent in round trips to the database", "who asks what was slow")
-QUEUE_MS: Final = _field("queue_ms", "of that, spent waiting to be sent there", "who asks what was slow")
-BATCH_SIZE: Final = _field("batch_size", "questions in the largest batch that this request was part of", "tuning")
-BYTES: Final = _field("bytes", "of the answer's body", "cost, and who asks for too much")
-REQUEST_ID: Final = _field("request_id", "the X-Request-Id of the answer", "callers who quote it")
-TRACE_ID: Final = _field("trace_id", "of its trace, 32 hexadecimal digits", "who goes on to its trace")
-XRAY_TRACE_ID: Final = _field("xray_trace_id", "the same as X-Ray writes it, 1-8-24 digits", "X-Ray's links to logs")
-SPAN_ID: Final = _field("span_id", "of its span, 16 hexadecimal digits", "who goes on to its trace")
-SAMPLED: Final = _field("sampled", "whether its trace is recorded", "who goes on to its trace")
-CLIENT: Final = _field("client", "the address of the caller, seen past trusted proxies", "who looks for abuse")
+METHOD: Final = _field("method", "the request's method; OTHER if HTTP does not define it", "log filters")
+ROUTE: Final = _field("route", "the path's template, such as /get/{id}; never the path itself", "log filters")
+STATUS: Final = _field("status", "the response's status; 499 if the caller disconnected first", "log filters")
+DURATION_MS: Final = _field(
+    "duration_ms", "milliseconds from the complete request head to the response", "latency percentiles"
+)
+DATABASE_MS: Final = _field(
+    "database_ms", "the part of duration_ms spent in round trips to the database", "latency analysis"
+)
+QUEUE_MS: Final = _field(
+    "queue_ms", "the part of duration_ms spent waiting to be sent to the database", "latency analysis"
+)
+BATCH_SIZE: Final = _field(
+    "batch_size", "the number of items in the largest batch that this request was part of", "performance tuning"
+)
+BYTES: Final = _field("bytes", "the size of the response's body", "cost analysis and large responses")
+REQUEST_ID: Final = _field("request_id", "the response's X-Request-Id", "support: callers quote it")
+TRACE_ID: Final = _field("trace_id", "the ID of the request's trace, 32 hexadecimal digits", "finding the trace")
+XRAY_TRACE_ID: Final = _field("xray_trace_id", "trace_id in X-Ray's form, 1-8-24 digits", "X-Ray's links to logs")
+SPAN_ID: Final = _field("span_id", "the ID of the request's span, 16 hexadecimal digits", "finding the trace")
+SAMPLED: Final = _field("sampled", "whether the trace is recorded", "finding the trace")
+CLIENT: Final = _field("client", "the caller's address, from the trusted proxies' headers", "abuse investigation")
 
 # Fields of other lines.
-ERROR: Final = _field("error", "the error's type; on a request's line only where there is one", "on call")
-DETAIL: Final = _field("detail", "the error's own words", "on call")
-EXCEPTION: Final = _field("exception", "a traceback", "developers")
-LOGGER: Final = _field("logger", "the library's module", "developers")
-MESSAGE: Final = _field("message", "what a library said", "developers")
-SIGNAL: Final = _field("signal", "that told it to stop", "deployers")
-PID: Final = _field("pid", "of the process that it is about", "developers")
-EXIT_STATUS: Final = _field("exit_status", "of the process that ended; a negative one is a signal", "on call")
-PORT: Final = _field("port", "that is listened on", "deployers")
-BUILD: Final = _field("build", "what is running", "deployers")
-API_KEYS: Final = _field("api_keys", "how many keys the API accepts; 0: it is open to everyone", "deployers")
-MAX_CONNECTIONS: Final = _field("max_connections", "how many each worker can hold", "deployers")
-CONFIGURED: Final = _field("configured", "how many it was to hold", "deployers")
-POD: Final = _field("pod", "that tells: its name, or its host's", "who looks for the odd one out")
-NODE: Final = _field("node", "that the pod is on", "who looks for the odd one out")
-CLUSTER: Final = _field("cluster", "that the node is of", "who looks for the odd one out")
-LINES_DROPPED: Final = _field("lines_dropped", "log lines that found no reader since the start", "on call")
+ERROR: Final = _field(
+    "error", "the type of the error; on a request's line only if there was one", "the on-call engineer"
+)
+DETAIL: Final = _field("detail", "the error's message", "the on-call engineer")
+EXCEPTION: Final = _field("exception", "the traceback", "developers")
+LOGGER: Final = _field("logger", "the library's module that logged the message", "developers")
+MESSAGE: Final = _field("message", "the library's message", "developers")
+SIGNAL: Final = _field("signal", "the signal that stopped the process", "deployments")
+PID: Final = _field("pid", "the ID of the process that the line is about", "developers")
+EXIT_STATUS: Final = _field(
+    "exit_status", "the exit status of the process; a negative one is a signal", "the on-call engineer"
+)
+PORT: Final = _field("port", "the port that the process listens on", "deployments")
+BUILD: Final = _field("build", "the build that is running", "deployments")
+API_KEYS: Final = _field(
+    "api_keys", "the number of keys that the API accepts; with 0, anyone may call it", "deployments"
+)
+MAX_CONNECTIONS: Final = _field("max_connections", "the connections that each worker accepts", "deployments")
+CONFIGURED: Final = _field("configured", "the connections that MAX_CONNECTIONS asked for", "deployments")
+POD: Final = _field("pod", "the pod that wrote the document, or its host if it is not in a pod", "comparing pods")
+NODE: Final = _field("node", "the node that the pod runs on", "comparing nodes")
+CLUSTER: Final = _field("cluster", "the cluster that the node belongs to", "comparing clusters")
+LINES_DROPPED: Final = _field(
+    "lines_dropped", "log lines dropped since the start because they could not be written", "the on-call engineer"
+)
 
-# Dimensions of metrics. A value of theirs comes from a short list, never from a request.
+# Dimensions of metrics. Their values come from a short list, never from a request.
 ROUTE_DIMENSION: Final = "Route"  # as the field route
-METHOD_DIMENSION: Final = "Method"  # GET (and HEAD), POST or OTHER
+METHOD_DIMENSION: Final = "Method"  # GET (includes HEAD), POST or OTHER
 STATUS_DIMENSION: Final = "Status"  # 2xx, 3xx, 4xx or 5xx
-OPERATION_DIMENSION: Final = "Operation"  # get, add or page: a kind of question to the database
+OPERATION_DIMENSION: Final = "Operation"  # get, add or page: a kind of database query
 
 NAMESPACE: Final = "ClientsApi"
 
 OVERALL: Final = ((),)
-BY_ROUTE: Final = ((), (ROUTE_DIMENSION, METHOD_DIMENSION, STATUS_DIMENSION))  # without the first for probes
+BY_ROUTE: Final = ((), (ROUTE_DIMENSION, METHOD_DIMENSION, STATUS_DIMENSION))  # probes only in the second
 BY_OPERATION: Final = ((OPERATION_DIMENSION,),)
 
-# The most metrics, as CloudWatch counts and bills them, that this service can make, whatever it is sent.
+# The maximum number of metrics, as CloudWatch counts and bills them, whatever requests the service gets.
 MAX_SERIES: Final = 320
 
-REQUESTS: Final = _metric("Requests", "Count", BY_ROUTE, "requests answered, or left by their caller", "everyone")
-LATENCY: Final = _metric("Latency", "Milliseconds", BY_ROUTE, "a sample for each request, as duration_ms", "everyone")
-ERRORS: Final = _metric(
-    "Errors", "Count", OVERALL, "requests whose status is 4xx, without probes", "who sees to callers"
+REQUESTS: Final = _metric(
+    "Requests", "Count", BY_ROUTE, "requests that were answered or whose caller disconnected", "everyone"
 )
+LATENCY: Final = _metric("Latency", "Milliseconds", BY_ROUTE, "one sample per request, as duration_ms", "everyone")
+ERRORS: Final = _metric("Errors", "Count", OVERALL, "requests with a 4xx status, without probes", "caller support")
 FAULTS: Final = _metric(
-    "Faults", "Count", OVERALL, "requests whose status is 5xx, without probes", "on call: objectives"
+    "Faults", "Count", OVERALL, "requests with a 5xx status, without probes", "the on-call engineer: objectives"
 )
-SHED: Final = _metric("Shed", "Count", OVERALL, "requests refused since too many wait", "on call: capacity")
-IN_FLIGHT: Final = _metric("InFlight", "Count", OVERALL, "requests under way, looked at 100 times", "on call: capacity")
-CONNECTIONS: Final = _metric("Connections", "Count", OVERALL, "of callers, looked at 100 times", "on call: capacity")
+SHED: Final = _metric(
+    "Shed", "Count", OVERALL, "requests refused because too many were waiting", "the on-call engineer: capacity"
+)
+IN_FLIGHT: Final = _metric(
+    "InFlight", "Count", OVERALL, "requests in progress, 100 samples per interval", "the on-call engineer: capacity"
+)
+CONNECTIONS: Final = _metric(
+    "Connections", "Count", OVERALL, "callers' connections, 100 samples per interval", "the on-call engineer: capacity"
+)
 CONNECTIONS_SHED: Final = _metric(
-    "ConnectionsShed", "Count", OVERALL, "cut to make room for others, or refused for lack of it", "on call: abuse"
+    "ConnectionsShed",
+    "Count",
+    OVERALL,
+    "connections closed to make room for others, or refused because there was no room",
+    "the on-call engineer: abuse",
 )
 CONNECTIONS_TIMED_OUT: Final = _metric(
-    "ConnectionsTimedOut", "Count", OVERALL, "cut since no head came, or no answer was read, in time", "on call: abuse"
+    "ConnectionsTimedOut",
+    "Count",
+    OVERALL,
+    "connections closed because no complete head arrived, or the response was not read, in time",
+    "the on-call engineer: abuse",
 )
 CONNECTIONS_IN_USE: Final = _metric(
-    "ConnectionsInUse", "Count", OVERALL, "of the pool, looked at 100 times", "on call: the database"
+    "ConnectionsInUse",
+    "Count",
+    OVERALL,
+    "database connections of the pool in use, 100 samples per interval",
+    "the on-call engineer: database",
 )
 DATABASE_IS_UNAVAILABLE: Final = _metric(
     "DatabaseUnavailable",
     "None",
     OVERALL,
-    "1 while the database does not answer, else 0, looked at 100 times",
-    "on call",
+    "1 while the database does not answer, else 0, 100 samples per interval",
+    "the on-call engineer",
 )
 EVENT_LOOP_LAG: Final = _metric(
-    "EventLoopLag", "Milliseconds", OVERALL, "how late a timer ran, 100 timers", "on call: saturation"
+    "EventLoopLag",
+    "Milliseconds",
+    OVERALL,
+    "how late a timer ran, 100 samples per interval",
+    "the on-call engineer: saturation",
 )
-BATCH_SIZE_METRIC: Final = _metric("BatchSize", "Count", BY_OPERATION, "questions in a round trip", "tuning")
+BATCH_SIZE_METRIC: Final = _metric("BatchSize", "Count", BY_OPERATION, "items in a round trip", "performance tuning")
 QUEUE_WAIT: Final = _metric(
-    "QueueWait", "Milliseconds", BY_OPERATION, "of the oldest question in a round trip", "on call: the database"
+    "QueueWait",
+    "Milliseconds",
+    BY_OPERATION,
+    "how long the oldest item of a round trip waited to be sent",
+    "the on-call engineer: database",
 )
 ROUND_TRIP: Final = _metric(
-    "RoundTrip", "Milliseconds", BY_OPERATION, "to the database and back", "on call: the database"
+    "RoundTrip",
+    "Milliseconds",
+    BY_OPERATION,
+    "the duration of a round trip to the database",
+    "the on-call engineer: database",
 )
-LOG_LINES_DROPPED: Final = _metric("LogLinesDropped", "Count", OVERALL, "log lines that found no reader", "on call")
-PROCESS_CPU: Final = _metric("ProcessCpu", "Percent", OVERALL, "of one core", "on call: capacity")
-PROCESS_MEMORY: Final = _metric("ProcessMemory", "Bytes", OVERALL, "resident", "on call: leaks")
-OPEN_FILES: Final = _metric("OpenFiles", "Count", OVERALL, "file descriptors, sockets included", "on call: leaks")
+LOG_LINES_DROPPED: Final = _metric(
+    "LogLinesDropped", "Count", OVERALL, "log lines dropped because they could not be written", "the on-call engineer"
+)
+PROCESS_CPU: Final = _metric(
+    "ProcessCpu",
+    "Percent",
+    OVERALL,
+    "CPU time of the process, in percent of one core",
+    "the on-call engineer: capacity",
+)
+PROCESS_MEMORY: Final = _metric(
+    "ProcessMemory", "Bytes", OVERALL, "resident memory of the process", "the on-call engineer: leaks"
+)
+OPEN_FILES: Final = _metric(
+    "OpenFiles", "Count", OVERALL, "open file descriptors, including sockets", "the on-call engineer: leaks"
+)
 
 # Attributes of a request's span: OpenTelemetry's stable names.
-HTTP_METHOD: Final = _attribute("http.request.method", "as the field method, _OTHER where it is none", "X-Ray")
+HTTP_METHOD: Final = _attribute("http.request.method", "as the field method, but _OTHER instead of OTHER", "X-Ray")
 HTTP_ROUTE: Final = _attribute("http.route", "the path's template", "X-Ray")
-HTTP_STATUS: Final = _attribute("http.response.status_code", "of the answer", "X-Ray: error, fault, throttle")
-URL_PATH: Final = _attribute("url.path", "the path, where it has a route", "who looks at one trace")
-URL_SCHEME: Final = _attribute("url.scheme", "http: TLS ends before this service", "X-Ray")
+HTTP_STATUS: Final = _attribute(
+    "http.response.status_code", "the response's status", "X-Ray: whether it is an error, a fault or a throttle"
+)
+URL_PATH: Final = _attribute("url.path", "the path, if it has a route", "anyone who reads the trace")
+URL_SCHEME: Final = _attribute("url.scheme", "http, because TLS ends in front of this service", "X-Ray")
 CLIENT_ADDRESS: Final = _attribute("client.address", "as the field client", "X-Ray")
-USER_AGENT: Final = _attribute("user_agent.original", "the caller's program, as it says", "X-Ray")
-ERROR_TYPE: Final = _attribute("error.type", "the error's type", "who looks for faults")
-QUEUE_SECONDS: Final = _attribute("clients.queue.duration", "seconds, as queue_ms", "who asks what was slow")
-DATABASE_SECONDS: Final = _attribute("clients.database.duration", "seconds, as database_ms", "who asks what was slow")
+USER_AGENT: Final = _attribute("user_agent.original", "the User-Agent header", "X-Ray")
+ERROR_TYPE: Final = _attribute("error.type", "the type of the error", "error analysis")
+QUEUE_SECONDS: Final = _attribute("clients.queue.duration", "queue_ms, in seconds", "latency analysis")
+DATABASE_SECONDS: Final = _attribute("clients.database.duration", "database_ms, in seconds", "latency analysis")
 
-# Attributes of a batch's span: stable names, and the old ones, which X-Ray's exporter still reads.
-DB_SYSTEM: Final = _attribute("db.system.name", "postgresql", "traces")
-SERVER_ADDRESS: Final = _attribute("server.address", "the database's host, or several", "traces")
-SERVER_PORT: Final = _attribute("server.port", "the database's port, or several", "traces")
-DB_NAMESPACE: Final = _attribute("db.namespace", "the database", "traces")
-DB_OPERATION: Final = _attribute("db.operation.name", "SELECT or INSERT", "traces")
-DB_COLLECTION: Final = _attribute("db.collection.name", "the table", "traces")
-DB_QUERY: Final = _attribute("db.query.text", "the statement, without its values", "traces")
-DB_SUMMARY: Final = _attribute("db.query.summary", "operation and table", "traces")
-DB_BATCH_SIZE: Final = _attribute("db.operation.batch.size", "questions in it, where there are several", "tuning")
-DB_STATUS: Final = _attribute("db.response.status_code", "SQLSTATE, where PostgreSQL refused", "on call")
+# Attributes of a batch's span: the stable names, and the old ones, which X-Ray's exporter still reads.
+DB_SYSTEM: Final = _attribute("db.system.name", "postgresql", "anyone who reads the trace")
+SERVER_ADDRESS: Final = _attribute("server.address", "the database's host, or several", "anyone who reads the trace")
+SERVER_PORT: Final = _attribute("server.port", "the database's port, or several", "anyone who reads the trace")
+DB_NAMESPACE: Final = _attribute("db.namespace", "the database's name", "anyone who reads the trace")
+DB_OPERATION: Final = _attribute("db.operation.name", "SELECT or INSERT", "anyone who reads the trace")
+DB_COLLECTION: Final = _attribute("db.collection.name", "the table", "anyone who reads the trace")
+DB_QUERY: Final = _attribute("db.query.text", "the statement, without its values", "anyone who reads the trace")
+DB_SUMMARY: Final = _attribute("db.query.summary", "the operation and the table", "anyone who reads the trace")
+DB_BATCH_SIZE: Final = _attribute(
+    "db.operation.batch.size", "the number of items in the batch, if more than one", "performance tuning"
+)
+DB_STATUS: Final = _attribute(
+    "db.response.status_code", "the SQLSTATE, if PostgreSQL returned an error", "the on-call engineer"
+)
 OLD_DB_SYSTEM: Final = _attribute("db.system", "postgresql", "X-Ray's exporter")
-OLD_DB_NAME: Final = _attribute("db.name", "the database", "X-Ray's exporter")
+OLD_DB_NAME: Final = _attribute("db.name", "the database's name", "X-Ray's exporter")
 OLD_DB_STATEMENT: Final = _attribute("db.statement", "the statement, without its values", "X-Ray's exporter")

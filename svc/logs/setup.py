@@ -1,4 +1,4 @@
-"""Structured logs: a JSON object a line, or a readable form for a terminal; the service's own and its libraries'."""
+"""Structured logs of the service and its libraries: one JSON object per line, or a readable form for a terminal."""
 
 import logging
 import sys
@@ -15,21 +15,26 @@ import structlog
 from svc.logs import names
 from svc.logs.writer import LineWriter
 
-_TRACEBACK_END_CHARACTERS: Final = 1500  # kept at either end; a line has to fit into what a pipe takes whole
-_MAX_TEXT_CHARACTERS: Final = 800  # of anything else that others wrote
+_TRACEBACK_END_CHARACTERS: Final = 1500  # kept at each end, so that a line fits into one atomic write to a pipe
+_MAX_TEXT_CHARACTERS: Final = 800  # of any other text that this service did not write
 
 _Record: TypeAlias = MutableMapping[str, Any]
 Render: TypeAlias = Callable[[_Record], bytes]
 
 
 def configure(writer: LineWriter, *, readable: bool) -> None:
-    """From here on, what is logged goes to the writer: structlog's records and the standard library's alike."""
-    render = for_people() if readable else _json
+    """Sends all logging to the writer: structlog's records and the standard library's.
+
+    Args:
+        writer: takes the lines.
+        readable: whether lines are for a terminal, instead of JSON.
+    """
+    render = console_renderer() if readable else _json
 
     def finish(_: Any, level: str, record: _Record) -> bytes:
         if (error := record.pop("exc_info", None)) is not None:
             record[names.EXCEPTION] = _traceback(error if isinstance(error, BaseException) else sys.exc_info()[1])
-        # The first fields first: people read these lines too.
+        # These fields come first because people read the lines, too.
         first = {
             names.TIMESTAMP: timestamp(time.time_ns() // 1_000_000),
             names.LEVEL: _LEVELS.get(level, level),
@@ -53,32 +58,32 @@ _LEVELS: Final = {"exception": "error", "warn": "warning"}
 
 
 class Logger(structlog.make_filtering_bound_logger(logging.INFO)):  # type: ignore[misc]  # a class made at run time
-    """structlog's logger, with a short way for many records at once."""
+    """structlog's logger, with a fast path for many records at once."""
 
-    def complete(self, records: Iterable[dict[str, Any]]) -> None:
-        """Writes records that have all of their fields, those of every line first.
+    def write_all(self, records: Iterable[dict[str, Any]]) -> None:
+        """Writes complete records, which begin with the fields of every line.
 
-        Through structlog's processors a record is copied several times over, for 3 µs more each.
+        structlog's processors copy a record several times, which costs 3 µs more per record.
         """
-        self._logger.complete(records)
+        self._logger.write_all(records)
 
 
 class _Output:
-    """What structlog calls with a finished line, by the name of its level."""
+    """The logger that structlog wraps: its methods, one per level, take a finished line."""
 
     def __init__(self, writer: LineWriter, render: Render) -> None:
         self.debug = self.info = self.warning = self.error = self.critical = self.exception = writer.write
         self._writer = writer
         self._render = render
 
-    def complete(self, records: Iterable[_Record]) -> None:
+    def write_all(self, records: Iterable[_Record]) -> None:
         render = self._render
         lines = [render(record) for record in records]
         self._writer.write(b"".join(lines), len(lines))
 
 
 class _Bridge(logging.Handler):
-    """The standard library's records in the shape of our own."""
+    """Writes the standard library's records in the same form as the service's own."""
 
     def __init__(self, writer: LineWriter, render: Render) -> None:
         super().__init__()
@@ -97,19 +102,19 @@ class _Bridge(logging.Handler):
             if record.exc_info:
                 fields[names.EXCEPTION] = _traceback(record.exc_info[1])
             self._writer.write(self._render(fields))
-        except Exception:  # noqa: BLE001 - as all handlers do: a record that cannot be written ends nothing
+        except Exception:  # noqa: BLE001 - as in every handler, an error in logging must not stop the program
             self.handleError(record)
 
 
 def shorten(text: object) -> str:
-    """What others wrote, short enough for a line."""
+    """Truncates a text that this service did not write, so that it fits into a line."""
     return str(text)[:_MAX_TEXT_CHARACTERS]
 
 
 def _json(record: _Record) -> bytes:
     try:
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # a lone surrogate, from bytes that are no UTF-8, or an object of another kind
+    except TypeError:  # a lone surrogate, from bytes that are not UTF-8, or an object that JSON cannot hold
         return orjson.dumps({name: _plain(value) for name, value in record.items()}, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -119,8 +124,8 @@ def _plain(value: object) -> object:
     return str(value).encode(errors="backslashreplace").decode()
 
 
-def for_people() -> Render:
-    """Makes a line that people can read of a record; it takes the traceback out of it."""
+def console_renderer() -> Render:
+    """A function that renders a record for a terminal. The function removes the traceback from the record."""
     renderer = structlog.dev.ConsoleRenderer(colors=True, sort_keys=False, timestamp_key=names.TIMESTAMP)
 
     def render(record: _Record) -> bytes:
@@ -141,6 +146,6 @@ def _traceback(error: BaseException | None) -> str:
 
 @lru_cache(maxsize=2)  # under load, dozens of lines share a millisecond
 def timestamp(milliseconds: int) -> str:
-    """The time, of milliseconds since 1970, as each line has it."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    """The timestamp of a log line, from milliseconds since 1970."""
+    seconds, remainder = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{remainder:03d}Z"

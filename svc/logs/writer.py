@@ -1,4 +1,4 @@
-"""Lines to a file descriptor from a thread of its own, so that a reader who stalls or dies slows nobody."""
+"""Writes lines to a file descriptor from a separate thread, so that a stalled or dead reader slows no request."""
 
 import os
 import threading
@@ -6,26 +6,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_GATHER_SECONDS: Final = 0.02  # lines gather so long and go out together: one wake-up for many
-_STOP_SECONDS: Final = 2.0  # for what is queued at the end
-_ATOMIC_BYTES: Final = 4096  # Linux's PIPE_BUF: so much reaches a pipe whole, whichever process else writes to it
+_COLLECT_SECONDS: Final = 0.02  # lines are collected for this long, then written together
+_STOP_SECONDS: Final = 2.0  # to write what is queued at the end
+_ATOMIC_BYTES: Final = (
+    4096  # Linux's PIPE_BUF: a write of up to this size is atomic if several processes write to the pipe
+)
 
-MAX_QUEUED_BYTES: Final = 8 * 2**20  # for a reader; at 450 bytes a line, some 18,000 lines
-RESERVED_BYTES: Final = 2**20  # beyond that, for lines that tell what was lost
+MAX_QUEUED_BYTES: Final = 8 * 2**20  # about 18,000 lines of 450 bytes
+RESERVED_BYTES: Final = 2**20  # beyond that, for metrics, which count the lines that were dropped
 
 
 class LineWriter:
-    """Takes lines at once and writes them when it can; beyond a bound it drops and counts them.
+    """Queues lines without blocking and writes them in the background. If the queue is full, it drops and counts lines.
 
-    Until its thread runs, each line is written on the spot: a process that is going to fork must have no thread.
+    Before the thread starts, each line is written immediately: a process that will fork must not have a thread.
 
     Args:
-        descriptor: where to.
-        max_queued_bytes: the bound on what waits.
-        is_shared: whether other processes write there too. Then lines go out in pieces that no other's can break.
+        descriptor: the file descriptor to write to.
+        max_queued_bytes: the size of the queue.
+        is_shared: whether other processes write to it, too. Then each write is small enough to be atomic, so that lines
+            of different processes do not mix.
 
     Attributes:
-        dropped: lines that found no reader.
+        dropped: lines that could not be written.
     """
 
     def __init__(self, descriptor: int, max_queued_bytes: int = MAX_QUEUED_BYTES, *, is_shared: bool = False) -> None:
@@ -34,7 +37,7 @@ class LineWriter:
         self._max_queued_bytes = max_queued_bytes
         self._is_shared = is_shared
         self._lock = threading.Lock()
-        # One buffer, not a list of lines: a line's memory is free at once, and the next one finds it in the cache.
+        # One buffer, not a list of lines: a line's memory is freed at once, and reused while it is in the CPU cache.
         self._queued = bytearray()
         self._writing_bytes = 0
         self._has_work = threading.Event()
@@ -42,13 +45,18 @@ class LineWriter:
         self._is_threaded = False
 
     def write(self, lines: bytes, count: int = 1) -> None:
-        """Queues so many lines, each of which has to end in a line break; it may be called from any thread."""
+        """Queues lines; each must end in a line break. Any thread may call it.
+
+        Args:
+            lines: one line or several.
+            count: the number of lines.
+        """
         if not self._enqueue(lines, self._max_queued_bytes):
             with self._lock:
                 self.dropped += count
 
     def offer(self, line: bytes) -> bool:
-        """Queues a line for which the reserve is kept, and says whether there was room; if not, none counts as lost."""
+        """Queues a line, if need be in the reserved space. Returns whether there was room; if not, counts no drop."""
         return self._enqueue(line, self._max_queued_bytes + RESERVED_BYTES)
 
     def _enqueue(self, lines: bytes, max_bytes: int) -> bool:
@@ -66,8 +74,8 @@ class LineWriter:
 
     @contextmanager
     def threaded(self) -> Iterator[None]:
-        """Writes from a thread meanwhile, and at the end waits, within a bound, until all is written."""
-        # A daemon: a reader who has stalled for good does not keep the process.
+        """Writes from a thread while the context is open. At the end, waits up to 2 s until all lines are written."""
+        # A daemon thread, so that a reader that stalled for good does not keep the process alive.
         thread = threading.Thread(target=self._run, name="line-writer", daemon=True)
         self._is_threaded = True
         thread.start()
@@ -82,7 +90,7 @@ class LineWriter:
         is_last = False
         while not is_last:
             self._has_work.wait()
-            is_last = self._is_stopping.wait(_GATHER_SECONDS)
+            is_last = self._is_stopping.wait(_COLLECT_SECONDS)
             self._has_work.clear()
             with self._lock:
                 lines, self._queued = self._queued, bytearray()
@@ -96,13 +104,13 @@ class LineWriter:
         try:
             with memoryview(lines) as view:
                 while written < len(lines):
-                    written += os.write(self._descriptor, view[written : self._end_of_piece(lines, written)])
-        except OSError:  # the reader is gone
+                    written += os.write(self._descriptor, view[written : self._end_of_write(lines, written)])
+        except OSError:  # the reader has closed the pipe
             with self._lock:
                 self.dropped += lines.count(b"\n", written)
 
-    def _end_of_piece(self, lines: bytes | bytearray, start: int) -> int:
-        """Where to end the next write: behind the last line break that fits, or amid a line that is longer."""
+    def _end_of_write(self, lines: bytes | bytearray, start: int) -> int:
+        """Where to end the next write: after the last line break that fits, or inside a line that is too long."""
         if not self._is_shared:
             return len(lines)
         return lines.rfind(b"\n", start, start + _ATOMIC_BYTES) + 1 or start + _ATOMIC_BYTES

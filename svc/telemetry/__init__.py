@@ -1,1 +1,1 @@
-"""What the service tells about itself while it runs; it knows HTTP, and nothing of clients."""
+"""Logs, metrics and traces of requests. This package depends on HTTP and on database batches, not on clients."""

@@ -1,4 +1,4 @@
-"""CloudWatch's metrics in its Embedded Metric Format: gathered here, and written as lines among the log's.
+"""Metrics for CloudWatch: collected here, and written to the log as documents in the Embedded Metric Format (EMF).
 
 The format and its limits:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
@@ -24,27 +24,27 @@ from svc.telemetry.record import PROBES
 
 MAX_SAMPLES: Final = 100  # values in an array
 
-_OUTCOMES: Final = {4: names.ERRORS, 5: names.FAULTS}  # what else a request counts as, by its status's first digit
+_OUTCOMES: Final = {4: names.ERRORS, 5: names.FAULTS}  # metrics that count a request, by its status's first digit
 _NO_OUTCOMES: Final = dict.fromkeys(_OUTCOMES.values(), 0)
 _METHODS: Final = {"GET": "GET", "HEAD": "GET", "POST": "POST"}
 
 Values: TypeAlias = dict[str, list[float]]
-_Dimensions: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]  # sets of names with their values
-_Kind: TypeAlias = tuple[str, str, int]  # of requests: route, method and status
+_Dimensions: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]  # sets of names with values
+_Kind: TypeAlias = tuple[str, str, int]  # a kind of requests: route, method and status
 
 
 class Metrics:
-    """Counts and samples, told of each interval, and a full array of samples at once.
+    """Counts and samples. They are written once per interval, and earlier if an array of samples is full.
 
-    What could not be told, since the log's reader has stalled, is told later: counts add up, samples are given up.
+    If the reader of the log has stalled, counts add up until they can be written; samples are discarded.
 
     Args:
-        output: takes the lines; None for nobody.
-        properties: what each document says besides, for those who search the log.
+        output: takes the documents; None if they are not written.
+        properties: further fields of each document, for searches in the log.
 
     Attributes:
-        latencies_ms: of requests that have ended and are not told of, by route, method and status.
-        shed: requests that were refused since too many wait, not yet told of.
+        latencies_ms: the latencies of requests that ended and are not yet written, by route, method and status.
+        shed: the number of requests refused because too many were waiting, not yet written.
     """
 
     def __init__(self, output: LineWriter | None, properties: Mapping[str, str]) -> None:
@@ -52,19 +52,19 @@ class Metrics:
         self.shed = 0
         self._output = output
         self._properties = properties
-        self._unflushed: Counter[_Kind] = Counter()  # requests
+        self._unflushed: Counter[_Kind] = Counter()  # requests that could not be written
         self._outcomes: Counter[str] = Counter(_NO_OUTCOMES)
         self._operations: dict[str, Values] = {}
         self._gauges: dict[str, Callable[[], float]] = {}
         self._samples: Values = {}
         self._counters: dict[str, Callable[[], int]] = {}
-        self._flushed_counts: Counter[str] = Counter()  # of these, what is told
+        self._flushed_counts: Counter[str] = Counter()  # of the counters, at the last flush
         self.counter(names.LOG_LINES_DROPPED, lambda: output.dropped if output else 0)
         self._process = _Process()
 
     def on_round_trip(self, operation: str) -> OnRoundTrip:
-        """Who is to be told of this operation's trips to the database."""
-        values = self._operations[operation] = _no_values(names.BATCH_SIZE_METRIC, names.QUEUE_WAIT, names.ROUND_TRIP)
+        """The hook for the round trips of a database operation."""
+        values = self._operations[operation] = _empty(names.BATCH_SIZE_METRIC, names.QUEUE_WAIT, names.ROUND_TRIP)
 
         def on_round_trip(round_trip: RoundTrip) -> None:
             values[names.BATCH_SIZE_METRIC].append(round_trip.items)
@@ -76,16 +76,16 @@ class Metrics:
         return on_round_trip
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """Looks at a number again and again."""
+        """Samples a number 100 times per interval."""
         self._gauges[name] = read
 
     def counter(self, name: str, read: Callable[[], int]) -> None:
-        """Looks at a number that only grows, and tells by how much."""
+        """Writes, once per interval, by how much a number has grown."""
         self._counters[name] = read
 
     @asynccontextmanager
     async def running(self, interval_seconds: float) -> AsyncIterator[None]:
-        """Tells each interval, and at the end of what is left."""
+        """Writes the metrics once per interval while the context is open, and the rest at its end."""
         sampling = asyncio.create_task(self._sample_and_flush(interval_seconds))
         try:
             yield
@@ -99,7 +99,7 @@ class Metrics:
         due = loop.time()
         while True:
             for _ in range(MAX_SAMPLES):
-                due = max(due + pause, loop.time())  # after a long stop there is nothing to catch up on
+                due = max(due + pause, loop.time())  # after a long stall, missed samples are not made up for
                 await asyncio.sleep(due - loop.time())
                 self._sample(max(0.0, loop.time() - due))
             self.flush()
@@ -110,13 +110,13 @@ class Metrics:
             self._samples.setdefault(name, []).append(read())
 
     def flush_full(self) -> None:
-        """Writes what fills an array."""
+        """Writes the latencies that fill an array."""
         for kind, latencies_ms in self.latencies_ms.items():
             if len(latencies_ms) >= MAX_SAMPLES:
                 self._flush_requests(kind)
 
     def flush(self) -> None:
-        """Writes all that is not yet told."""
+        """Writes everything that is not yet written."""
         for kind, latencies_ms in self.latencies_ms.items():
             while latencies_ms or self._unflushed[kind]:
                 if not self._flush_requests(kind):
@@ -129,7 +129,7 @@ class Metrics:
     def _flush_requests(self, kind: _Kind) -> bool:
         latencies_ms = self.latencies_ms[kind][:MAX_SAMPLES]
         del self.latencies_ms[kind][:MAX_SAMPLES]
-        dimensions, outcome = _counted_as(kind)
+        dimensions, outcome = _dimensions(kind)
         if outcome:
             self._outcomes[outcome] += len(latencies_ms)
         requests = self._unflushed[kind] + len(latencies_ms)
@@ -139,20 +139,20 @@ class Metrics:
 
     def _flush_operation(self, operation: str, values: Values) -> None:
         self._write((((names.OPERATION_DIMENSION, operation),),), values)
-        values.update(_no_values(*values))
+        values.update(_empty(*values))
 
     def _flush_process(self) -> None:
-        counted = {name: read() for name, read in self._counters.items()}
+        counters = {name: read() for name, read in self._counters.items()}
         counts: dict[str, int] = {
             **self._outcomes,
             names.SHED: self.shed,
-            **{name: count - self._flushed_counts[name] for name, count in counted.items()},
+            **{name: count - self._flushed_counts[name] for name, count in counters.items()},
         }
         values: Values = {name: [count] for name, count in counts.items()}
         if self._write(((),), {**values, **self._samples, **self._process.read()}):
             self._outcomes = Counter(_NO_OUTCOMES)
             self.shed = 0
-            self._flushed_counts = Counter(counted)
+            self._flushed_counts = Counter(counters)
         self._samples = {}
 
     def _write(self, dimensions: _Dimensions, values: Values) -> bool:
@@ -163,52 +163,52 @@ def document(dimensions: _Dimensions, values: Values, properties: Mapping[str, s
     """A line in the Embedded Metric Format.
 
     Args:
-        dimensions: sets of them, each with its values.
-        values: up to 100 of each metric; one that has none is left out.
-        properties: other members.
+        dimensions: sets of dimensions, with their values.
+        values: up to 100 values of each metric; a metric without values is left out.
+        properties: further fields.
     """
-    known = {name: numbers for name, numbers in values.items() if numbers}
-    frame = _frame(dimensions, tuple(known))
-    head = {**frame["_aws"], "Timestamp": time.time_ns() // 1_000_000}
-    return orjson.dumps({**frame, "_aws": head, **properties, **known}, option=orjson.OPT_APPEND_NEWLINE)
+    metrics = {name: numbers for name, numbers in values.items() if numbers}
+    template = _template(dimensions, tuple(metrics))
+    head = {**template["_aws"], "Timestamp": time.time_ns() // 1_000_000}
+    return orjson.dumps({**template, "_aws": head, **properties, **metrics}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 @lru_cache(maxsize=1024)
-def _frame(dimensions: _Dimensions, metrics: Sequence[str]) -> dict[str, Any]:
-    """A document without its values, by AWS's library, which takes 90 µs for one that is full."""
+def _template(dimensions: _Dimensions, metrics: Sequence[str]) -> dict[str, Any]:
+    """A document without values, made by AWS's library, which would take 90 µs for a full document."""
     context = MetricsContext(names.NAMESPACE)
     context.set_dimensions([dict(values) for values in dimensions])
     for name in metrics:
         context.put_metric(name, 0, names.METRICS[name].unit)
     (line,) = LogSerializer.serialize(context)
-    frame: dict[str, Any] = orjson.loads(line)
-    return frame
+    template: dict[str, Any] = orjson.loads(line)
+    return template
 
 
 def milliseconds(seconds: float) -> float:
-    """Seconds in milliseconds, to the microsecond."""
+    """Converts seconds to milliseconds, with microsecond precision."""
     return int(seconds * 1e6) / 1e3
 
 
 @lru_cache(maxsize=1024)
-def _counted_as(kind: _Kind) -> tuple[_Dimensions, str]:
-    """The dimensions of these requests' metrics, and the metric that counts them too; an empty one for none."""
+def _dimensions(kind: _Kind) -> tuple[_Dimensions, str]:
+    """The dimensions of these requests, and the name of a further metric that counts them; empty if there is none."""
     route, method, status = kind
     values = (
         (names.ROUTE_DIMENSION, route),
         (names.METHOD_DIMENSION, _METHODS.get(method, "OTHER")),
         (names.STATUS_DIMENSION, f"{status // 100}xx"),
     )
-    # Probes are no part of what is true of all requests.
+    # Probes are not part of the metrics over all requests.
     return ((values,), "") if route in PROBES else (((), values), _OUTCOMES.get(status // 100, ""))
 
 
-def _no_values(*metrics: str) -> Values:
+def _empty(*metrics: str) -> Values:
     return {name: [] for name in metrics}
 
 
 class _Process:
-    """What this process takes of the machine."""
+    """Samples the resources that this process uses."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -216,7 +216,7 @@ class _Process:
         self._cpu_seconds = self._cpu()
 
     def read(self) -> Values:
-        """Its share of a core since the last read, its memory and its files."""
+        """CPU use since the last call, memory and open files."""
         now, cpu_seconds = time.monotonic(), self._cpu()
         share = (cpu_seconds - self._cpu_seconds) / max(now - self._sampled_at, 1e-3)
         self._sampled_at, self._cpu_seconds = now, cpu_seconds

@@ -1,4 +1,4 @@
-"""The one place that times requests, finds their traces, and sees to it that they are told of."""
+"""The middleware that times each request, joins its trace, and adds it to the request log."""
 
 import time
 from http import HTTPStatus
@@ -14,25 +14,25 @@ from svc.telemetry.request_log import RequestLog
 
 
 class Middleware:
-    """Passes each request to the service's own edge, and tells of it.
+    """Calls the handler for each request, and records the request when it ends.
 
     Args:
-        inner: answers.
-        proxies: know whose word is taken; None where nobody's is.
-        sampler: decides whose traces are recorded; None where none are.
-        request_log: takes each request at its end.
+        handler: answers the requests.
+        proxies: the trusted proxies; None if there are none.
+        sampler: decides which traces are recorded; None if nothing is traced.
+        request_log: receives each request when it ends.
     """
 
     def __init__(
-        self, inner: Handler, proxies: Proxies | None, sampler: Sampler | None, request_log: RequestLog
+        self, handler: Handler, proxies: Proxies | None, sampler: Sampler | None, request_log: RequestLog
     ) -> None:
-        self._inner = inner
+        self._handler = handler
         self._proxies = proxies
         self._sampler = sampler
         self._request_log = request_log
 
     async def __call__(self, request: RequestRecord) -> AnyResponse:
-        """The inner edge's answer."""
+        """The handler's response."""
         started = time.perf_counter()
         if self._proxies is None:
             request.start(request.peer, None)
@@ -45,7 +45,7 @@ class Middleware:
         batching.current_request.set(request)
         self._request_log.in_flight += 1
         try:
-            response = await self._inner(request)
+            response = await self._handler(request)
             request.status, request.body_bytes = response.status, response.body_length
         except ConnectionError:
             raise
@@ -60,8 +60,8 @@ class Middleware:
         return response
 
     def _join_remote_trace(self, request: RequestRecord, proxies: Proxies) -> None:
-        """Takes a trusted proxy's word: for who called, and for whose trace this is where it is one of ours too."""
-        client = proxies.client(request)
+        """Reads the caller's address from a trusted proxy's headers; joins the remote trace of a trusted caller."""
+        client = proxies.client_address(request)
         remote_parent = propagation.extract(request.headers) if proxies.trusts(client) else None
         if remote_parent is not None:
             request.join_trace(remote_parent.trace_id)

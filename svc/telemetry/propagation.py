@@ -1,4 +1,4 @@
-"""Whose trace a request is part of, and whether that trace is recorded."""
+"""The trace that a request is part of, and whether that trace is recorded."""
 
 import re
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ _XRAY_SAMPLED: Final = re.compile(r"\bSampled=([01])\b")
 
 
 class RemoteParent(NamedTuple):
-    """Where a request says that its trace began.
+    """The parent span of a request, in another service.
 
     Attributes:
         trace_id: 32 hexadecimal digits.
-        parent_id: of the span that asked, 16 of them; empty where it is not known.
-        is_sampled: whether that one is recorded, where it says so.
-        state: W3C's tracestate, to be handed on.
+        parent_id: the parent span's ID, 16 hexadecimal digits; empty if unknown.
+        is_sampled: whether the parent span is recorded; None if unknown.
+        state: the W3C tracestate, which is passed on.
     """
 
     trace_id: str
@@ -31,7 +31,7 @@ class RemoteParent(NamedTuple):
 
 
 def extract(headers: Mapping[str, str]) -> RemoteParent | None:
-    """What the headers say, in W3C's words or X-Ray's; None where they say nothing that can be understood."""
+    """The parent that the headers name, in W3C's or X-Ray's format; None if there is no valid one."""
     parent = trace.get_current_span(_W3C.extract(headers)).get_span_context()
     if parent.is_valid:
         state = parent.trace_state.to_header()
@@ -44,16 +44,16 @@ def extract(headers: Mapping[str, str]) -> RemoteParent | None:
 
 
 class Sampler:
-    """Decides which traces are recorded, as OTEL_TRACES_SAMPLER says.
+    """Decides which traces are recorded, as OTEL_TRACES_SAMPLER configures.
 
     Args:
-        ratio: of the traces that begin here.
-        is_parent_based: whether those that began elsewhere are recorded just where they were recorded there.
+        ratio: the share to record of the traces that begin here.
+        is_parent_based: whether a trace that began elsewhere is recorded exactly if its parent was.
     """
 
     def __init__(self, ratio: float, *, is_parent_based: bool) -> None:
-        # As the SDK's TraceIdRatioBased: the id's last 64 bits are below a share of all. Digits of one length sort as
-        # their numbers do, and all of them come before g.
+        # As in the SDK's TraceIdRatioBased, the ID's last 64 bits must be below the ratio's share of 2**64. Strings of
+        # 16 hexadecimal digits sort like their numbers, and all of them sort before "g".
         bound = round(ratio * 2**64)
         self._bound = f"{bound:016x}" if bound < 2**64 else "g"
         self._is_parent_based = is_parent_based

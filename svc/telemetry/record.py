@@ -1,4 +1,4 @@
-"""What is noted of one request, for its line, its count and its span."""
+"""A request with everything that its log line, its metrics and its span need."""
 
 import random
 from typing import Final
@@ -7,29 +7,30 @@ from svc.http.messages import Request
 from svc.postgres.batching import RoundTrip
 from svc.telemetry.propagation import RemoteParent
 
-CLIENT_CLOSED_REQUEST: Final = 499  # a status, as nginx and many dashboards call it
+CLIENT_CLOSED_REQUEST: Final = 499  # the status that nginx and many dashboards use
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"))
-PROBES: Final = frozenset(("/healthz", "/readyz"))  # asked every few seconds, by machines
+PROBES: Final = frozenset(("/healthz", "/readyz"))  # called every few seconds by load balancers and kubelets
 
 
 class RequestRecord(Request):
-    """A request that keeps account of itself: all that its line, its count and its span tell.
+    """A request that records its own telemetry.
 
     Attributes:
         client: the caller's address.
         span_id: 16 hexadecimal digits.
-        remote_parent: where its trace began, if not here.
-        is_sampled: whether its trace is recorded.
-        status: of its answer.
-        body_bytes: of its answer.
-        seconds: from its head to its answer.
-        ended_at: the time of its end, in seconds since 1970.
-        database_seconds: spent in round trips to the database.
-        queue_seconds: spent waiting to be sent there.
-        batch_size: items in the largest batch that it was part of.
+        remote_parent: the parent span in another service; None if the trace begins here.
+        is_sampled: whether the trace is recorded.
+        status: the response's status.
+        body_bytes: the size of the response's body.
+        seconds: from the complete request head to the response.
+        ended_at: when the request ended, in seconds since 1970.
+        database_seconds: the time spent in round trips to the database.
+        queue_seconds: the time spent waiting to be sent to the database.
+        batch_size: the number of items in the largest batch that it was part of.
     """
 
-    # With these in its dict, it would have more than the 30 names up to which Python's instances share their keys.
+    # With these in its __dict__, it would have more than 30 attributes, and Python shares keys between instances only
+    # up to 30.
     __slots__ = (
         *("client", "span_id", "remote_parent", "is_sampled", "status", "body_bytes", "seconds", "ended_at"),
         *("database_seconds", "queue_seconds", "batch_size"),
@@ -48,7 +49,7 @@ class RequestRecord(Request):
     batch_size: int
 
     def start(self, client: str, remote_parent: RemoteParent | None) -> None:
-        """Opens the account."""
+        """Sets the initial values."""
         self.client = client
         self.remote_parent = remote_parent
         self.span_id = self.trace_id[:16] if remote_parent is None else f"{random.getrandbits(64) or 1:016x}"
@@ -60,7 +61,7 @@ class RequestRecord(Request):
         self.batch_size = 0
 
     def add_round_trip(self, round_trip: RoundTrip, queue_seconds: float) -> None:
-        """See batching.Account."""
+        """See batching.RoundTripObserver."""
         self.database_seconds += round_trip.seconds
         self.queue_seconds += queue_seconds
         if round_trip.items > self.batch_size:  # noqa: PLR1730 - max() costs 0.1 µs

@@ -1,4 +1,4 @@
-"""Requests that have ended: each gets a line in the log, a count in the metrics and, where it is sampled, a span."""
+"""Records requests that have ended: a log line, a count in the metrics and, if sampled, a span for each."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -14,20 +14,20 @@ from svc.telemetry.metrics import Metrics
 from svc.telemetry.record import METHODS, PROBES, RequestRecord
 from svc.telemetry.traces import Traces
 
-# What is told of many requests in one go costs half of what it costs amid each: its code and data stay in the caches.
-_MAX_GATHERED: Final = 64
-_GATHER_SECONDS: Final = 0.02
+# To record many requests at once costs half as much as one by one: code and data stay in the CPU caches.
+_MAX_COLLECTED: Final = 64
+_COLLECT_SECONDS: Final = 0.02
 
 
 class RequestLog:
-    """Gathers requests that have ended, a few milliseconds' worth, and tells of them together.
+    """Collects requests that have ended, for up to 20 ms, and records them together.
 
     Args:
-        metrics: count them.
-        traces: take the spans of those that are sampled; None where there are none.
+        metrics: count requests.
+        traces: take the spans of sampled requests; None if nothing is traced.
 
     Attributes:
-        in_flight: requests that have not ended.
+        in_flight: the number of requests that have not ended.
     """
 
     def __init__(self, metrics: Metrics, traces: Traces | None) -> None:
@@ -40,26 +40,26 @@ class RequestLog:
         self._logger = structlog.get_logger().bind()
 
     def add(self, request: RequestRecord) -> None:
-        """Takes a request that has ended."""
+        """Adds a request that has ended."""
         self._requests.append(request)
-        if len(self._requests) >= _MAX_GATHERED:
+        if len(self._requests) >= _MAX_COLLECTED:
             self.flush()
         elif not self._is_due:
             self._is_due = True
-            self._loop.call_later(_GATHER_SECONDS, self._flush_late)
+            self._loop.call_later(_COLLECT_SECONDS, self._flush_late)
 
     def _flush_late(self) -> None:
         self._is_due = False
         self.flush()
 
     def flush(self) -> None:
-        """Tells of all that were taken."""
+        """Records all requests that were added."""
         requests, self._requests = self._requests, []
-        self._logger.complete(self._lines(requests))
+        self._logger.write_all(self._lines(requests))
         self._metrics.flush_full()
 
     def _lines(self, requests: Sequence[RequestRecord]) -> Iterator[dict[str, Any]]:
-        """The lines' records, one at a time: their memory is free at once, and the next finds it in the cache."""
+        """Yields the lines' records one at a time: each one's memory is freed at once and reused from the CPU cache."""
         latencies_ms = self._metrics.latencies_ms
         for request in requests:
             method, route, status, trace_id = request.method, request.route, request.status, request.trace_id
@@ -69,10 +69,10 @@ class RequestLog:
             latencies_ms[route, method, status].append(duration_ms)
             if request.is_sampled and self._traces is not None:
                 self._traces.add_request(request)
-            # Of probes only what goes wrong is worth a line.
+            # A successful probe gets no line.
             if route in PROBES and status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 continue
-            # Written out, not by the catalogue's constants, for speed; a test compares the two.
+            # For speed, these are literals and not the catalogue's constants; a test compares the two.
             record: dict[str, Any] = {
                 "timestamp": logs.timestamp(int(request.ended_at * 1000)),
                 "level": "info",

@@ -1,16 +1,16 @@
-"""What telemetry the service emits."""
+"""Settings of telemetry."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class TraceSettings:
-    """Which requests are traced and how spans are exported; OTEL_* variables that the SDK reads decide the rest.
+    """Which requests are traced and how spans are exported. The SDK itself reads the other OTEL_* variables.
 
     Attributes:
-        protocol: grpc or http/protobuf; empty where no collector is named, and so nothing is traced.
-        ratio: the share of the traces that begin here which is recorded, 0 to 1.
-        is_parent_based: whether a trace that began elsewhere is recorded exactly where its parent was.
+        protocol: grpc or http/protobuf; empty if no collector is configured, and then nothing is traced.
+        ratio: the share to record of the traces that begin here, 0 to 1.
+        is_parent_based: whether a trace that began elsewhere is recorded exactly if its parent was.
     """
 
     protocol: str = ""
@@ -20,12 +20,12 @@ class TraceSettings:
 
 @dataclass(frozen=True)
 class TelemetrySettings:
-    """What telemetry the service emits.
+    """Which telemetry the service emits.
 
     Attributes:
-        is_on: whether requests are logged, counted and traced; off for measurements only.
+        is_on: whether requests are logged, counted and traced; switched off only for measurements.
         metrics_interval: seconds between two flushes of the metrics.
-        traces: which requests are traced and where spans go.
+        traces: which requests are traced, and how spans are exported.
     """
 
     is_on: bool = True

@@ -29,9 +29,9 @@ class Telemetry:
 
     Args:
         settings: which traces are recorded.
-        proxies: the proxies whose headers are believed.
+        proxies: the trusted proxies.
         metrics: count requests.
-        traces: take spans; None where nothing is traced.
+        traces: take spans; None if nothing is traced.
     """
 
     request_class = RequestRecord
@@ -73,14 +73,14 @@ class Telemetry:
         self._metrics.gauge(names.DATABASE_IS_UNAVAILABLE, lambda: int(is_unavailable()))
 
     def observe_connections(self, connections: Connections) -> None:
-        """Samples the number of callers' connections, and counts those that were closed on."""
+        """Samples the number of callers' connections, and counts those that the service closed."""
         self._metrics.gauge(names.CONNECTIONS, lambda: connections.count)
         self._metrics.counter(names.CONNECTIONS_SHED, lambda: connections.shed)
         self._metrics.counter(names.CONNECTIONS_TIMED_OUT, lambda: connections.timed_out)
 
 
 class NoTelemetry:
-    """The same hooks where requests are not recorded."""
+    """The same hooks, for a service that does not record requests."""
 
     request_class = Request
 
@@ -102,14 +102,14 @@ class NoTelemetry:
 async def running(
     settings: TelemetrySettings, build: str, dsn: str, proxies: Proxies, metrics_output: LineWriter | None
 ) -> AsyncIterator[Telemetry]:
-    """Records requests meanwhile; what is left at the end is flushed first.
+    """Records requests while the context is open, and flushes the rest at its end.
 
     Args:
-        settings: what telemetry there is.
-        build: the build that resources name.
+        settings: which telemetry is emitted.
+        build: the build, which is the service.version of resources.
         dsn: of the database, for its spans.
-        proxies: the proxies whose headers are believed.
-        metrics_output: takes the metrics; None where they are not written.
+        proxies: the trusted proxies.
+        metrics_output: takes the metrics; None if they are not written.
     """
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES add to this, and override it.
     resource = Resource.create(
@@ -127,19 +127,19 @@ async def running(
 
 
 def _properties(resource: Resource) -> dict[str, str]:
-    """Where a metrics document comes from: it reaches a log group that has no other metadata."""
+    """The fields that identify the sender of a metrics document, whose log group adds no metadata."""
     attributes = resource.attributes
-    found = {
+    properties = {
         names.BUILD: attributes["service.version"],
         names.POD: attributes.get("k8s.pod.name", attributes["host.name"]),
         names.NODE: attributes.get("k8s.node.name"),
         names.CLUSTER: attributes.get("k8s.cluster.name"),
     }
-    return {name: str(value) for name, value in found.items() if value}
+    return {name: str(value) for name, value in properties.items() if value}
 
 
 def _database(dsn: str) -> dict[str, str | int]:
-    """Attributes of all spans of the database."""
+    """Attributes of all database spans."""
     parsed = dsns.parse(dsn)
     port = parsed.parameters["port"]
     return {

@@ -1,7 +1,7 @@
-"""Spans in the binary form of OTLP's protocol buffers, put together from pieces.
+"""Encodes spans as OTLP protocol buffers, from pieces.
 
-What spans have in common is encoded once, by the protocol's own classes. What differs is packed into place: a message
-built field by field costs three times as much, and its memory more than the span.
+Fields that many spans share are encoded once, by the protocol's own classes, and cached. Fields that differ are packed
+directly: a message that is built field by field costs three times as much CPU, and uses more memory than the span.
 
 https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto
 """
@@ -19,16 +19,17 @@ from svc.logs import names
 _FLAGS: Final = TraceFlags.SAMPLED | SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _REMOTE: Final = SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
-# A field begins with its number, times 8, plus its type: 1 for 8 bytes, 5 for 4, 2 for as many as the next byte says.
-_BYTES_8, _BYTES_4, _SOME_BYTES = 1, 5, 2
-_TRACE_ID: Final = bytes((1 << 3 | _SOME_BYTES, 16))
-_SPAN_ID: Final = bytes((2 << 3 | _SOME_BYTES, 8))
-_PARENT_ID: Final = bytes((4 << 3 | _SOME_BYTES, 8))
+# A field begins with a tag: its number times 8, plus its wire type. Type 1 has 8 bytes, type 5 has 4, and type 2 begins
+# with its length.
+_BYTES_8, _BYTES_4, _DELIMITED = 1, 5, 2
+_TRACE_ID: Final = bytes((1 << 3 | _DELIMITED, 16))
+_SPAN_ID: Final = bytes((2 << 3 | _DELIMITED, 8))
+_PARENT_ID: Final = bytes((4 << 3 | _DELIMITED, 8))
 _TIMES: Final = Struct("<BQBQ")
 _START, _END = 7 << 3 | _BYTES_8, 8 << 3 | _BYTES_8
 _LINK: Final = Struct("<BB2s16s2s8sBI")
-_LINK_TAG, _LINK_BYTES, _LINK_FLAGS = 13 << 3 | _SOME_BYTES, 33, 6 << 3 | _BYTES_4
-_SPANS_TAG: Final = bytes((2 << 3 | _SOME_BYTES,))  # in ScopeSpans
+_LINK_TAG, _LINK_BYTES, _LINK_FLAGS = 13 << 3 | _DELIMITED, 33, 6 << 3 | _BYTES_4
+_SPANS_TAG: Final = bytes((2 << 3 | _DELIMITED,))  # in ScopeSpans
 _DOUBLE: Final = Struct("<d")
 
 
@@ -36,27 +37,27 @@ _DOUBLE: Final = Struct("<d")
 def common(
     name: str, kind: Span.SpanKind.ValueType, attributes: tuple[tuple[str, str | int], ...], *, is_remote: bool = False
 ) -> bytes:
-    """What many spans have in common.
+    """The fields that many spans share.
 
     Args:
-        name: the span's.
-        kind: whether it served or asked.
+        name: the span's name.
+        kind: server or client.
         attributes: in any order.
-        is_remote: whether its parent is of another service.
+        is_remote: whether the parent span is in another service.
     """
     span = Span(name=name, kind=kind, flags=_FLAGS | _REMOTE if is_remote else _FLAGS)
     return bytes(span.SerializeToString()) + b"".join([attribute(*named) for named in attributes])
 
 
 def identity(trace_id: str, span_id: str, parent_id: str, ended_at: float, seconds: float) -> bytes:
-    """Who a span is, and when.
+    """A span's IDs and times.
 
     Args:
         trace_id: 32 hexadecimal digits.
-        span_id: 16 of them.
-        parent_id: likewise, or empty.
+        span_id: 16 hexadecimal digits.
+        parent_id: 16 hexadecimal digits, or empty.
         ended_at: in seconds since 1970.
-        seconds: how long it took.
+        seconds: the duration.
     """
     ended_ns = int(ended_at * 1e9)
     times = _TIMES.pack(_START, ended_ns - int(seconds * 1e9), _END, ended_ns)
@@ -65,7 +66,7 @@ def identity(trace_id: str, span_id: str, parent_id: str, ended_at: float, secon
 
 
 def link(trace_id: str, span_id: str) -> bytes:
-    """A link to another sampled span, by the digits of its ids."""
+    """A link to another sampled span, from the hexadecimal digits of its IDs."""
     ids = _TRACE_ID, bytes.fromhex(trace_id), _SPAN_ID, bytes.fromhex(span_id)
     return _LINK.pack(_LINK_TAG, _LINK_BYTES, *ids, _LINK_FLAGS, _FLAGS)
 
@@ -73,22 +74,22 @@ def link(trace_id: str, span_id: str) -> bytes:
 def attribute(name: str, value: str | int) -> bytes:
     """An attribute."""
     span = Span()
-    found = span.attributes.add(key=name).value
+    encoded = span.attributes.add(key=name).value
     if isinstance(value, str):
-        found.string_value = value
+        encoded.string_value = value
     else:
-        found.int_value = value
+        encoded.int_value = value
     return bytes(span.SerializeToString())
 
 
 def failure(error: str) -> bytes:
-    """That a span is of something that failed, and the type of the error."""
+    """The error status of a span, and the type of the error."""
     span = Span(status=Status(code=Status.STATUS_CODE_ERROR))
     return bytes(span.SerializeToString()) + attribute(names.ERROR_TYPE, error)
 
 
 def state(header: str) -> bytes:
-    """W3C's tracestate."""
+    """The W3C tracestate."""
     return bytes(Span(trace_state=header).SerializeToString())
 
 
@@ -105,7 +106,7 @@ def _duration(name: str) -> bytes:
 
 
 def join(pieces: Iterable[bytes]) -> bytes:
-    """A span of these pieces, as a field of what the exporter sends."""
+    """Joins the pieces of a span into a field of ScopeSpans, the message that holds spans."""
     span = b"".join(pieces)
     length, varint = len(span), bytearray()
     while length >= 0x80:

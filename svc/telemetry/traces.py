@@ -1,8 +1,8 @@
-"""Traces: a span for each sampled request, and for each batch that served one, exported to a collector.
+"""Traces: a span for each sampled request, and for each database batch that served one, exported to a collector.
 
-A request that is not sampled has no span at all. A span is written once it has ended, straight to the SDK's batch
-processor: to make it by a tracer, and to have the SDK encode it, costs 40 µs, ten times as much, and nobody adds to
-ours while they last.
+A request that is not sampled has no span at all. A span is encoded when it ends, and goes directly to the SDK's batch
+processor. A span from the SDK's tracer and encoder costs 40 µs, ten times as much, and would only add the ability to
+change a span while it is open, which this service does not need.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ from svc.telemetry import spans
 from svc.telemetry.record import METHODS, RequestRecord
 from svc.telemetry.settings import TraceSettings
 
-_STOP_SECONDS: Final = 2.0  # for the last spans, whatever the collector does
-_MAX_TEXT_CHARACTERS: Final = 256  # of an attribute that a caller wrote
+_STOP_SECONDS: Final = 2.0  # to export the last spans, even if the collector does not answer
+_MAX_TEXT_CHARACTERS: Final = 256  # of an attribute that comes from the caller
 
 _Encode = Callable[[Sequence["_EncodedSpan"]], ExportTraceServiceRequest]
 
 
 class _EncodedSpan:
-    """A span as the SDK's batch processor queues it: all that it looks at is whether the span is sampled."""
+    """A span as the SDK's batch processor queues it. The processor reads only whether the span is sampled."""
 
     __slots__ = ("encoded",)
 
@@ -52,8 +52,8 @@ class Traces:
     """Writes spans.
 
     Args:
-        processor: takes them.
-        database: attributes of all spans of the database.
+        processor: exports the spans.
+        database: attributes of all database spans.
     """
 
     def __init__(self, processor: BatchSpanProcessor, database: Mapping[str, str | int]) -> None:
@@ -95,11 +95,11 @@ class Traces:
         self._processor.on_end(_EncodedSpan(spans.join(pieces)))  # type: ignore[arg-type]  # see _EncodedSpan
 
     def on_round_trip(self, summary: str, sql: str) -> OnRoundTrip:
-        """Who is to be told of trips with this statement.
+        """The hook for the round trips of a statement.
 
         Args:
-            summary: its operation and its table.
-            sql: its text.
+            summary: its SQL command and table.
+            sql: its SQL.
         """
         operation, table = summary.split()
         attributes = {
@@ -119,7 +119,7 @@ class Traces:
         return on_round_trip
 
     def _add_round_trip(self, round_trip: RoundTrip, common: bytes) -> None:
-        """Writes the span of a batch: a child of the first request that is sampled, and linked to all that are."""
+        """Writes the span of a batch: a child of its first sampled request, with links to all its sampled requests."""
         sampled_requests: Sequence[RequestRecord] = round_trip.sampled_requests
         first = sampled_requests[0]
         span_id = f"{random.getrandbits(64) or 1:016x}"
@@ -136,18 +136,18 @@ class Traces:
         self._processor.on_end(_EncodedSpan(spans.join(pieces)))  # type: ignore[arg-type]  # see _EncodedSpan
 
 
-def _text(said: str) -> str:
-    return said[:_MAX_TEXT_CHARACTERS].encode(errors="backslashreplace").decode()
+def _text(value: str) -> str:
+    return value[:_MAX_TEXT_CHARACTERS].encode(errors="backslashreplace").decode()
 
 
 @asynccontextmanager
 async def running(
     settings: TraceSettings, resource: Resource, database: Mapping[str, str | int]
 ) -> AsyncIterator[Traces]:
-    """Sends spans to the collector meanwhile; at the end, within a bound, those that are left.
+    """Exports spans to the collector while the context is open; at the end, takes at most 2 s for the last ones.
 
     Raises:
-        InvalidSetting: a variable that only OpenTelemetry reads is not what it takes.
+        InvalidSetting: OpenTelemetry rejects a variable that only it reads.
     """
     try:
         processor = BatchSpanProcessor(_exporter(settings.protocol, _encoder(resource)))
@@ -158,14 +158,14 @@ async def running(
     try:
         yield Traces(processor, database)
     finally:
-        # Its own shutdown waits as long as the collector lets it.
+        # The processor's own shutdown has no time limit: it waits for the collector.
         stopping = threading.Thread(target=processor.shutdown, name="traces-stop", daemon=True)
         stopping.start()
         await asyncio.to_thread(stopping.join, _STOP_SECONDS)
 
 
 def _encoder(resource: Resource) -> _Encode:
-    """Puts spans into the envelope that the SDK would put them in."""
+    """A function that puts spans into the same envelope as the SDK: their resource and their scope."""
     scope = InstrumentationScope("clients-api", __version__)
     envelope = encode_spans([ReadableSpan("", _EncodedSpan.context, resource=resource, instrumentation_scope=scope)])
     del envelope.resource_spans[0].scope_spans[0].spans[:]
@@ -180,13 +180,13 @@ def _encoder(resource: Resource) -> _Encode:
 
 
 def _exporter(protocol: str, encode: _Encode) -> SpanExporter:
-    # Only the one that is used is loaded: gRPC's takes 30 MB.
+    # Imports only the exporter that is used: the one for gRPC takes 30 MB of memory.
     module: Any
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as module  # noqa: PLC0415
     else:
         from opentelemetry.exporter.otlp.proto.http import trace_exporter as module  # noqa: PLC0415
-    # Neither exporter has a place for it. This is the name by which both encode, and there are no other spans here.
+    # Neither exporter has a setting for its encoder. Both call it by this name, and export no other spans here.
     module.encode_spans = encode
     exporter: SpanExporter = module.OTLPSpanExporter()
     return exporter

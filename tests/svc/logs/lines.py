@@ -15,17 +15,17 @@ _JSON_LINE = re.compile(r"^\{.*\}$", re.MULTILINE)
 
 
 def records(output: str) -> list[Record]:
-    """The JSON lines among what a service has said."""
+    """The JSON lines in a service's output."""
     return [json.loads(line) for line in _JSON_LINE.findall(output)]
 
 
 def requests(output: str) -> list[Record]:
-    """Of those, the requests' lines."""
+    """The JSON lines that record requests."""
     return [record for record in records(output) if record.get("event") == names.REQUEST]
 
 
 def documents(output: str) -> list[Record]:
-    """Of those, the metrics' documents, each of which is held against the rules."""
+    """The JSON lines that are metrics documents. Checks each of them."""
     found = [record for record in records(output) if "_aws" in record]
     for document in found:
         check(document)
@@ -33,7 +33,7 @@ def documents(output: str) -> list[Record]:
 
 
 def check(document: Record) -> None:
-    """Asserts what CloudWatch asks of a document, and that its metrics are the catalogue's.
+    """Asserts that CloudWatch accepts the document, and that the catalogue has its metrics.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
@@ -61,7 +61,7 @@ def check(document: Record) -> None:
 
 
 def values(document: Record, metric: str) -> list[float]:
-    """A metric's values in a document; none where it is not there."""
+    """A metric's values in a document; empty if the document does not have the metric."""
     found = document.get(metric, [])
     return found if isinstance(found, list) else [found]
 
@@ -72,7 +72,7 @@ def total(found: Iterable[Record], metric: str) -> float:
 
 
 def counts(found: Iterable[Record]) -> Counter[tuple[str, str, str]]:
-    """How many requests there were, by route, method and class of status."""
+    """The number of requests, by route, method and class of status."""
     counted: Counter[tuple[str, str, str]] = Counter()
     for document in found:
         if names.REQUESTS in document:
@@ -82,7 +82,7 @@ def counts(found: Iterable[Record]) -> Counter[tuple[str, str, str]]:
 
 
 def series(found: Iterable[Record]) -> set[tuple[Any, ...]]:
-    """The metrics that CloudWatch would make of these documents: names with each set of dimensions and their values."""
+    """The metrics that CloudWatch would keep for these documents: each name with each set of dimensions and values."""
     return {
         (metric["Name"], *((dimension, document[dimension]) for dimension in dimensions))
         for document in found

@@ -1,7 +1,7 @@
-"""A collector for tests: takes spans over gRPC and HTTP, as OTLP's own definitions say, and keeps them."""
+"""A fake collector: receives spans by OTLP over gRPC or HTTP, and keeps them."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,19 +23,19 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 @dataclass
 class Collector:
-    """What it was sent.
+    """What the collector received.
 
     Attributes:
-        endpoint: where it listens.
-        refuses: whether it says no.
-        asked: how often it was sent anything.
-        spans: in order of their coming.
-        resources: their attributes, of each export.
+        endpoint: the URL that it listens on.
+        refuses: whether it rejects all exports.
+        exports: the number of exports, including rejected ones.
+        spans: in order of arrival.
+        resources: the attributes of each export's resource.
     """
 
     endpoint: str = ""
     refuses: bool = False
-    asked: int = 0
+    exports: int = 0
     spans: list[Span] = field(default_factory=list)
     resources: list[dict[str, Any]] = field(default_factory=list)
 
@@ -46,17 +46,17 @@ class Collector:
                 self.spans.extend(of_scope.spans)
 
 
-def attributes(found: Any) -> dict[str, Any]:
-    """Attributes by their names."""
-    listed: list[KeyValue] = list(found)
-    values = {one.key: getattr(one.value, one.value.WhichOneof("value") or "string_value") for one in listed}
-    assert len(values) == len(listed)
+def attributes(encoded: Iterable[KeyValue]) -> dict[str, Any]:
+    """Attributes by name."""
+    pairs = [(one.key, getattr(one.value, one.value.WhichOneof("value") or "string_value")) for one in encoded]
+    values = dict(pairs)
+    assert len(values) == len(pairs)
     return values
 
 
 @contextmanager
 def collecting(protocol: str, *, refuses: bool = False) -> Iterator[Collector]:
-    """Listens on a free port of 127.0.0.1 meanwhile."""
+    """Listens on a free port of 127.0.0.1 while the context is open."""
     collector = Collector(refuses=refuses)
     with _grpc(collector) if protocol == "grpc" else _http(collector):
         yield collector
@@ -65,8 +65,8 @@ def collecting(protocol: str, *, refuses: bool = False) -> Iterator[Collector]:
 @contextmanager
 def _grpc(collector: Collector) -> Iterator[None]:
     class Service(TraceServiceServicer):
-        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - as OTLP calls it
-            collector.asked += 1
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - OTLP's name
+            collector.exports += 1
             if collector.refuses:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "refused")
             collector.take(request)
@@ -87,7 +87,7 @@ def _http(collector: Collector) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            collector.asked += 1
+            collector.exports += 1
             if not collector.refuses:
                 assert (self.path, self.headers["Content-Type"]) == ("/v1/traces", "application/x-protobuf")
                 collector.take(ExportTraceServiceRequest.FromString(body))
@@ -96,7 +96,7 @@ def _http(collector: Collector) -> Iterator[None]:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
