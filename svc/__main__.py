@@ -19,18 +19,18 @@ from svc.settings import Settings, check_certificates, read
 
 
 def main() -> int:
-    """Does what the command line says; 0 where it worked, 1 where not, 2 where it is not understood."""
+    """Runs a command. Returns 0 on success and 1 on failure; argparse exits with 2 for a wrong command line."""
     arguments = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         if arguments.command is key:
-            key()  # it needs no settings, and makes what a wrong one lacks
+            key()  # works with missing or wrong settings, since it generates one of them
         else:
             settings = read(os.environ)
-            _check_way(settings)
+            _check_encryption(settings)
             arguments.command(settings)
     except (InvalidSetting, embedded.EmbeddedPostgresError, maintenance.MaintenanceError, CannotListen) as error:
-        _say(f"error: {error}")
+        _print(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -41,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clients-api",
         description="The clients API of olimac.link.",
-        epilog="Settings come from the environment; the README lists them. Where it names no database, "
-        "an embedded PostgreSQL is used, with its data under .local/.",
+        epilog="Environment variables configure it; docs/configuration.md lists them. Where they name no database, "
+        "an embedded PostgreSQL is used, with its data in .local/.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(command=serve)
@@ -56,41 +56,41 @@ def _parser() -> argparse.ArgumentParser:
 def serve(settings: Settings) -> None:
     """Serves the API (the default)."""
     if settings.database.dsn:
-        app.serve(settings, lambda port: _greet(settings, port, "the PostgreSQL that the environment names"))
+        app.serve(settings, lambda port: _greet(settings, port, "the PostgreSQL that the environment variables name"))
         return
-    _say(f"No database is named: starting PostgreSQL on {settings.local_folder}/")
+    _print(f"No database is configured: starting the embedded PostgreSQL, with its data in {settings.local_folder}/")
     with embedded.running(settings.local_folder) as postgres:
         asyncio.run(maintenance.migrate(postgres.dsn()))
         asyncio.run(maintenance.seed(postgres.dsn()))
         named = replace(settings, database=replace(settings.database, dsn=postgres.dsn("clients_service")))
-        data = f"{settings.local_folder}/postgres; to look at it: psql '{postgres.dsn()}'"
+        data = f"{settings.local_folder}/postgres; to connect: psql '{postgres.dsn()}'"
         app.serve(named, lambda port: _greet(settings, port, data))
 
 
 def migrate(settings: Settings) -> None:
-    """Brings the database's schema up to date; nothing is ever dropped."""
+    """Updates the database's schema, and never drops anything."""
     with _database(settings) as dsn:
-        _say(asyncio.run(maintenance.migrate(dsn, settings.database.service_password)))
+        _print(asyncio.run(maintenance.migrate(dsn, settings.database.service_password)))
 
 
 def seed(settings: Settings) -> None:
     """Adds the first four clients to an empty database."""
     with _database(settings) as dsn:
         added = asyncio.run(maintenance.seed(dsn))
-        _say(f"{added} clients added." if added else "There are clients already: nothing was changed.")
+        _print(f"{added} clients added." if added else "The database already has clients: nothing was changed.")
 
 
 def prune(settings: Settings) -> None:
-    """Forgets idempotency keys older than 24 hours."""
+    """Deletes idempotency keys older than 24 hours."""
     with _database(settings) as dsn:
-        _say(f"{asyncio.run(maintenance.prune(dsn))} idempotency keys forgotten.")
+        _print(f"{asyncio.run(maintenance.prune(dsn))} idempotency keys deleted.")
 
 
 def key() -> None:
-    """Makes a key for the API: the key is its caller's, the hash goes into API_KEY_HASHES."""
-    made = access.new_key()
-    print(f"Key   {made}")
-    print(f"Hash  {access.digest(made).hex()}")
+    """Generates an API key: the caller sends the key, and its hash goes into API_KEY_HASHES."""
+    new = access.new_key()
+    print(f"Key   {new}")
+    print(f"Hash  {access.digest(new).hex()}")
 
 
 @contextmanager
@@ -104,18 +104,22 @@ def _database(settings: Settings) -> Iterator[str]:
 
 def _greet(settings: Settings, port: int, data: str) -> None:
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
-    _say(f"API   http://{host}:{port}/")
-    _say(f"Docs  http://{host}:{port}/docs")
-    _say(f"Keys  {_keys(len(settings.api_key_hashes))}")
-    _say(f"Data  {data}")
+    _print(f"API   http://{host}:{port}/")
+    _print(f"Docs  http://{host}:{port}/docs")
+    _print(f"Keys  {_keys(len(settings.api_key_hashes))}")
+    _print(f"Data  {data}")
 
 
 def _keys(accepted: int) -> str:
-    return f"{accepted} accepted" if accepted else "none: the API is open to everyone who reaches it"
+    return f"{accepted} accepted" if accepted else "none: the API is open to everyone who can reach it"
 
 
-def _check_way(settings: Settings) -> None:
-    """Whether the database can be told from others, which is refused where it cannot, and said where it need not."""
+def _check_encryption(settings: Settings) -> None:
+    """Checks the CA certificates, and warns where the database's identity is not verified.
+
+    Raises:
+        InvalidSetting: the certificates cannot be read.
+    """
     if not settings.database.dsn:
         return
     database = parse_dsn(settings.database.dsn)
@@ -123,12 +127,12 @@ def _check_way(settings: Settings) -> None:
         check_certificates(database.authorities)
     if database.is_unverified:
         mode = database.parameters["sslmode"]
-        _say(f"warning: sslmode={mode} lets whoever is between here and the database pose as it; verify-full does not")
+        _print(f"warning: sslmode={mode} does not verify that the server is the database; verify-full does")
 
 
-def _say(words: str) -> None:
-    # Beside the logs, not among them.
-    print(words, file=sys.stderr, flush=True)
+def _print(text: str) -> None:
+    # To stderr, since stdout has the log.
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

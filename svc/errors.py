@@ -1,11 +1,11 @@
-"""What can go wrong, in the domain's own words; `problems` says what each is in HTTP.
+"""The service's errors. `svc.http.problems` maps each to an HTTP status.
 
-A class's docstring is its message unless it is raised with another.
+A class's docstring is its message, unless it is raised with another one.
 """
 
 
 class ServiceError(Exception):
-    """The request could not be served."""
+    """The request failed."""
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or type(self).__doc__ or ""
@@ -13,7 +13,7 @@ class ServiceError(Exception):
 
 
 class InvalidField(ServiceError):
-    """A field of the request is not what it may be."""
+    """A field of the request is not valid."""
 
     def __init__(self, field: str, detail: str) -> None:
         self.field = field
@@ -21,7 +21,7 @@ class InvalidField(ServiceError):
 
 
 class NoSuchClient(ServiceError):
-    """There is no client with this id."""
+    """No client has this id."""
 
 
 class KeyReused(ServiceError):
@@ -29,7 +29,7 @@ class KeyReused(ServiceError):
 
 
 class DatabaseUnavailable(ServiceError):
-    """The database is away. Try again shortly; an add is safe to repeat with the same Idempotency-Key."""
+    """The database is unavailable. Try again shortly; an add is safe to repeat with the same Idempotency-Key."""
 
 
 class DatabaseBusy(ServiceError):
@@ -41,7 +41,7 @@ class QueryTimedOut(ServiceError):
 
 
 class InvalidSetting(ValueError):
-    """A setting is not valid; the message names the variable, its value and what would be valid."""
+    """A setting is not valid. The message names the variable, its value and what is valid."""
 
     def __init__(self, variable: str, value: str, expected: str) -> None:
         super().__init__(f"{variable} is {value}, and has to be {expected}.")

@@ -1,4 +1,4 @@
-"""The service's settings: read once from the environment, frozen, and refused in a sentence."""
+"""The service's settings: read once from the environment, validated, and frozen."""
 
 import re
 import ssl
@@ -19,28 +19,28 @@ from svc.telemetry.settings import TelemetrySettings, TraceSettings
 _T = TypeVar("_T")
 
 
-# What the balancer waits for an answer, by default; then callers are told 504, and not by us.
+# A load balancer's default timeout for a response. After it, callers get a 504 that the service cannot describe.
 _BALANCER_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the environment decides.
+    """Everything that environment variables configure.
 
     Attributes:
         server: where the service listens and how it stops.
-        max_connections: the most callers' connections that each worker holds at once.
-        build: the build that `/version` names, such as a commit.
-        api_key_hashes: SHA-256 of the keys that the API accepts; none where it is open to everyone.
-        trusted_proxies: networks whose X-Forwarded-For is believed.
-        log_format: json, text for people, or auto: text on a terminal, else json.
+        max_connections: the maximum number of callers' connections, per worker.
+        build: the build that `/version` returns, such as a commit.
+        api_key_hashes: SHA-256 of the keys that the API accepts; empty where it is open to everyone.
+        trusted_proxies: networks whose X-Forwarded-* headers are believed.
+        log_format: json; text, which is for people; or auto, which is text on a terminal and json elsewhere.
         telemetry: what telemetry the service emits.
-        local_folder: where the embedded PostgreSQL keeps its data.
-        database: how PostgreSQL is reached; where none is named, the embedded one is used.
+        local_folder: the folder of the embedded PostgreSQL's data.
+        database: how to reach PostgreSQL; without a URL, the embedded one is used.
     """
 
     server: ServerSettings = field(default_factory=ServerSettings)
-    max_connections: int = 4000  # at their most hostile, some 35 KB each: 140 MB beside the 75 MB of a pod at work
+    max_connections: int = 4000  # the worst take 35 KB each: 140 MB, in addition to the 75 MB of a pod under load
     build: str = "development"
     api_key_hashes: tuple[bytes, ...] = field(default=(), repr=False)
     trusted_proxies: tuple[Network, ...] = ()
@@ -51,15 +51,15 @@ class Settings:
 
 
 def read(environment: Mapping[str, str]) -> Settings:
-    """The settings that the environment's variables give.
+    """The settings from environment variables.
 
     Raises:
-        InvalidSetting: for the first one that is wrong.
+        InvalidSetting: for the first variable that is not valid.
     """
     variables = {name: value for name, value in environment.items() if value}  # empty is unset, as in compose files
     if "API_KEY_HASHES" in environment and "API_KEY_HASHES" not in variables:
-        # But not this one: who set it meant to close the API, and what should have filled it may be lost.
-        raise InvalidSetting("API_KEY_HASHES", "empty", "hashes of keys, or not set at all to open the API to everyone")
+        # Whoever set it meant to close the API, and its value may have been lost by mistake.
+        raise InvalidSetting("API_KEY_HASHES", "empty", "hashes of keys, or unset to open the API to everyone")
 
     def get(name: str, parse: Callable[[str, str], _T], default: _T) -> _T:
         return parse(name, variables[name]) if name in variables else default
@@ -93,32 +93,32 @@ def read(environment: Mapping[str, str]) -> Settings:
             max_queue=get("MAX_QUEUE", _whole(1, 1_000_000), DatabaseSettings.max_queue),
         ),
     )
-    _check_ladder(settings)
+    _check_timeouts(settings)
     return settings
 
 
-def _check_ladder(settings: Settings) -> None:
-    longest = settings.database.answer_seconds
+def _check_timeouts(settings: Settings) -> None:
+    longest = settings.database.deadline_seconds
     if longest >= _BALANCER_SECONDS:
         variables = "DB_ACQUIRE_SECONDS + DB_CONNECT_SECONDS + DB_STATEMENT_SECONDS"
         maximum = _BALANCER_SECONDS - GRACE_SECONDS
-        expected = f"less than {maximum:g}, so that an answer comes before a balancer gives up on it"
+        expected = f"less than {maximum:g}, so that the service responds before a load balancer times out"
         raise InvalidSetting(variables, f"{longest - GRACE_SECONDS:g}", expected)
     if settings.server.shutdown_seconds < longest:
-        expected = f"at least {longest:g}, the longest that an answer may take"
+        expected = f"at least {longest:g}, the longest time that a request may take"
         raise InvalidSetting("SHUTDOWN_SECONDS", f"{settings.server.shutdown_seconds:g}", expected)
 
 
 def check_certificates(file: str) -> None:
-    """Sees at the start whether CA certificates can be read; a driver would only find it at each connection.
+    """Checks that a file of CA certificates can be read. The driver would fail only later, at each connection.
 
     Raises:
-        InvalidSetting: they cannot.
+        InvalidSetting: it cannot.
     """
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except OSError as error:
-        reason = "there are none in it" if isinstance(error, ssl.SSLError) else error.strerror
+        reason = "it contains none" if isinstance(error, ssl.SSLError) else error.strerror
         raise InvalidSetting("sslrootcert", repr(file), f"a file of CA certificates (PEM): {reason}") from None
 
 
@@ -175,12 +175,14 @@ def _database_dsn(variables: Mapping[str, str]) -> str:
     try:
         return str(dsn.from_parts({_PARTS[name]: value for name, value in parts.items()}))
     except dsn.InvalidDsn as error:
-        raise InvalidSetting("DB_HOST", repr(parts["DB_HOST"]), f"with the rest, a PostgreSQL: {error}") from None
+        raise InvalidSetting(
+            "DB_HOST", repr(parts["DB_HOST"]), f"a valid address together with the other DB_ variables: {error}"
+        ) from None
 
 
 def _dsn_of_url(url: str, parts: Mapping[str, str]) -> str:
     if parts:
-        expected = f"the only one that names a database, and {', '.join(parts)} is set"
+        expected = f"the only variable that names a database, but {', '.join(parts)} is set too"
         raise InvalidSetting("DATABASE_URL", "set", expected)
     try:
         return str(dsn.parse(url))
@@ -228,23 +230,23 @@ def _networks(name: str, value: str) -> tuple[Network, ...]:
     try:
         return tuple(ip_network(part.strip()) for part in value.split(","))
     except ValueError:
-        expected = "addresses or networks with commas between them, such as 10.0.0.0/16,192.168.1.7"
+        expected = "addresses or networks separated by commas, such as 10.0.0.0/16,192.168.1.7"
         raise InvalidSetting(name, repr(value), expected) from None
 
 
 _HASH: Final = re.compile("[0-9A-Fa-f]{64}")
-_HASH_OF_NOTHING: Final = sha256().digest()
+_EMPTY_KEY_HASH: Final = sha256().digest()
 
 
 def _hashes(name: str, value: str) -> tuple[bytes, ...]:
-    # Not shown: who mistakes what belongs here may have given a key.
+    # The value is not shown, since it may be a key by mistake.
     parts = [part.strip() for part in value.split(",")]
     if not all(map(_HASH.fullmatch, parts)):
-        expected = "SHA-256 hashes of 64 hexadecimal digits with commas between them; `python -m svc key` makes one"
+        expected = "SHA-256 hashes of 64 hexadecimal digits, separated by commas; `python -m svc key` makes one"
         raise InvalidSetting(name, HIDDEN, expected)
     hashes = tuple(dict.fromkeys(map(bytes.fromhex, parts)))
-    if _HASH_OF_NOTHING in hashes:
-        raise InvalidSetting(name, HIDDEN, "hashes of keys, and one of them is of no key at all")
+    if _EMPTY_KEY_HASH in hashes:
+        raise InvalidSetting(name, HIDDEN, "hashes of keys, but one is the hash of an empty key")
     return hashes
 
 

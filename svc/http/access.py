@@ -1,4 +1,4 @@
-"""Who may use the API: everyone, or callers with a key of which we know the hash."""
+"""Access control: the API is open to everyone, or to callers with a key whose hash is known."""
 
 import secrets
 from collections.abc import Awaitable, Iterable
@@ -16,31 +16,31 @@ _KEY_BYTES: Final = 32
 
 
 def new_key() -> str:
-    """A key that nobody guesses, of characters that a header and a shell take as they are."""
+    """A random key. Its characters need no escaping in a header or a shell."""
     return secrets.token_urlsafe(_KEY_BYTES)
 
 
 def digest(key: str) -> bytes:
-    """What is kept of a key.
+    """The hash of a key, which is all that the service stores of it.
 
-    A plain hash does: a slow one guards what people make up, and a key is drawn at random.
+    SHA-256 is enough: slow hashes protect passwords that people choose, and a key is random.
     """
-    # As aiohttp decoded it, so that each byte that came is hashed as it came.
+    # aiohttp decodes headers in this way, so the bytes are hashed exactly as they were received.
     return sha256(key.encode(errors="surrogateescape")).digest()
 
 
 class Access:
-    """Lets callers with a key in, or everyone where there are no keys.
+    """Admits callers with a valid key, or everyone where no keys are configured.
 
     Args:
-        hashes: of the keys that are accepted, as `digest` makes them.
+        hashes: of the valid keys, as `digest` computes them.
     """
 
     def __init__(self, hashes: Iterable[bytes]) -> None:
         self._hashes = tuple(hashes)
 
     def guard(self, handler: Handler) -> Handler:
-        """The handler, for those with a key; where there are no keys, the handler itself, which costs nothing."""
+        """A handler that checks the key first. Without keys it is the handler itself, which costs nothing."""
         if not self._hashes:
             return handler
 
@@ -51,11 +51,11 @@ class Access:
         return guarded
 
     def _check(self, request: Request) -> None:
-        """Looks whether the request has a key (RFC 6750, section 2.1) that is accepted.
+        """Checks that the request has a valid key (RFC 6750, section 2.1).
 
         Raises:
-            KeyMissing: it has none.
-            KeyRefused: it has another one, or several.
+            KeyMissing: it has no key.
+            KeyRefused: its key is not valid, or it has several.
         """
         given = request.headers.getall(hdrs.AUTHORIZATION, ())
         if len(given) > 1:
@@ -63,11 +63,11 @@ class Access:
         scheme, _, key = given[0].partition(" ") if given else ("", "", "")
         if scheme.lower() != "bearer":
             raise KeyMissing
-        if not self._accepts(digest(key.lstrip(" "))):
+        if not self._is_known(digest(key.lstrip(" "))):
             raise KeyRefused
 
-    def _accepts(self, found: bytes) -> bool:
-        # All of them, whichever it is: the time tells neither how much of a hash was right, nor whose it was.
+    def _is_known(self, found: bytes) -> bool:
+        # Compares all hashes in constant time, so the time reveals neither which one matched nor how much of it.
         is_known = False
         for known in self._hashes:
             is_known |= compare_digest(found, known)

@@ -21,25 +21,26 @@ from svc.logs import names
 
 _log = structlog.get_logger()
 
-LINE_MAX_BYTES: Final = 8190  # the request line, and each header's line
-HEAD_MAX_BYTES: Final = 16 * 1024  # all of these together: a caller may have 33 heads wait, one behind the other
-# For what is left of a body that nobody wants: a caller who is closed on while it sends may not see the answer.
+MAX_LINE_BYTES: Final = 8190  # the request line, and each header's line
+MAX_HEAD_BYTES: Final = 16 * 1024  # all of these together; up to 33 pipelined heads may wait on one connection
+# For the rest of a body that no handler reads. A caller whose connection is closed while it still sends may never see
+# the response.
 LINGER_SECONDS: Final = 2.0
-LINGER_MAX_BYTES: Final = 1024 * 1024
+MAX_LINGER_BYTES: Final = 1024 * 1024
 
-_BUFFER_BYTES: Final = 16 * 1024  # of answers that are not read: so many wait here, and as many in the kernel
-# How long the kernel tries to get across what it has, our request_answered closed or not.
-# Its keep-alive probes, every two hours, are left out: nothing here waits for as long.
+_BUFFER_BYTES: Final = 16 * 1024  # of responses that the caller has not read; as many again wait in the kernel
+# TCP_USER_TIMEOUT limits how long the kernel tries to deliver what it has, even after we have closed the socket.
+# TCP keep-alive is off: its probes come every two hours, and no connection here stays unused for that long.
 _TCP_OPTIONS: Final = [
     (getattr(socket, name), value)
     for name, value in (
         ("TCP_NOTSENT_LOWAT", _BUFFER_BYTES),
         ("TCP_USER_TIMEOUT", int(connections.WRITE_SECONDS * 1000)),
     )
-    if hasattr(socket, name)  # not every platform has them
+    if hasattr(socket, name)  # some platforms lack them
 ]
 
-_FULL: Final = (
+_TOO_MANY_CONNECTIONS: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     % problems.RETRY_AFTER_SECONDS
 )
@@ -50,38 +51,37 @@ class Connection(web.RequestHandler):
     """One TCP connection.
 
     Attributes:
-        peer: the address at its other request_answered; empty where it has none.
+        peer: the address of the other side; empty where it has none, as on a Unix socket.
     """
 
     __slots__ = (
         "_body",
         "_connections",
+        "_discarded_bytes",
         "_head_bytes",
+        "_ignores_input",
         "_is_answering",
-        "_is_refused",
         "_open_transport",
-        "_unwanted_bytes",
         "peer",
     )
 
     def __init__(self, connections: Connections, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._connections = connections
-        self._open_transport: asyncio.Transport | None = (
-            None  # for as long as it is open, where aiohttp forgets it earlier
-        )
-        self._body: StreamReader = EMPTY_PAYLOAD  # of the request that is being answered, or was last
+        # Set until the connection is closed; aiohttp's own `transport` may be None earlier.
+        self._open_transport: asyncio.Transport | None = None
+        self._body: StreamReader = EMPTY_PAYLOAD  # of the current request, or of the last one
         self._is_answering = False
-        self._head_bytes = 0  # of a head that has arrived in part
-        self._unwanted_bytes = 0  # of a body whose request has been answered
-        self._is_refused = False
+        self._head_bytes = 0  # received of an incomplete head
+        self._discarded_bytes = 0  # received of a body after the response to its request
+        self._ignores_input = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Adds a new connection, or refuses it."""
-        opened = cast(asyncio.Transport, transport)  # uvloop's is one, but not by its class
+        """Adds a new connection, or refuses it where there are too many."""
+        opened = cast(asyncio.Transport, transport)  # uvloop's transport has its methods, but not its class
         if not self._connections.add(self):
-            # No request of it was read, so this answers none; but a caller or a balancer can tell it from a crash.
-            opened.write(_FULL)
+            # No request was read, so this responds to none. It lets a caller or a balancer distinguish it from a crash.
+            opened.write(_TOO_MANY_CONNECTIONS)
             opened.close()
             return
         self._open_transport = opened
@@ -100,17 +100,18 @@ class Connection(web.RequestHandler):
             self._open_transport = None
             self._connections.remove(self)
         if exc is None and self.writing_paused:
-            exc = ConnectionResetError("the answer was not read")  # else aiohttp would take it for read
+            # Without an error, aiohttp would assume that the caller has read everything.
+            exc = ConnectionResetError("the response was not read")
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Takes what has arrived: a part of a head, of a body, or several of both."""
-        if self._is_refused:
+        """Handles received bytes: parts of heads and bodies, or several whole ones."""
+        if self._ignores_input:
             return
         before = self._request_count
         _receive(self, data)
         new = self._request_count - before
-        if new == 1 and 0 < self._head_bytes + len(data) <= HEAD_MAX_BYTES:
+        if new == 1 and 0 < self._head_bytes + len(data) <= MAX_HEAD_BYTES:
             self._head_bytes = 0
         elif new:
             self._head_bytes = 0
@@ -118,28 +119,28 @@ class Connection(web.RequestHandler):
         elif (self._messages[-1][1] if self._messages else self._body).is_eof():
             self._add_to_head(len(data))
         elif not self._is_answering:
-            self._unwanted_bytes += len(data)
-            if self._unwanted_bytes > LINGER_MAX_BYTES:
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > MAX_LINGER_BYTES:
                 self.abort()
 
     def _add_to_head(self, size: int) -> None:
         self._head_bytes += size
         self._connections.set_reading_head(self)
-        if self._head_bytes > HEAD_MAX_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(problems.BadRequest(_HEAD_TOO_LARGE))
 
     def _check_head_sizes(self, new: int) -> None:
         """Refuses the first of the new requests whose head is too large, and all that follow."""
         for place in range(len(self._messages) - new, len(self._messages)):
-            if _head_size(self._messages[place][0]) > HEAD_MAX_BYTES:
+            if _head_size(self._messages[place][0]) > MAX_HEAD_BYTES:
                 while len(self._messages) > place:
                     self._messages.pop()
                 self._refuse(problems.BadRequest(_HEAD_TOO_LARGE))
                 return
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answers what has not arrived as a request, and reads no more."""
-        self._is_refused = True
+        """Responds with an error in place of the next request, and ignores all further input."""
+        self._ignores_input = True
         self._messages.append((_ErrInfo(status=0, exc=error, message=""), EMPTY_PAYLOAD))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -155,13 +156,13 @@ class Connection(web.RequestHandler):
         self._connections.set_write_resumed(self)
 
     def request_started(self, body: StreamReader) -> None:
-        """The next request is being answered."""
+        """The next request is being handled."""
         self._is_answering = True
         self._body = body
-        self._unwanted_bytes = 0
+        self._discarded_bytes = 0
 
     def request_answered(self) -> None:
-        """The request has a response, which is written next."""
+        """The current request has a response, which is written next."""
         self._is_answering = False
         if self._open_transport is not None:
             self._connections.set_idle(self)
@@ -172,7 +173,7 @@ class Connection(web.RequestHandler):
     def has_request(self) -> bool:
         """See connections.OpenConnection."""
         if self._task_handler is None or self.transport is None:
-            return False  # whatever is there, it is not going to be answered
+            return False  # what has arrived will not be answered any more
         return self._is_answering or self._paused or bool(self._messages)
 
     def time_out_head(self) -> None:
@@ -185,16 +186,16 @@ class Connection(web.RequestHandler):
     def abort(self) -> None:
         """See connections.OpenConnection."""
         if self._open_transport is not None:
-            # Not close(), which waits until the caller has read what is left.
+            # Not close(), which waits until the caller has read the rest.
             self._open_transport.abort()
 
     def _make_error_handler(self, err_info: Any) -> Callable[[Request], Awaitable[AnyResponse]]:  # type: ignore[override]
-        # What is not HTTP takes the same way as every request, so that it is answered and recorded like them.
+        # Invalid HTTP passes through the dispatcher like every request, so that it is answered and recorded like them.
         dispatcher: Any = self._request_handler
-        err_info.exc.__traceback__ = None  # as in Dispatcher: its frames know this connection
+        err_info.exc.__traceback__ = None  # as in Dispatcher: its frames refer to this connection
 
         async def refuse(request: Request) -> AnyResponse:
-            request.refuse(_not_http(err_info.exc))
+            request.refuse(_service_error(err_info.exc))
             response: AnyResponse = await dispatcher(request)
             return response
 
@@ -205,24 +206,24 @@ class Connection(web.RequestHandler):
         request: web.BaseRequest,
         status: int = HTTPStatus.INTERNAL_SERVER_ERROR,  # noqa: ARG002 - aiohttp's signature
         exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - likewise
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
     ) -> Response:
-        """The answer where an error passed the dispatcher, or none at all where another one has begun."""
+        """The response to an error that passed the dispatcher; aborts where another response has started."""
         assert isinstance(request, Request)
         if isinstance(exc, ConnectionError):
-            raise exc  # the caller is gone, which is no fault of ours and has been recorded
-        if request.answering:
-            # The status is sent. Only an aborted connection still says that the rest failed.
+            raise exc  # the caller has closed the connection, which is recorded and is not an error of the service
+        if request.has_response_started:
+            # The status is already sent. Only an aborted connection shows the caller that the rest failed.
             if self.transport is not None:
                 self.transport.abort()
-            raise ConnectionAbortedError("the answer could not be finished")
+            raise ConnectionAbortedError("the response could not be completed")
         _log.error(names.REQUEST_FAILED, request_id=request.id, exc_info=exc)
-        answer = problems.response(problems.InternalError(), request.id)
-        answer.keep_alive = False
-        return answer
+        response = problems.response(problems.InternalError(), request.id)
+        response.keep_alive = False
+        return response
 
 
-_HEAD_TOO_LARGE: Final = f"The request line and the headers together are larger than {HEAD_MAX_BYTES} bytes."
+_HEAD_TOO_LARGE: Final = f"The request line and the headers together are larger than {MAX_HEAD_BYTES} bytes."
 
 
 def _head_size(message: RawRequestMessage | _ErrInfo) -> int:
@@ -231,10 +232,10 @@ def _head_size(message: RawRequestMessage | _ErrInfo) -> int:
     return len(message.path) + sum(len(name) + len(value) for name, value in message.raw_headers)
 
 
-def _not_http(error: BaseException | None) -> ServiceError:
+def _service_error(error: BaseException | None) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
-    # The parser's own words quote the request, so they are not for an answer.
+    # The parser's message quotes the request, so it stays out of the response.
     if isinstance(error, LineTooLong):
-        return problems.BadRequest(f"The request line or a header is longer than {LINE_MAX_BYTES} bytes.")
+        return problems.BadRequest(f"The request line or a header is longer than {MAX_LINE_BYTES} bytes.")
     return problems.BadRequest()

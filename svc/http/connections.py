@@ -12,7 +12,7 @@ KEEPALIVE_SECONDS: Final = 75.0
 # For the caller to read what fills a connection's buffer (16 KB, or a page of a list, some 50 KB): 2 KB/s is enough.
 WRITE_SECONDS: Final = 30.0
 MAX_WRITE_PAUSED: Final = 1000  # each takes up to 100 KB and more, ten times as much as an idle one
-_CHECK_SECONDS: Final = 0.5
+CHECK_SECONDS: Final = 0.5
 # Thousands of connections that were opened together time out together. To close this many takes 1 to 3 ms; between
 # two such groups, other work runs.
 _MAX_CLOSED_AT_ONCE: Final = 50
@@ -98,7 +98,7 @@ class Connections:
         self.count += 1
         self._reading_head[new] = self._time()
         if not self._is_check_scheduled:
-            self._schedule_check()
+            self._schedule_check(CHECK_SECONDS)
         return True
 
     def _first_without_request(self, state: _Since) -> OpenConnection | None:
@@ -150,7 +150,7 @@ class Connections:
         if connection not in self._reading_head and not connection.has_request:
             self.set_idle(connection)  # its idle time starts now, when its response has been read
 
-    def _schedule_check(self, seconds: float = _CHECK_SECONDS) -> None:
+    def _schedule_check(self, seconds: float) -> None:
         self._is_check_scheduled = self.count > 0
         if self._is_check_scheduled:
             asyncio.get_running_loop().call_later(seconds, self._close_overdue)
@@ -167,7 +167,7 @@ class Connections:
             connection.time_out_head()
         self.timed_out += len(reading_head) + len(write_paused)
         has_more = max(len(idle), len(reading_head), len(write_paused)) == _MAX_CLOSED_AT_ONCE
-        self._schedule_check(_PAUSE_SECONDS if has_more else _CHECK_SECONDS)
+        self._schedule_check(_PAUSE_SECONDS if has_more else CHECK_SECONDS)
 
     def _take_overdue(
         self, state: _Since, seconds: float, first: Callable[[_Since], OpenConnection | None]

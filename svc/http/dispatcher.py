@@ -1,4 +1,4 @@
-"""The first and last to touch a request: finds its handler, and turns whatever is raised into an answer."""
+"""Passes each request to its handler, and turns exceptions into responses."""
 
 import structlog
 
@@ -12,33 +12,33 @@ _log = structlog.get_logger()
 
 
 class Dispatcher:
-    """Answers every request."""
+    """Responds to every request."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
 
     async def __call__(self, request: Request) -> AnyResponse:
-        """The handler's answer, or the problem that kept it from answering."""
+        """The handler's response, or a problem that describes why there is none."""
         if request.refusal is not None:
             request.route = "not_http"
             request.error = request.refusal
             refused = problems.response(request.refusal, request.id)
-            refused.keep_alive = False  # where the next request would start, nobody knows
+            refused.keep_alive = False  # after invalid HTTP, the start of the next request is unknown
             return refused
         try:
             return await self._routes.find(request)(request)
         except ServiceError as error:
-            # Without the frames that it came through, which know the request: else only the garbage collector, which
-            # seldom comes, would free the two.
+            # The traceback's frames refer to the request, and the request to the error. Only the garbage collector,
+            # which rarely runs, would free such a cycle.
             request.error = error.with_traceback(None)
-            if request.answering:
+            if request.has_response_started:
                 raise
             return problems.response(error, request.id)
         except ConnectionError:
-            raise  # the caller is gone
+            raise  # the caller has closed the connection
         except Exception as error:
             request.error = error
             _log.exception(names.REQUEST_FAILED, route=request.route, request_id=request.id)
-            if request.answering:
+            if request.has_response_started:
                 raise
             return problems.response(problems.InternalError(), request.id)

@@ -1,4 +1,4 @@
-"""The fields of a request: from its query, or from a form or a JSON object in its body."""
+"""Reads the fields of a request from its query, or from a form or a JSON object in its body."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from urllib.parse import unquote_plus
 from aiohttp import web
 
 from svc.errors import InvalidField
-from svc.http.messages import BODY_MAX_BYTES, Request
+from svc.http.messages import MAX_BODY_BYTES, Request
 from svc.http.problems import BadRequest, BodyTooLarge, BodyTooSlow, ExpectationFailed, UnsupportedBody
 
 BODY_SECONDS: Final = 10.0
@@ -20,18 +20,22 @@ _BROKEN_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def read_query(request: Request, *known: str) -> dict[str, str]:
-    """The query's fields, each of which has to be known, and given once."""
+    """The fields of the query.
+
+    Raises:
+        InvalidField: a field is unknown, given twice, or not valid percent-encoded UTF-8.
+    """
     return _unique(_pairs(request.rel_url.raw_query_string, "query"), known)
 
 
 async def read(request: Request, *known: str, numbers: Iterable[str] = ()) -> dict[str, str]:
     """All `known` fields, from the query and the body together.
 
-    In JSON, a field is a string; one of `numbers` may be a number, and arrives as it was written, digit for digit.
+    In JSON, a field is a string. A field of `numbers` may also be a number, whose digits are returned as written.
 
     Raises:
-        InvalidField: a field is missing, unknown, given twice, or not of its type.
-        BadRequest, BodyTooLarge, BodyTooSlow, UnsupportedBody, ExpectationFailed: the body is at fault.
+        InvalidField: a field is missing, unknown, given twice, or of the wrong type.
+        BadRequest, BodyTooLarge, BodyTooSlow, UnsupportedBody, ExpectationFailed: the body is not valid.
     """
     pairs = _pairs(request.rel_url.raw_query_string, "query")
     if request.body_exists:
@@ -39,7 +43,7 @@ async def read(request: Request, *known: str, numbers: Iterable[str] = ()) -> di
     fields = _unique(pairs, known)
     for name in known:
         if name not in fields:
-            raise InvalidField(name, f"{name} is missing; give it in the query, or in a JSON object or a form.")
+            raise InvalidField(name, f"{name} is missing; send it in the query, or in the body as JSON or a form.")
     return fields
 
 
@@ -48,7 +52,7 @@ def _unique(pairs: _Pairs, known: Iterable[str]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:
-            raise InvalidField(name[:40], f"There is no such field here; there is {' and '.join(known)}.")
+            raise InvalidField(name[:40], f"This field is unknown; the known fields are {' and '.join(known)}.")
         if name in fields:
             raise InvalidField(name, f"{name} is given twice; give it once, in the query or in the body.")
         fields[name] = value
@@ -56,7 +60,7 @@ def _unique(pairs: _Pairs, known: Iterable[str]) -> dict[str, str]:
 
 
 def _pairs(text: str, place: str) -> _Pairs:
-    """The fields of a query or a form, undone from percent-encoding as strictly as that can be."""
+    """The fields of a query or a form. Invalid percent-encoding is an error."""
     pairs = []
     for part in filter(None, text.split("&")):
         name, _, value = part.partition("=")
@@ -66,7 +70,9 @@ def _pairs(text: str, place: str) -> _Pairs:
 
 def _decode(text: str, field: str, place: str) -> str:
     if _BROKEN_ESCAPE.search(text):
-        raise InvalidField(field, f"In a {place}, a percent sign is written %25, and here one stands alone.")
+        raise InvalidField(
+            field, f"The {place} has a percent sign without two hexadecimal digits; write a percent sign as %25."
+        )
     try:
         return unquote_plus(text, errors="strict")
     except UnicodeDecodeError:
@@ -78,9 +84,9 @@ async def _body_pairs(request: Request, numbers: frozenset[str]) -> _Pairs:
     if not body:
         return []
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise UnsupportedBody("The body is compressed; send it as it is.")
+        raise UnsupportedBody("The body is compressed; send it uncompressed.")
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
-        raise UnsupportedBody("The body is in another encoding; send it in UTF-8.")
+        raise UnsupportedBody("The body has another character encoding; send it in UTF-8.")
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -94,11 +100,11 @@ async def _body_pairs(request: Request, numbers: frozenset[str]) -> _Pairs:
             raise UnsupportedBody("A body has to be application/json or application/x-www-form-urlencoded.")
 
 
-_TOO_LARGE: Final = f"The body is larger than {BODY_MAX_BYTES} bytes."
+_TOO_LARGE: Final = f"The body is larger than {MAX_BODY_BYTES} bytes."
 
 
 async def _body(request: Request) -> bytes:
-    if (request.content_length or 0) > BODY_MAX_BYTES:
+    if (request.content_length or 0) > MAX_BODY_BYTES:
         raise BodyTooLarge(_TOO_LARGE)
     await _meet_expectation(request)
     try:
@@ -109,7 +115,7 @@ async def _body(request: Request) -> bytes:
     except TimeoutError:
         raise BodyTooSlow(f"The body did not arrive within {BODY_SECONDS:g} seconds.") from None
     except web.RequestPayloadError:
-        raise BadRequest("The body is not what its headers announce.") from None
+        raise BadRequest("The body does not match its headers.") from None
 
 
 async def _meet_expectation(request: Request) -> None:
@@ -119,18 +125,18 @@ async def _meet_expectation(request: Request) -> None:
     if expected.lower() != "100-continue":
         raise ExpectationFailed
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    # What counts as the answer starts after this.
+    # These bytes are not part of the response; see Request.has_response_started.
     request.writer.output_size = 0
 
 
 class _Number(str):
-    """A JSON number as it was written, so that no digit of it is lost to a float."""
+    """A JSON number as it was written. A float would lose digits."""
 
     __slots__ = ()
 
 
 class _Object(list[tuple[str, object]]):
-    """A JSON object with its doubles still in it."""
+    """A JSON object that keeps repeated names."""
 
 
 def _json_pairs(text: str, numbers: frozenset[str]) -> _Pairs:

@@ -1,4 +1,4 @@
-"""Whether the service is on its way out: set by the server, told by `/readyz`, and by every answer meanwhile."""
+"""Whether the service is draining. The server sets it; `/readyz` then responds with 503, and connections close."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What comes in and what goes out: a request with its id, and the answer to it."""
+"""Requests, each with its id, and responses."""
 
 import random
 import re
@@ -16,11 +16,11 @@ from multidict import CIMultiDict, CIMultiDictProxy, istr
 from svc.errors import ServiceError
 from svc.http.lifecycle import Lifecycle
 
-BODY_MAX_BYTES: Final = 16 * 1024  # name and money at their longest, escaped, are under 4 KB
+MAX_BODY_BYTES: Final = 16 * 1024  # the longest name and money, escaped, take less than 4 KB
 
-_X_REQUEST_ID: Final = istr("X-Request-Id")  # in the form that headers are looked up by
+_X_REQUEST_ID: Final = istr("X-Request-Id")  # an istr is the fastest key for a header
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# Names and amounts are for who asked, and may be others by the next time: they stay in no cache. It costs 0.1 µs.
+# Names and amounts are only for the caller, and may change at any time, so no cache may keep them. It costs 0.1 µs.
 _NO_STORE: Final = "no-store"
 _NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
@@ -30,24 +30,24 @@ class Request(web.BaseRequest):
     """A request, with its id.
 
     Attributes:
-        peer: the address at the other request_answered of its connection; empty where it has none.
+        peer: the address of the other side of its connection; empty where it has none, as on a Unix socket.
         trace_id: of the trace that it is part of, 32 hexadecimal digits.
-        id: the caller's X-Request-Id where it is sane, else its trace's.
+        id: the caller's X-Request-Id where it is valid, otherwise the trace_id.
         route: the template of its path, such as `/get/{id}`, once it is found.
-        tail: what the path has in the place of the route's parameter; empty where it has none.
-        refusal: why it is not valid HTTP, where it is not.
-        error: why it was not served, where it was not.
-        traceresponse: what the answer's header of that name says of its trace; empty for no header.
+        path_parameter: the value of the route's parameter; empty where it has none.
+        refusal: why it was refused as a whole, such as invalid HTTP; None where it was not.
+        error: why it failed; None where it did not.
+        traceresponse: the value of the response's header of that name; empty for no header.
     """
 
     route: str = "unknown"
-    tail: str = ""
+    path_parameter: str = ""
     refusal: ServiceError | None = None
     error: Exception | None = None
     traceresponse: str = ""
 
     def __init__(self, lifecycle: Lifecycle, peer: str, message: RawRequestMessage, *parts: Any) -> None:
-        super().__init__(message, *parts, client_max_size=BODY_MAX_BYTES)
+        super().__init__(message, *parts, client_max_size=MAX_BODY_BYTES)
         self._lifecycle = lifecycle
         self.peer = peer
         given = message.headers.get(_X_REQUEST_ID)
@@ -55,12 +55,12 @@ class Request(web.BaseRequest):
         self.id = given if given and _REQUEST_ID.fullmatch(given) else self.trace_id
 
     def refuse(self, refusal: ServiceError) -> None:
-        """Notes that it is not valid HTTP, and why."""
+        """Records that it is not valid HTTP, and why."""
         self.refusal = refusal
-        self._headers = _NO_HEADERS  # of which aiohttp makes a dict, that lacks their methods
+        self._headers = _NO_HEADERS  # aiohttp gives such a request a dict, which lacks the methods of headers
 
     def join_trace(self, trace_id: str) -> None:
-        """Makes it part of a trace that began before it."""
+        """Makes it part of a trace that began at the caller."""
         if self.id == self.trace_id:
             self.id = trace_id
         self.trace_id = trace_id
@@ -71,8 +71,8 @@ class Request(web.BaseRequest):
         return self.route.startswith("/")
 
     @property
-    def answering(self) -> bool:
-        """Whether part of the answer is already on its way."""
+    def has_response_started(self) -> bool:
+        """Whether part of the response has been sent."""
         return self.writer.output_size > 0
 
     @property
@@ -81,31 +81,31 @@ class Request(web.BaseRequest):
         return not (self._message.should_close or self._lifecycle.draining)
 
     def _finish(self) -> None:
-        # aiohttp calls this once there is an answer, to remove what it makes of multipart bodies; there are none here.
+        # aiohttp calls this once there is a response, to clean up multipart bodies, which this service does not accept.
         self.protocol.request_answered()  # type: ignore[attr-defined]  # a Connection, whose module imports this one
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        # aiohttp calls this just before the headers of an answer of its own kind go out.
+        # aiohttp calls this just before it sends the headers of one of its own responses, such as a StreamResponse.
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Cache-Control"] = _NO_STORE
         response.headers["X-Request-Id"] = self.id
         if self.traceresponse:
             response.headers["traceresponse"] = self.traceresponse
-        del response.headers["Server"]  # versions are for /version to tell, not for every answer
+        del response.headers["Server"]  # it names the versions of aiohttp and Python
 
 
 class Response:
-    """A whole answer, its body in memory. It goes out in one piece.
+    """A whole response with its body in memory, sent in one piece.
 
-    aiohttp's AnyResponse can be changed, compressed, chunked and sent in parts, and costs 7 µs more for it, of 37. This
-    has just what aiohttp's connection asks of an answer; for one that is sent in parts there is web.StreamResponse.
+    aiohttp's web.Response can be changed, compressed, chunked and sent in parts, which costs 7 µs more per request, of
+    37. This class has only what aiohttp's connection needs. For a response in parts, use web.StreamResponse.
 
     Attributes:
         body: its bytes.
-        content_type: theirs.
-        status: of HTTP.
-        headers: beyond those that every answer has.
-        keep_alive: whether the connection may serve another request; known for sure once the answer is prepared.
+        content_type: the media type of the body.
+        status: the HTTP status.
+        headers: in addition to those that every response has.
+        keep_alive: whether the connection may serve another request; final once the response is prepared.
     """
 
     __slots__ = ("_writer", "body", "content_type", "headers", "keep_alive", "status")
@@ -125,14 +125,14 @@ class Response:
 
     @property
     def body_length(self) -> int:
-        """Bytes of the body."""
+        """The size of the body in bytes."""
         return len(self.body)
 
     async def prepare(self, request: Request) -> None:
-        """Hands the status and the headers to the connection, where they wait for the body."""
+        """Passes the status and the headers to the connection, which sends them together with the body."""
         headers = {
             "Content-Type": self.content_type,
-            # A name may hold markup, for which no browser is to take an answer. It costs 0.06 µs.
+            # A name may contain markup, and no browser may guess that a response is HTML. It costs 0.06 µs.
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": _NO_STORE,
             "Content-Length": str(len(self.body)),
@@ -151,10 +151,10 @@ class Response:
         self._writer = request.writer
         if request.method == hdrs.METH_HEAD:
             self.body = b""
-        await self._writer.write_headers(_STATUS_LINES[self.status], headers)  # type: ignore[arg-type]  # a dict does
+        await self._writer.write_headers(_STATUS_LINES[self.status], headers)  # type: ignore[arg-type]  # a dict works too
 
     async def write_eof(self) -> None:
-        """Sends it."""
+        """Sends the response."""
         await self._writer.write_eof(self.body)
 
 

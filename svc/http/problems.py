@@ -1,4 +1,4 @@
-"""What goes wrong, as HTTP says it: `application/problem+json` (RFC 9457), made in this one place."""
+"""Turns errors into HTTP responses, `application/problem+json` (RFC 9457). Only this module does."""
 
 import json
 from typing import Final
@@ -15,27 +15,27 @@ class BadRequest(errors.ServiceError):
 
 
 class KeyMissing(errors.ServiceError):
-    """A key is needed here; send it as Authorization: Bearer <key>."""
+    """An API key is required; send it as Authorization: Bearer <key>."""
 
     challenge = 'Bearer realm="clients"'
 
 
 class KeyRefused(errors.ServiceError):
-    """The key is none of those that are accepted here."""
+    """The API key is not valid."""
 
     challenge = f'{KeyMissing.challenge}, error="invalid_token"'
 
 
 class NoSuchPath(errors.ServiceError):
-    """There is nothing at this path; /docs lists what there is."""
+    """This path does not exist; /docs lists the paths that do."""
 
 
 class MethodNotAllowed(errors.ServiceError):
-    """The path is there, but not for this method."""
+    """The path does not have this method."""
 
     def __init__(self, method: str, allowed: str) -> None:
         self.allowed = allowed
-        super().__init__(f"{method} is not allowed here; use {allowed}.")
+        super().__init__(f"{method} is not allowed for this path; use {allowed}.")
 
 
 class HeadTooSlow(errors.ServiceError):
@@ -43,7 +43,7 @@ class HeadTooSlow(errors.ServiceError):
 
 
 class BodyTooLarge(errors.ServiceError):
-    """The body is larger than any client could need."""
+    """The body is too large."""
 
 
 class BodyTooSlow(errors.ServiceError):
@@ -51,22 +51,22 @@ class BodyTooSlow(errors.ServiceError):
 
 
 class UnsupportedBody(errors.ServiceError):
-    """The body is of a type that is not understood here."""
+    """The type or the encoding of the body is not supported."""
 
 
 class ExpectationFailed(errors.ServiceError):
-    """The only expectation that can be met is 100-continue."""
+    """The only supported expectation is 100-continue."""
 
 
 class NotReady(errors.ServiceError):
-    """The service cannot take requests now."""
+    """The service is not ready for requests."""
 
 
 class InternalError(errors.ServiceError):
-    """Something went wrong here, and it is not the request's fault. The request's id will help to find out what."""
+    """The service failed to answer the request. The request's id identifies the error in the service's log."""
 
 
-# status, title; the type is made from the class's name
+# Status and title. The problem's type is derived from the title.
 _HTTP: Final[dict[type[errors.ServiceError], tuple[int, str]]] = {
     BadRequest: (400, "Bad request"),
     errors.InvalidField: (400, "Invalid field"),
@@ -88,14 +88,14 @@ _HTTP: Final[dict[type[errors.ServiceError], tuple[int, str]]] = {
     errors.QueryTimedOut: (504, "Query timed out"),
 }
 
-# A tag URI (RFC 4151): it names the kind of problem, and nobody will ask a server for it.
+# Tag URIs (RFC 4151) identify the kind of problem, and do not look like pages that one could open.
 TYPES: Final = {
     kind: f"tag:olimac.link,2026:clients/{title.lower().replace(' ', '-')}" for kind, (_, title) in _HTTP.items()
 }
 
 
 def response(error: errors.ServiceError, request_id: str) -> Response:
-    """The response that says what went wrong."""
+    """The response that describes the error."""
     kind = type(error)
     status, title = _HTTP[kind]
     problem = {

@@ -1,0 +1,1 @@
+"""The server process: sockets, signals, worker processes, draining and shutdown."""

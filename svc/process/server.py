@@ -20,14 +20,15 @@ from svc.process.settings import ServerSettings
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
     from uvloop import new_event_loop
-except ImportError:  # not made for every platform
+except ImportError:  # not available for every platform
     new_event_loop = asyncio.new_event_loop
 
 _log = structlog.get_logger()
 
 _BACKLOG: Final = 1024
-# Python's oldest generation of objects has little garbage, since what ends is freed at once or found while it is young.
-# A full collection takes 50 ms with 4,000 connections, and nobody is answered meanwhile: it runs a hundredth as often.
+# Python's oldest generation of objects has little garbage, since most objects are freed at once or collected young.
+# A full collection takes 50 ms with 4,000 connections, during which no request is answered, so it runs a hundredth as
+# often as by default.
 _COLLECT: Final = (700, 10, 1000)
 
 Build: TypeAlias = Callable[[Lifecycle], AbstractAsyncContextManager[web.Server]]
@@ -57,8 +58,8 @@ def run(settings: ServerSettings, build: Build, started: Started, output: LineWr
         port: int = reserved.getsockname()[1]
         workers.supervise(
             settings.workers,
-            lambda parent_lives, is_first: _work(
-                settings, port, build, lambda port: started(port, is_first), output, parent_lives
+            lambda parent_pipe, is_first: _work(
+                settings, port, build, lambda port: started(port, is_first), output, parent_pipe
             ),
         )
 
@@ -69,29 +70,29 @@ def _work(  # noqa: PLR0917 - one call, in one place
     build: Build,
     started: Callable[[int], None],
     output: LineWriter,
-    parent_lives: int | None = None,
+    parent_pipe: int | None = None,
 ) -> None:
     with output.threaded(), asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(settings, port, build, started, parent_lives))
+        runner.run(_serve(settings, port, build, started, parent_pipe))
         _log.info(names.STOPPED, lines_dropped=output.dropped)
 
 
 async def _serve(
-    settings: ServerSettings, port: int, build: Build, started: Callable[[int], None], parent_lives: int | None
+    settings: ServerSettings, port: int, build: Build, started: Callable[[int], None], parent_pipe: int | None
 ) -> None:
-    stop = _stop_signal(parent_lives)
+    stop = _stop_signal(parent_pipe)
     lifecycle = Lifecycle()
     async with build(lifecycle) as server:
         runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_seconds)
         await runner.setup()
         try:
-            shared = parent_lives is not None
+            shared = parent_pipe is not None
             site = web.TCPSite(runner, settings.host, port, backlog=_BACKLOG, reuse_port=shared)
             try:
                 await site.start()
             except OSError as error:
                 raise _cannot_listen(settings.host, port, error) from error
-            # What lives as long as the process is no garbage: the collector need not visit it again and again.
+            # The objects that exist now live as long as the process, so the collector need not visit them again.
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_COLLECT)
@@ -107,8 +108,8 @@ async def _serve(
             await runner.cleanup()
 
 
-def _stop_signal(parent_lives: int | None) -> asyncio.Future[signal.Signals]:
-    """The first signal to stop, which also makes the next one deadly."""
+def _stop_signal(parent_pipe: int | None) -> asyncio.Future[signal.Signals]:
+    """The first signal to stop. After it, a second one ends the process at once."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[signal.Signals] = loop.create_future()
 
@@ -121,22 +122,23 @@ def _stop_signal(parent_lives: int | None) -> asyncio.Future[signal.Signals]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received, number)
-    if parent_lives is not None:
+    if parent_pipe is not None:
 
         def parent_died() -> None:
-            loop.remove_reader(parent_lives)
+            loop.remove_reader(parent_pipe)
             received(signal.SIGTERM)
 
-        loop.add_reader(parent_lives, parent_died)
+        loop.add_reader(parent_pipe, parent_died)
     return stop
 
 
 def _reserve(host: str, port: int) -> socket.socket:
-    """A bound socket that keeps the port for the workers, who come and go, and never listens itself."""
+    """A bound socket that keeps the port while workers are replaced. It never listens itself."""
     family, _, _, _, address = _resolve(host, port)
     reserved = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Sharing a port with a stranger's SO_REUSEPORT would take turns with it: first see that nobody is there.
+        # Another program with SO_REUSEPORT on this port would get a share of the connections. Without that option, to
+        # bind to a port in use fails.
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)

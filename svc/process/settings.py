@@ -9,9 +9,9 @@ class ServerSettings:
 
     Attributes:
         host: the address to listen on.
-        port: the port to listen on; 0 takes a free one.
-        workers: processes that share the port.
-        drain_seconds: how long the service goes on serving after SIGTERM, so that balancers see it is not ready.
+        port: the port to listen on; 0 for any free port.
+        workers: the number of processes that share the port.
+        drain_seconds: how long the service keeps serving after SIGTERM, so that load balancers see it is not ready.
         shutdown_seconds: the longest that requests in flight may take after that.
     """
 

@@ -1,4 +1,4 @@
-"""Settings: read once, frozen, refused in a sentence that names the variable, its value and what would do."""
+"""Settings: read once and frozen; an error names the variable, its value and what is valid."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ from svc.telemetry.settings import TraceSettings
 VERIFIED = {"sslmode": "verify-full", "sslrootcert": "/ca.pem"}
 HASH, OTHER_HASH = "ab" * 32, "12" * 32
 NO_HASHES = (
-    "API_KEY_HASHES is (not shown), and has to be SHA-256 hashes of 64 hexadecimal digits with commas between them; "
+    "API_KEY_HASHES is (not shown), and has to be SHA-256 hashes of 64 hexadecimal digits, separated by commas; "
     "`python -m svc key` makes one."
 )
 
@@ -31,14 +31,14 @@ def database_of(variables: dict[str, str]) -> str:
     return read(variables).database.dsn
 
 
-def test_without_variables_the_defaults_hold() -> None:
-    """An empty environment gives the defaults, and no database."""
+def test_without_variables_settings_are_the_defaults() -> None:
+    """An empty environment gives the defaults, without a database."""
     assert read({}) == Settings()
     assert read({"PORT": "", "DATABASE_URL": ""}) == Settings()
 
 
 def test_every_variable_is_read() -> None:
-    """Each variable reaches its setting."""
+    """Each variable sets its setting."""
     settings = read(
         {
             "HOST": "0.0.0.0",
@@ -98,15 +98,15 @@ def test_every_variable_is_read() -> None:
         ),
     ],
 )
-def test_the_standard_variables_say_what_is_traced(variables: dict[str, str], traces: TraceSettings) -> None:
-    """As OpenTelemetry's specification says; without an endpoint nothing is."""
+def test_the_standard_variables_configure_traces(variables: dict[str, str], traces: TraceSettings) -> None:
+    """The OTEL_* variables have the effect that OpenTelemetry specifies. Without an endpoint, nothing is traced."""
     assert read(variables).telemetry.traces == traces
 
 
-def test_no_wait_is_longer_than_the_one_around_it() -> None:
-    """A statement ends before the service gives up on it, that before the answer is due, and all before a stop does."""
+def test_each_timeout_is_shorter_than_the_next() -> None:
+    """A statement times out in the server, then in the service, then comes the deadline, then the end of a shutdown."""
     settings = Settings()
-    waits = [settings.database.statement_seconds, settings.database.command_seconds, settings.database.answer_seconds]
+    waits = [settings.database.statement_seconds, settings.database.command_seconds, settings.database.deadline_seconds]
     assert (
         [*waits, settings.server.shutdown_seconds]
         == sorted([*waits, settings.server.shutdown_seconds])
@@ -115,7 +115,7 @@ def test_no_wait_is_longer_than_the_one_around_it() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    """Nobody changes a setting underway."""
+    """A setting cannot be changed."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         read({}).build = "another"  # type: ignore[misc]
 
@@ -132,13 +132,13 @@ def test_settings_are_frozen() -> None:
         ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS is 'nan', and has to be a number of seconds from 0 to 600."),
         (
             {"SHUTDOWN_SECONDS": "6", "DB_STATEMENT_SECONDS": "2.5"},
-            "SHUTDOWN_SECONDS is 6, and has to be at least 6.5, the longest that an answer may take.",
+            "SHUTDOWN_SECONDS is 6, and has to be at least 6.5, the longest time that a request may take.",
         ),
         (
             {"SHUTDOWN_SECONDS": "600", "DB_STATEMENT_SECONDS": "56"},
             (
                 "DB_ACQUIRE_SECONDS + DB_CONNECT_SECONDS + DB_STATEMENT_SECONDS is 59, and has to be less than 59, "
-                "so that an answer comes before a balancer gives up on it."
+                "so that the service responds before a load balancer times out."
             ),
         ),
         ({"TELEMETRY": "no"}, "TELEMETRY is 'no', and has to be one of on, off."),
@@ -146,7 +146,7 @@ def test_settings_are_frozen() -> None:
         (
             {"TRUSTED_PROXIES": "10.0.0.1/8"},
             (
-                "TRUSTED_PROXIES is '10.0.0.1/8', and has to be addresses or networks with commas between them, "
+                "TRUSTED_PROXIES is '10.0.0.1/8', and has to be addresses or networks separated by commas, "
                 "such as 10.0.0.0/16,192.168.1.7."
             ),
         ),
@@ -159,11 +159,11 @@ def test_settings_are_frozen() -> None:
         ({"API_KEY_HASHES": " "}, NO_HASHES),
         (
             {"API_KEY_HASHES": ""},
-            "API_KEY_HASHES is empty, and has to be hashes of keys, or not set at all to open the API to everyone.",
+            "API_KEY_HASHES is empty, and has to be hashes of keys, or unset to open the API to everyone.",
         ),
         (
             {"API_KEY_HASHES": f"{HASH},{hashlib.sha256().hexdigest()}"},
-            "API_KEY_HASHES is (not shown), and has to be hashes of keys, and one of them is of no key at all.",
+            "API_KEY_HASHES is (not shown), and has to be hashes of keys, but one is the hash of an empty key.",
         ),
         ({"METRICS_INTERVAL": "0"}, "METRICS_INTERVAL is '0', and has to be a number of seconds from 1 to 60."),
         (
@@ -191,23 +191,23 @@ def test_settings_are_frozen() -> None:
         ),
         (
             {"DATABASE_URL": "postgresql://h/d", "DB_HOST": "h"},
-            "DATABASE_URL is set, and has to be the only one that names a database, and DB_HOST is set.",
+            "DATABASE_URL is set, and has to be the only variable that names a database, but DB_HOST is set too.",
         ),
         (
             {"DATABASE_URL": "mysql://u:secret@h/d"},
             (
                 "DATABASE_URL is (not shown), and has to be a URL such as postgresql://user:password@host:5432/name: "
-                "it has to start with postgresql://."
+                "it must start with postgresql://."
             ),
         ),
     ],
 )
-def test_a_wrong_setting_is_refused_in_a_sentence(variables: dict[str, str], sentence: str) -> None:
-    """The refusal names the variable, the value, and what would do."""
-    with pytest.raises(InvalidSetting) as refused:
+def test_an_invalid_setting_is_an_error(variables: dict[str, str], sentence: str) -> None:
+    """The error names the variable, the value, and what is valid."""
+    with pytest.raises(InvalidSetting) as error:
         read(variables)
 
-    assert str(refused.value) == sentence
+    assert str(error.value) == sentence
 
 
 @pytest.mark.parametrize(
@@ -221,12 +221,12 @@ def test_a_wrong_setting_is_refused_in_a_sentence(variables: dict[str, str], sen
         {"DATABASE_URL": "postgresql://h/d?password=hunter2&nonsense=1"},
     ],
 )
-def test_no_password_is_ever_shown(variables: dict[str, str]) -> None:
-    """Neither a refusal nor a settings' repr holds the password."""
+def test_passwords_are_not_shown(variables: dict[str, str]) -> None:
+    """Neither an error nor the repr of the settings contains the password."""
     try:
         shown = repr(read(variables))
-    except InvalidSetting as refused:
-        shown = str(refused)
+    except InvalidSetting as error:
+        shown = str(error)
 
     assert "hunter2" not in shown
 
@@ -248,8 +248,8 @@ def test_no_password_is_ever_shown(variables: dict[str, str]) -> None:
         ),
     ],
 )
-def test_the_command_line_refuses_with_status_1(variables: dict[str, str], sentence: str) -> None:
-    """A wrong setting ends the command with the sentence and no traceback."""
+def test_an_invalid_setting_ends_the_command_with_status_1(variables: dict[str, str], sentence: str) -> None:
+    """The command prints the error, without a traceback."""
     environment = {"PATH": os.environ["PATH"], **variables}
     done = subprocess.run(
         [sys.executable, "-m", "svc"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -282,22 +282,33 @@ def test_the_command_line_refuses_with_status_1(variables: dict[str, str], sente
         ),
     ],
 )
-def test_a_url_means_what_it_means_to_libpq(
+def test_a_url_means_the_same_as_in_libpq(
     url: str, parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parse reads users, hosts and parameters wherever a URL may have them."""
+    """Users, hosts, ports and parameters are read wherever a URL may have them."""
     monkeypatch.setenv("PGSSLROOTCERT", VERIFIED["sslrootcert"])
 
     assert dsn.parse(url) == dsn.Dsn("d", parameters)
 
 
-LOCAL = ["/run/x", "%2Frun%2Fx", "localhost", "LOCALHOST", "127.0.0.1", "127.8.9.10", "::1", "/run/x,127.0.0.1"]
-ELSEWHERE = ["h", "db.example", "10.0.0.1", "0.0.0.0", "::2", "localhost.example", "127.0.0.1.example", "localhost,h"]
+LOCAL_HOSTS = ["/run/x", "%2Frun%2Fx", "localhost", "LOCALHOST", "127.0.0.1", "127.8.9.10", "::1", "/run/x,127.0.0.1"]
+REMOTE_HOSTS = [
+    "h",
+    "db.example",
+    "10.0.0.1",
+    "0.0.0.0",
+    "::2",
+    "localhost.example",
+    "127.0.0.1.example",
+    "localhost,h",
+]
 
 
-@pytest.mark.parametrize(("host", "mode"), [*((h, "prefer") for h in LOCAL), *((h, "verify-full") for h in ELSEWHERE)])
-def test_a_database_elsewhere_has_to_prove_who_it_is(host: str, mode: str) -> None:
-    """Where nobody says how, by default; on this machine there is nobody in between."""
+@pytest.mark.parametrize(
+    ("host", "mode"), [*((h, "prefer") for h in LOCAL_HOSTS), *((h, "verify-full") for h in REMOTE_HOSTS)]
+)
+def test_a_remote_database_is_verified_by_default(host: str, mode: str) -> None:
+    """Without an sslmode, the certificate of a remote database is verified; a local one needs none."""
     found = dsn.parse(f"postgresql://u@/d?host={host}")
 
     assert found.parameters["sslmode"] == mode
@@ -305,8 +316,8 @@ def test_a_database_elsewhere_has_to_prove_who_it_is(host: str, mode: str) -> No
 
 
 @pytest.mark.parametrize("mode", dsn.SSL_MODES)
-def test_an_explicit_sslmode_is_what_it_says(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the URL, in DB_SSLMODE or in PGSSLMODE; and what does not tell the database from others is known as such."""
+def test_an_explicit_sslmode_is_used(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be in the URL, in DB_SSLMODE or in PGSSLMODE. Modes that do not verify the database are marked as such."""
     url = "postgresql://u@h/d?sslrootcert=/ca.pem"
     parts = {"DB_HOST": "h", "DB_USERNAME": "u", "DB_NAME": "d", "DB_SSLROOTCERT": "/ca.pem"}
     found = [dsn.parse(f"{url}&sslmode={mode}"), dsn.parse(database_of({**parts, "DB_SSLMODE": mode}))]
@@ -317,14 +328,14 @@ def test_an_explicit_sslmode_is_what_it_says(mode: str, monkeypatch: pytest.Monk
     assert [one.is_unverified for one in found] == [mode in ("disable", "allow", "prefer")] * 4
 
 
-def test_tls_alone_proves_nothing() -> None:
-    """sslmode=require encrypts, and without CA certificates it does so for anyone."""
+def test_tls_without_certificates_verifies_nothing() -> None:
+    """sslmode=require encrypts, but without CA certificates it does not verify a remote database."""
     assert dsn.parse("postgresql://u@h/d?sslmode=require").is_unverified
     assert not dsn.parse("postgresql://u@localhost/d?sslmode=require").is_unverified
 
 
-def test_ca_certificates_come_from_the_most_particular_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The URL's, else the environment's, else the user's as for libpq, else the machine's."""
+def test_ca_certificates_come_from_the_most_specific_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First the URL, then the environment, then the user's file as in libpq, then the machine's bundle."""
 
     def used(url: str) -> str:
         return dsn.parse(url).authorities
@@ -344,29 +355,29 @@ def test_ca_certificates_come_from_the_most_particular_place(tmp_path: Path, mon
     assert used("postgresql://u@localhost/d") == ""
 
 
-def test_a_machine_without_ca_certificates_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rather than trust anyone."""
+def test_a_machine_without_ca_certificates_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any CA certificates, the service does not start, instead of trusting every server."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
     monkeypatch.setattr(dsn, "_SYSTEM_BUNDLES", ())
 
-    with pytest.raises(InvalidSetting, match="no CA certificates of its own; name a file of them as sslrootcert"):
+    with pytest.raises(InvalidSetting, match="no CA certificates; set sslrootcert to a file of CA certificates"):
         read({"DATABASE_URL": "postgresql://u@h/d"})
 
 
-def test_a_process_without_a_name_has_to_be_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container's bare number is no user name, and that is said."""
+def test_a_process_without_a_user_name_needs_one_in_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user id has no name, so the settings must name the database's user."""
 
     def nameless() -> str:
         raise KeyError("uid not found: 10001")
 
     monkeypatch.setattr("getpass.getuser", nameless)
     for variables in ({"DB_HOST": "h"}, {"DATABASE_URL": "postgresql://h/d"}):
-        with pytest.raises(InvalidSetting, match="has to name a user"):
+        with pytest.raises(InvalidSetting, match="must name a user"):
             read(variables)
 
 
-def test_what_a_url_leaves_out_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The PG* variables fill in, as they do for libpq."""
+def test_the_environment_completes_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The PG* variables provide what the URL does not, as in libpq."""
     for name, value in {"PGHOST": "h", "PGPORT": "1", "PGUSER": "u", "PGDATABASE": "d", "PGSSLMODE": "disable"}.items():
         monkeypatch.setenv(name, value)
 
@@ -389,14 +400,14 @@ def test_what_a_url_leaves_out_is_the_environments(monkeypatch: pytest.MonkeyPat
         ("postgresql://[h/d", "percent-encode"),
     ],
 )
-def test_what_libpq_would_refuse_is_refused(url: str, reason: str) -> None:
-    """A misspelt parameter does not silently drop what it meant."""
+def test_a_url_that_libpq_rejects_is_an_error(url: str, reason: str) -> None:
+    """A parameter with a wrong name or value is an error, and is not ignored."""
     with pytest.raises(dsn.InvalidDsn, match=reason):
         dsn.parse(url)
 
 
-async def test_odd_names_and_sockets_reach_the_server(postgres: EmbeddedPostgres) -> None:
-    """A URL with every odd thing in it connects, for the service's driver as it is written."""
+async def test_a_url_with_special_characters_connects(postgres: EmbeddedPostgres) -> None:
+    """A socket's folder and a database's name with special characters reach the driver unchanged."""
     folder = str(postgres.data).replace("/", "%2F")
     connection = await asyncpg.connect(postgres.dsn())
     await connection.execute('CREATE DATABASE "odd name/?&="')
