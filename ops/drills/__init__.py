@@ -1,1 +1,1 @@
-"""Drills: one thing is broken under load, and what callers saw and what the table holds are compared."""
+"""Drills: each breaks one thing under load, then compares what callers saw with what the table contains."""

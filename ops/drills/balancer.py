@@ -1,4 +1,4 @@
-"""A balancer in front of several instances of the service: HAProxy, set up as AWS and the cluster are."""
+"""HAProxy in front of several instances of the service, configured like AWS and the cluster."""
 
 import asyncio
 import contextlib
@@ -10,14 +10,14 @@ from typing import Final
 
 from ops.common.ports import free_port
 
-_START_SECONDS: Final = 10.0
-_LOOK_SECONDS: Final = 0.02
+_START_SECONDS: Final = 60.0  # a busy machine starts HAProxy late
+_POLL_SECONDS: Final = 0.02
 
-# As in production there are two of them, one behind the other. Callers meet the load balancer of AWS, whose time-outs
-# are those of k8s/base/service.yaml; all that it knows is a node. Kube-proxy, on that node, spreads new connections
-# over the pods that are ready, by the probe of deployment.yaml, and leaves those alone that are made. So a connection
-# to a pod is kept, whatever becomes of the pod, until the pod ends it; any caller's request may go by it; and nothing
-# is sent or tried again.
+# As in production, there are two balancers, one behind the other. Callers connect to the load balancer of AWS. Its
+# time-outs are those of k8s/base/service.yaml, and it knows only nodes. Kube-proxy on the node distributes new
+# connections over the ready pods, by the probe of deployment.yaml. It does not touch connections that exist. So a
+# connection to a pod stays open until the pod closes it, even when the pod is no longer ready. Any caller's request may
+# use it, and nothing is sent twice.
 _CONFIGURATION: Final = """\
 global
   stats socket ipv4@127.0.0.1:{stats}
@@ -52,7 +52,7 @@ listen pods
 
 
 class Balancer:
-    """A HAProxy that runs.
+    """A running HAProxy.
 
     Attributes:
         port: where it listens, on 127.0.0.1.
@@ -62,22 +62,22 @@ class Balancer:
         self.port = port
         self._stats = stats
 
-    async def kept_percent(self) -> float:
-        """How many requests went by a connection that was there already."""
+    async def reused_percent(self) -> float:
+        """Returns the percentage of requests that used an existing connection to the node."""
         node = (await self._servers("nodes"))["node"]
         return 100 * int(node["reuse"]) / (int(node["reuse"]) + int(node["connect"]))
 
-    async def downs(self) -> dict[int, int]:
-        """How often each pod was found not to be ready, by their ports."""
+    async def times_down(self) -> dict[int, int]:
+        """Returns how often each pod became not ready, by port."""
         return {int(port): int(pod["chkdown"]) for port, pod in (await self._servers("pods")).items()}
 
-    async def until_up(self, port: int) -> None:
-        """Waits until new connections go to this pod."""
-        while not (await self._servers("pods"))[str(port)]["status"].startswith("UP"):  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(_LOOK_SECONDS)
+    async def wait_until_up(self, port: int) -> None:
+        """Waits until this pod receives new connections."""
+        while not (await self._servers("pods"))[str(port)]["status"].startswith("UP"):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _servers(self, proxy: str) -> dict[str, dict[str, str]]:
-        """HAProxy's statistics of a proxy's servers, by their names."""
+        """Returns HAProxy's statistics of a proxy's servers, by name."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._stats)
         writer.write(f"show stat {proxy} 4 -1\n".encode())  # 4: servers only
         lines = (await reader.read()).decode().lstrip("# ").splitlines()
@@ -85,8 +85,8 @@ class Balancer:
         return {row["svname"]: row for row in csv.DictReader(filter(None, lines))}
 
 
-def lacks() -> str:
-    """What a machine without HAProxy lacks."""
+def missing() -> str:
+    """Returns what this machine is missing. Empty if HAProxy is installed."""
     return "" if _binary() else "HAProxy is not installed"
 
 
@@ -96,12 +96,12 @@ def _binary() -> str | None:
 
 @contextlib.asynccontextmanager
 async def balancing(folder: Path, ports: Sequence[int], interval_seconds: float) -> AsyncIterator[Balancer]:
-    """A balancer, once it has found all pods to be ready.
+    """Runs a balancer and yields it once all pods are ready.
 
     Args:
         folder: for its configuration and its log.
-        ports: of the service's instances, on 127.0.0.1: the pods.
-        interval_seconds: from one look at a pod's readiness to the next; two that fail take it out.
+        ports: of the pods, which are instances of the service on 127.0.0.1.
+        interval_seconds: between two readiness checks of a pod. Two failed checks take it out.
     """
     port, node, stats = free_port(), free_port(), free_port()
     pods = "\n".join(f"  server {pod} 127.0.0.1:{pod}" for pod in ports)
@@ -114,20 +114,20 @@ async def balancing(folder: Path, ports: Sequence[int], interval_seconds: float)
         process = await asyncio.create_subprocess_exec(binary, "-db", "-f", configuration, stdout=log, stderr=log)
         try:
             balancer = Balancer(port, stats)
-            await _until_listening(port)
+            await _wait_until_listening(port)
             for pod in ports:
-                await balancer.until_up(pod)
+                await balancer.wait_until_up(pod)
             yield balancer
         finally:
             process.kill()
             await process.wait()
 
 
-async def _until_listening(port: int) -> None:
+async def _wait_until_listening(port: int) -> None:
     async with asyncio.timeout(_START_SECONDS):
         while True:
             with contextlib.suppress(ConnectionRefusedError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
                 return
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)

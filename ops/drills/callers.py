@@ -1,4 +1,4 @@
-"""Callers who add clients and look them up, and write down what they are told."""
+"""Callers that add clients, get them again and record every response."""
 
 import asyncio
 import contextlib
@@ -11,17 +11,17 @@ import aiohttp
 from aiohttp.connector import Connection
 
 from ops.drills.ledger import Add, Ledger
-from ops.drills.timeline import SERVED, Seen, Timeline
+from ops.drills.timeline import SERVED, Request, Timeline
 
-GIVE_UP_SECONDS: Final = 30.0  # far beyond what the service promises: who waits that long was left hanging
+GIVE_UP_SECONDS: Final = 30.0  # far beyond the service's deadline: a caller that waits so long was left hanging
 _SETTLE_SECONDS: Final = 15.0
-_REPEATED: Final = 0.1  # of the acknowledged adds; each has to be acknowledged with the same id again
+_REPEATED: Final = 0.1  # share of the acknowledged adds that are sent again; the response must have the same id
 
-_port: ContextVar[int] = ContextVar("_port")  # see Seen.connection
+_port: ContextVar[int] = ContextVar("_port")  # see Request.connection
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Notes the connection that a request goes by, which aiohttp tells nobody where the request fails."""
+    """Records the connection of each request. For a request that fails, aiohttp does not expose it."""
 
     async def connect(self, *arguments: Any, **named: Any) -> Connection:
         connection = await super().connect(*arguments, **named)
@@ -31,18 +31,18 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Callers:
-    """Some callers, each with one request at a time: add a client, look it up, look up another.
+    """Several callers. Each has one request in progress: it adds a client, gets it, then gets another one.
 
-    Whoever is turned away tries again soon, with the same Idempotency-Key, until the add is acknowledged, and some of
-    the others do too: that is how a lost, doubled or contradicted one would come to light.
+    A caller repeats a request that was not served until it is. An add keeps its Idempotency-Key. Some acknowledged adds
+    are repeated as well. That reveals lost, duplicated and contradicted adds.
 
     Args:
         url: of the service.
-        ledger: takes what was asked and answered.
-        timeline: takes what was seen.
+        ledger: records the adds and their responses.
+        timeline: records the requests.
         count: of callers.
-        pause_seconds: of each caller after each answer, on average.
-        retry_seconds: of whoever was turned away, to the letter; None for the same pause.
+        pause_seconds: average pause of a caller after each response.
+        retry_seconds: exact pause after a request that was not served; None for the average pause.
     """
 
     def __init__(
@@ -61,76 +61,74 @@ class Callers:
         self._count = count
         self._pause_seconds = pause_seconds
         self._retry_seconds = retry_seconds
-        self._leaving = asyncio.Event()
+        self._stopping = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def calling(self) -> AsyncIterator[None]:
-        """Calls meanwhile; at the end everyone brings what they began to an end, if that can be had in 15 s."""
+    async def running(self) -> AsyncIterator[None]:
+        """Runs the callers. At the end, each completes what it has started, within 15 s."""
         timeout = aiohttp.ClientTimeout(total=GIVE_UP_SECONDS)
         async with aiohttp.ClientSession(self._url, timeout=timeout, connector=_Connector(limit=0)) as session:
-            # aiohttp would send a GET again whose connection was lost, and what fails would not be seen.
-            session._retry_connection = False  # noqa: SLF001 - there is no other way to say so
+            # aiohttp would silently repeat a GET whose connection was lost, and the failure would not be recorded.
+            session._retry_connection = False  # noqa: SLF001 - aiohttp has no public setting for it
             callers = [asyncio.create_task(self._call(session)) for _ in range(self._count)]
             try:
                 yield
-                self._leaving.set()
+                self._stopping.set()
                 _, late = await asyncio.wait(callers, timeout=_SETTLE_SECONDS)
             finally:
                 for caller in callers:
                     caller.cancel()
-                ended = await asyncio.gather(*callers, return_exceptions=True)
+                results = await asyncio.gather(*callers, return_exceptions=True)
             if late:
-                self._timeline.mark(f"{len(late)} callers never got their answer")
-            for error in ended:
-                if isinstance(error, Exception):
-                    raise error
+                self._timeline.mark(f"{len(late)} callers were never served")
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
 
     async def _call(self, session: aiohttp.ClientSession) -> None:
-        while not self._leaving.is_set():
+        while not self._stopping.is_set():
             add = self._ledger.new()
             await self._add(session, add)
             if random.random() < _REPEATED:
                 await self._add(session, add)
-            await self._look_up(session, add)
-            if other := self._ledger.any():
-                await self._look_up(session, other)
+            await self._get(session, add)
+            if other := self._ledger.random_acknowledged():
+                await self._get(session, other)
 
     async def _add(self, session: aiohttp.ClientSession, add: Add) -> None:
         headers = {"Idempotency-Key": add.key}
         fields = {"name": add.name, "money": add.money}
         while True:
             add.tries += 1
-            outcome, answer = await self._ask(session, "add", "POST", "/add", params=fields, headers=headers)
+            outcome, body = await self._send(session, "POST", "/add", params=fields, headers=headers)
             if outcome == "201":
-                self._ledger.acknowledge(add, answer["id"])
+                self._ledger.acknowledge(add, body["id"])
                 return
 
-    async def _look_up(self, session: aiohttp.ClientSession, add: Add) -> None:
+    async def _get(self, session: aiohttp.ClientSession, add: Add) -> None:
         while True:
-            outcome, answer = await self._ask(session, "get", "GET", f"/get/{add.id}")
+            outcome, body = await self._send(session, "GET", f"/get/{add.id}")
             if outcome in {"200", "404"}:
-                self._ledger.check(add, answer if outcome == "200" else None)
+                self._ledger.check(add, body if outcome == "200" else None)
                 return
 
-    async def _ask(
-        self, session: aiohttp.ClientSession, what: str, method: str, path: str, **fields: Any
-    ) -> tuple[str, Any]:
-        """The outcome, as Seen has it, and the JSON of the answer where there is one."""
-        at = self._timeline.now()
-        answer = None
+    async def _send(self, session: aiohttp.ClientSession, method: str, path: str, **options: Any) -> tuple[str, Any]:
+        """Sends a request. Returns its outcome (see Request) and the JSON of the response, if any."""
+        sent_at = self._timeline.now()
+        body = None
         _port.set(0)
         try:
-            async with session.request(method, path, **fields) as response:
+            async with session.request(method, path, **options) as response:
                 outcome = str(response.status)
-                answer = await response.json(content_type=None)
+                body = await response.json(content_type=None)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             outcome = type(error).__name__
-        seen = Seen(at, self._timeline.now() - at, what, outcome, _port.get())
-        self._timeline.seen.append(seen)
-        await asyncio.sleep(self._pause(seen))
-        return outcome, answer
+        request = Request(sent_at, self._timeline.now() - sent_at, outcome, _port.get())
+        self._timeline.requests.append(request)
+        await asyncio.sleep(self._pause(request))
+        return outcome, body
 
-    def _pause(self, seen: Seen) -> float:
-        if seen.kind != SERVED and self._retry_seconds is not None:
+    def _pause(self, request: Request) -> float:
+        if request.kind != SERVED and self._retry_seconds is not None:
             return self._retry_seconds
         return random.uniform(0.5, 1.5) * self._pause_seconds

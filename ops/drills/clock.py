@@ -12,21 +12,19 @@ import psutil
 
 from ops.common.process import Service
 from ops.drills.drill import drill
+from ops.drills.harness import Harness
 from ops.drills.receivers import Collector
-from ops.drills.stage import Stage
 from ops.drills.timeline import SERVED
 from svc.logs import names
 
 _HOUR_SECONDS: Final = 3600.0
-_ROLLOVER: Final = 2.0**31  # in January 2038, seconds since 1970 outgrow 32 bits
-_CROSSED_SECONDS: Final = 2.0
-_DEARER_MOST: Final = 1.5  # a loop that no longer waits would be dearer by far
-_TOLD_SECONDS: Final = 3.0  # lines, metrics and spans are told each second, and a busy machine is slower
-_LATENCY_SECONDS: Final = 0.005  # of the database's network, so that each jump finds requests under way
-_WARM_SECONDS: Final = 3.0  # until all connections to the database are made, at that latency
-_NOISE_SECONDS: Final = (
-    0.2  # what is below that doubles by chance; a time-out that took the wall clock would be seconds
-)
+_ROLLOVER: Final = 2.0**31  # in January 2038, seconds since 1970 exceed 32 bits
+_BEFORE_ROLLOVER_SECONDS: Final = 2.0
+_MAX_CPU_RATIO: Final = 1.5  # a loop that no longer waits would use far more
+_FLUSH_SECONDS: Final = 3.0  # lines, metrics and spans are flushed every second; a busy machine is slower
+_LATENCY_SECONDS: Final = 0.005  # of the database's network, so that each jump finds requests in progress
+_WARM_UP_SECONDS: Final = 3.0  # until all connections to the database are open, at that latency
+_NOISE_SECONDS: Final = 0.2  # smaller values may double by chance; a time-out by the wall clock would take seconds
 _SAMPLES: Final = (names.LATENCY, names.QUEUE_WAIT, names.ROUND_TRIP, names.EVENT_LOOP_LAG)
 _DURATIONS: Final = (names.DURATION_MS, names.DATABASE_MS, names.QUEUE_MS)
 
@@ -35,21 +33,21 @@ def _library() -> str:
     return next(map(str, Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), "")
 
 
-def _lacks() -> str:
+def _missing() -> str:
     return "" if _library() else "libfaketime is not installed"
 
 
-@drill("clock-jumps", "the service's wall clock jumps an hour, to 1970 and over the end of 32 bits in 2038", _lacks)
-async def jump(stage: Stage) -> None:
-    """No answer, no wait, no duration and no appetite may depend on it. PostgreSQL keeps the true time."""
-    seen_seconds = stage.pick(8, 2.2)  # what stands in for the clock looks only each second whether it has to jump
-    clock = (stage.folder / "clock").resolve()
+@drill("clock-jumps", "the service's wall clock jumps an hour, to 1970 and past the end of 32 bits in 2038", _missing)
+async def jump(harness: Harness) -> None:
+    """No response, wait, duration or CPU use may depend on the wall clock. PostgreSQL keeps the real time."""
+    jump_seconds = harness.pick(8, 2.2)  # libfaketime reads the new time once per second
+    clock = (harness.folder / "clock").resolve()
     clock.write_text("+0")
-    jumps = (_HOUR_SECONDS, -_HOUR_SECONDS, -time.time(), _ROLLOVER - _CROSSED_SECONDS - time.time(), 0.0)
+    jumps = (_HOUR_SECONDS, -_HOUR_SECONDS, -time.time(), _ROLLOVER - _BEFORE_ROLLOVER_SECONDS - time.time(), 0.0)
     async with (
         Collector().running() as collector,
-        stage.served(
-            WORKERS="1",  # libfaketime has Python's time.sleep fail, with which a worker among several begins
+        harness.service(
+            WORKERS="1",  # with several workers, each starts with time.sleep, which fails under libfaketime
             LD_PRELOAD=_library(),
             FAKETIME_TIMESTAMP_FILE=str(clock),
             FAKETIME_CACHE_DURATION="1",
@@ -60,48 +58,51 @@ async def jump(stage: Stage) -> None:
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.port}",
         ) as service,
     ):
-        stage.to_database.latency_seconds = _LATENCY_SECONDS
-        async with stage.calling():
-            await asyncio.sleep(_WARM_SECONDS)
-            calm = _Reading(stage, service)
-            await asyncio.sleep(stage.pick(10, 2))
+        harness.database_proxy.latency_seconds = _LATENCY_SECONDS
+        async with harness.callers():
+            await asyncio.sleep(_WARM_UP_SECONDS)
+            calm = _Measurement(harness, service)
+            await asyncio.sleep(harness.pick(10, 2))
             calm.end()
-            wild = _Reading(stage, service)
+            jumping = _Measurement(harness, service)
             for offset_seconds in jumps:
-                stage.timeline.mark(f"the clock goes to {offset_seconds:+.0f} s")
+                harness.timeline.mark(f"the clock is set to {offset_seconds:+.0f} s")
                 clock.write_text(f"{offset_seconds:+.3f}")
-                await asyncio.sleep(seen_seconds)
-            wild.end()
-        await asyncio.sleep(_TOLD_SECONDS)
-    lines = [orjson.loads(line) for line in (stage.folder / "service-0.log").read_bytes().splitlines()]
+                await asyncio.sleep(jump_seconds)
+            jumping.end()
+        await asyncio.sleep(_FLUSH_SECONDS)
+    lines = [orjson.loads(line) for line in (harness.folder / "service-0.log").read_bytes().splitlines()]
     requests = [line for line in lines if line.get(names.EVENT) == names.REQUEST]
     durations = list(_durations_ms(lines))
-    longest_ms = 1000 * stage.timeline.longest()
-    stage.claim("requests not served", sum(seen.kind != SERVED for seen in stage.timeline.seen), most=0)
-    stage.claim("p99 while the clock jumps", wild.p99, most=max(2 * calm.p99, _NOISE_SECONDS), unit="s")
-    stage.claim("CPU per request, of what it was", wild.cost / calm.cost, most=_DEARER_MOST)
-    stage.claim_least("clocks that lines have", len({_clock(line) for line in requests}), least=len(set(jumps)))
-    stage.claim("requests without a line", len(stage.timeline.seen) - len(requests), most=0)
-    stage.claim("durations of less than nothing", sum(each < 0 for each in durations), most=0)
-    stage.claim("requests longer than anyone waited", sum(r[names.DURATION_MS] > longest_ms for r in requests), most=0)
-    stage.claim("requests without a span", len(stage.timeline.seen) - collector.requests, most=0)
-    stage.claim("spans that end before they begin", collector.backwards, most=0)
+    longest_ms = 1000 * harness.timeline.longest_wait()
+    sent = len(harness.timeline.requests)
+    harness.claim("requests not served", harness.timeline.not_served(), at_most=0)
+    harness.claim("p99 while the clock jumps", jumping.p99, at_most=max(2 * calm.p99, _NOISE_SECONDS), unit="s")
+    harness.claim("CPU per request, relative to before", jumping.cost / calm.cost, at_most=_MAX_CPU_RATIO)
+    harness.claim("different clocks in log lines", len({_clock(line) for line in requests}), at_least=len(set(jumps)))
+    harness.claim("requests without a log line", sent - len(requests), at_most=0)
+    harness.claim("negative durations", sum(each < 0 for each in durations), at_most=0)
+    harness.claim(
+        "requests logged as longer than any wait", sum(r[names.DURATION_MS] > longest_ms for r in requests), at_most=0
+    )
+    harness.claim("requests without a span", sent - collector.requests, at_most=0)
+    harness.claim("spans that end before they start", collector.backwards, at_most=0)
 
 
-class _Reading:
-    """What requests cost and how long they took, from now to end()."""
+class _Measurement:
+    """Measures the latency and the CPU of requests, from now until end()."""
 
-    def __init__(self, stage: Stage, service: Service) -> None:
-        self._stage = stage
+    def __init__(self, harness: Harness, service: Service) -> None:
+        self._harness = harness
         self._service = service
-        self._began = stage.timeline.now()
-        self._cpu_began = _cpu_seconds(service)
+        self._started = harness.timeline.now()
+        self._cpu_started = _cpu_seconds(service)
 
     def end(self) -> None:
-        """Ends it, and has the p99 and the CPU that a request cost, both in seconds."""
-        timeline, now = self._stage.timeline, self._stage.timeline.now()
-        self.p99 = timeline.percentile(99, self._began, now)
-        self.cost = (_cpu_seconds(self._service) - self._cpu_began) / timeline.count(SERVED, self._began, now)
+        """Computes the p99 and the CPU per request, both in seconds."""
+        timeline, now = self._harness.timeline, self._harness.timeline.now()
+        self.p99 = timeline.percentile(99, self._started, now)
+        self.cost = (_cpu_seconds(self._service) - self._cpu_started) / timeline.count(SERVED, self._started, now)
 
 
 def _cpu_seconds(service: Service) -> float:
@@ -110,7 +111,7 @@ def _cpu_seconds(service: Service) -> float:
 
 
 def _durations_ms(lines: Iterable[dict[str, Any]]) -> Iterator[float]:
-    """All that lines and metrics say of how long something took."""
+    """Yields every duration in the lines and their metrics."""
     for line in lines:
         yield from (line[name] for name in _DURATIONS if name in line)
         for name in _SAMPLES:
@@ -118,6 +119,6 @@ def _durations_ms(lines: Iterable[dict[str, Any]]) -> Iterator[float]:
 
 
 def _clock(line: dict[str, Any]) -> int:
-    """By which clock a line was written: half hours from the true time, of which a drill takes but minutes."""
+    """Returns the offset of the line's clock in half hours. A drill takes only minutes."""
     written = datetime.fromisoformat(line[names.TIMESTAMP]).timestamp()
     return round((written - time.time()) / (_HOUR_SECONDS / 2))

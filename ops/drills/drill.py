@@ -1,4 +1,4 @@
-"""What a drill is, and how one is run: broken, watched, audited."""
+"""What a drill is and how it runs: break something, observe callers, audit the table."""
 
 import time
 import traceback
@@ -9,15 +9,17 @@ from typing import Final, TypeAlias
 
 import psutil
 
+from ops.drills.claim import Claim
+from ops.drills.harness import Harness, set_up
 from ops.drills.ledger import Audit
-from ops.drills.played import Played
-from ops.drills.stage import Claim, Stage, set_up
+from ops.drills.run import Run
 from svc.postgres.settings import DatabaseSettings
 
-# What a caller may have to wait for an answer, whatever fails behind the service, and what a busy machine adds.
-DEADLINE_SECONDS: Final = DatabaseSettings().answer_seconds + 1.0
+# The longest that a caller may wait whatever fails behind the service, and 1 s more for a busy machine.
+DEADLINE_SECONDS: Final = DatabaseSettings().deadline_seconds + 1.0
+_EXIT_SECONDS: Final = 10.0  # for the last processes of a drill to exit, on a busy machine
 
-Play: TypeAlias = Callable[[Stage], Awaitable[None]]
+Body: TypeAlias = Callable[[Harness], Awaitable[None]]
 
 DRILLS: Final[dict[str, "Drill"]] = {}
 
@@ -28,76 +30,69 @@ class Drill:
 
     Attributes:
         name: for the command line.
-        breaks: what, in a sentence.
-        play: breaks it, and claims what has to be true.
-        lacks: says what this machine lacks for it; empty where nothing.
+        breaks: what it breaks, in a sentence.
+        body: breaks it and makes the claims.
+        missing: returns why this machine cannot run it. Empty if it can.
     """
 
     name: str
     breaks: str
-    play: Play
-    lacks: Callable[[], str]
+    body: Body
+    missing: Callable[[], str]
 
 
-def drill(name: str, breaks: str, lacks: Callable[[], str] = str) -> Callable[[Play], Play]:
-    """Puts a drill among the others.
+def drill(name: str, breaks: str, missing: Callable[[], str] = str) -> Callable[[Body], Body]:
+    """Registers a drill. See Drill for the arguments."""
 
-    Args:
-        name: for the command line.
-        breaks: what it breaks, in a sentence.
-        lacks: see Drill.
-    """
-
-    def register(play: Play) -> Play:
-        DRILLS[name] = Drill(name, breaks, play, lacks)
-        return play
+    def register(body: Body) -> Body:
+        DRILLS[name] = Drill(name, breaks, body, missing)
+        return body
 
     return register
 
 
 async def run(
-    chosen: Drill, folder: Path, collector_port: int, *, is_quick: bool, tell: Callable[[float, str], None]
-) -> Played:
-    """Plays a drill on a stage of its own, and audits it. An exception is the drill's failure, and stops no other.
+    chosen: Drill, folder: Path, collector_port: int, *, is_quick: bool, on_mark: Callable[[float, str], None]
+) -> Run:
+    """Runs a drill in its own harness and audits it. An exception fails this drill and does not stop the others.
 
     Args:
         chosen: the drill.
-        folder: an empty one, for it alone.
-        collector_port: where the service's traces go.
-        is_quick: whether the short form is wanted.
-        tell: hears what is done, and when.
+        folder: empty, for this drill only.
+        collector_port: where the service exports its traces.
+        is_quick: whether to run the short form.
+        on_mark: called with the time and the text of each event.
     """
-    played = Played(chosen.name, chosen.breaks)
-    began = time.monotonic()
+    result = Run(chosen.name, chosen.breaks)
+    started = time.monotonic()
     known = {child.pid for child in psutil.Process().children(recursive=True)}
     try:
-        async with set_up(chosen.name, folder, collector_port, is_quick=is_quick) as stage:
-            played.timeline, played.claims = stage.timeline, stage.claims
-            stage.timeline.tell = tell
-            await chosen.play(stage)
-            played.audit = await stage.audit()
-            stage.claims += _common(stage, played.audit)
-    except Exception:  # noqa: BLE001 - whatever it was
-        played.error = traceback.format_exc()
-    played.claims.append(Claim("processes left behind", _end_all_but(known), 0))
-    played.seconds = time.monotonic() - began
-    return played
+        async with set_up(chosen.name, folder, collector_port, is_quick=is_quick) as harness:
+            result.timeline, result.claims = harness.timeline, harness.claims
+            harness.timeline.on_mark = on_mark
+            await chosen.body(harness)
+            result.audit = await harness.audit()
+            harness.claims += _common_claims(harness, result.audit)
+    except Exception:  # noqa: BLE001 - any exception is a failure of the drill
+        result.error = traceback.format_exc()
+    result.claims.append(Claim("processes left running", _end_all_except(known), at_most=0))
+    result.seconds = time.monotonic() - started
+    return result
 
 
-def _common(stage: Stage, audit: Audit) -> list[Claim]:
-    """What every drill claims."""
-    wrongs = [Claim(f"{kind}", count, 0) for kind, count in audit.wrongs.items()]
+def _common_claims(harness: Harness, audit: Audit) -> list[Claim]:
+    """Returns the claims of every drill."""
     return [
-        Claim("adds acknowledged", audit.acknowledged, 1, at_least=True),
-        *wrongs,
-        Claim("longest wait for an answer", stage.timeline.longest(), DEADLINE_SECONDS, "s"),
+        Claim("adds acknowledged", audit.acknowledged, at_least=1),
+        *(Claim(kind, count, at_most=0) for kind, count in audit.violations.items()),
+        Claim("longest wait of a caller", harness.timeline.longest_wait(), at_most=DEADLINE_SECONDS, unit="s"),
     ]
 
 
-def _end_all_but(known: Collection[int]) -> int:
-    """Ends all processes of ours but these, and says how many there were that did not end by themselves."""
-    ours = [child for child in psutil.Process().children(recursive=True) if child.pid not in known]
-    _, left = psutil.wait_procs(ours, timeout=1)
+def _end_all_except(known: Collection[int]) -> int:
+    """Kills all child processes except these. Returns how many did not exit by themselves."""
+    children = [child for child in psutil.Process().children(recursive=True) if child.pid not in known]
+    _, left = psutil.wait_procs(children, timeout=_EXIT_SECONDS)
     for process in left:
         process.kill()
     psutil.wait_procs(left, timeout=10)

@@ -1,4 +1,4 @@
-"""A failover: the service finds itself on a standby, which only reads, until there is a primary again."""
+"""A failover: the service is connected to a read-only standby until there is a primary again."""
 
 import asyncio
 import contextlib
@@ -10,62 +10,65 @@ from typing import Final
 from ops.common.ports import free_port
 from ops.drills.database import RECOVERY_SECONDS
 from ops.drills.drill import drill
+from ops.drills.harness import Harness
 from ops.drills.probe import probing
-from ops.drills.stage import Stage
 from ops.drills.timeline import FAILED, REFUSED, SERVED
 from svc.postgres import embedded
 from svc.postgres.embedded import EmbeddedPostgres
 
-_SETTLE_SECONDS: Final = 0.5  # for what was under way when the connections were cut
+_SETTLE_SECONDS: Final = 0.5  # for requests that were in progress when connections were reset
 
 
-@drill("database-read-only", "the database fails over: its address leads to a standby and back, then there for good")
-async def fail_over(stage: Stage) -> None:
-    """Each add is on the standby, and seen there, before it is acknowledged: that is what a failover may rely on."""
-    primary_port, standby_port = stage.to_database.target, free_port()
-    standby = stage.leaving.enter_context(_standby(stage.postgres, stage.folder / "standby", standby_port))
-    async with stage.owning() as owner:
+@drill(
+    "database-read-only",
+    "the database fails over: its address leads to a standby, to the primary again, then to the promoted standby",
+)
+async def fail_over(harness: Harness) -> None:
+    """Replication is synchronous: an add is visible on the standby before it is acknowledged."""
+    primary_port, standby_port = harness.database_proxy.target, free_port()
+    standby = harness.cleanup.enter_context(_standby(harness.postgres, harness.folder / "standby", standby_port))
+    async with harness.owner() as owner:
         await owner.execute("ALTER SYSTEM SET synchronous_commit = remote_apply")
         await owner.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
         await owner.execute("SELECT pg_reload_conf()")
-    async with stage.served(), stage.calling():
+    async with harness.service(), harness.callers():
         await asyncio.sleep(1)
-        await _read_only(stage, standby_port)
-        # Connections to the standby live on, and would be read-only for ever: the service has to leave them by itself.
-        stage.to_database.target = primary_port
-        await _writable(stage, "back at the primary")
+        await _read_only(harness, standby_port)
+        # Connections to the standby stay open and would be read-only forever. The service has to close them itself.
+        harness.database_proxy.target = primary_port
+        await _writable(harness, "connected to the primary again")
 
-        await _read_only(stage, standby_port)
-        await asyncio.to_thread(stage.postgres.kill)
-        stage.postgres = standby
-        async with stage.owning() as owner:
+        await _read_only(harness, standby_port)
+        await asyncio.to_thread(harness.postgres.kill)
+        harness.postgres = standby
+        async with harness.owner() as owner:
             await owner.execute("SELECT pg_promote()")
-        await _writable(stage, "at a new primary")
-    stage.claim("callers without an honest answer", stage.timeline.count(FAILED), most=0)
+        await _writable(harness, "connected to a new primary")
+    harness.claim("requests that failed", harness.timeline.count(FAILED), at_most=0)
 
 
-async def _read_only(stage: Stage, standby_port: int) -> None:
-    began = stage.timeline.mark("at the standby")
-    stage.to_database.target = standby_port
-    stage.to_database.reset()
+async def _read_only(harness: Harness, standby_port: int) -> None:
+    started = harness.timeline.mark("connected to the standby")
+    harness.database_proxy.target = standby_port
+    harness.database_proxy.reset()
     await asyncio.sleep(_SETTLE_SECONDS)
-    async with probing(stage, "/get/1") as reads:
-        await asyncio.sleep(stage.pick(20, 2))
-    stage.claim_least("reads that the standby served", reads.count(SERVED), least=1)
-    stage.claim("reads that it did not serve", len(reads.seen) - reads.count(SERVED), most=0)
-    stage.claim("longest wait for one", reads.longest(), most=RECOVERY_SECONDS, unit="s")
-    stage.claim_least("adds that it refused", stage.timeline.count(REFUSED, began + _SETTLE_SECONDS), least=1)
+    async with probing(harness, "/get/1") as reads:
+        await asyncio.sleep(harness.pick(20, 2))
+    harness.claim("gets served by the standby", reads.count(SERVED), at_least=1)
+    harness.claim("gets not served", reads.not_served(), at_most=0)
+    harness.claim("longest wait of a get", reads.longest_wait(), at_most=RECOVERY_SECONDS, unit="s")
+    harness.claim("adds refused", harness.timeline.count(REFUSED, started + _SETTLE_SECONDS), at_least=1)
 
 
-async def _writable(stage: Stage, words: str) -> None:
-    back = stage.timeline.mark(words)
+async def _writable(harness: Harness, text: str) -> None:
+    recovered_at = harness.timeline.mark(text)
     await asyncio.sleep(2 * RECOVERY_SECONDS)
-    stage.claim_recovery(words, back, most=RECOVERY_SECONDS)
+    harness.claim_recovery(text, recovered_at, at_most=RECOVERY_SECONDS)
 
 
 @contextlib.contextmanager
 def _standby(primary: EmbeddedPostgres, folder: Path, port: int) -> Iterator[EmbeddedPostgres]:
-    """A copy of the primary that follows it."""
+    """Runs a standby that replicates the primary."""
     standby = EmbeddedPostgres(folder, {"listen_addresses": "127.0.0.1", "port": str(port)})
     embedded.run("pg_basebackup", "--dbname", primary.dsn(), "--pgdata", standby.data, "--write-recovery-conf")
     standby.start()

@@ -1,4 +1,4 @@
-"""Callers who mean no good, in great number."""
+"""Many hostile callers."""
 
 import asyncio
 import contextlib
@@ -12,54 +12,58 @@ from typing import Final
 
 from ops.drills.attackers import RAMP_SECONDS
 from ops.drills.drill import drill
-from ops.drills.memory import watching
-from ops.drills.stage import Stage
+from ops.drills.harness import Harness
+from ops.drills.memory import memory_samples
 from ops.drills.timeline import FAILED, REFUSED
 
 _ATTACKERS: Final = 10_000
 _FILES: Final = 12_000
-_MEMORY_MB: Final = 200  # that they may take of a worker, which holds 4,000 connections at most
-_FLOOR_SECONDS: Final = 0.01  # less than that is the machine's noise, and a tenth of the objective
-_COMING_MS: Final = 100  # the objective of any time
-# They come from elsewhere, and what they cost there is not the service's: they get what others leave of this machine.
+_MEMORY_MB: Final = 200  # of a worker; it accepts at most 4,000 connections
+_MIN_USUAL_SECONDS: Final = 0.01  # below it, times are noise of the machine; it is a tenth of the objective
+_CONNECTING_MS: Final = 100  # the objective for every response time
+# Attackers run on other machines, and their CPU is not the service's cost: they only get the CPU that others leave.
 _PYTHON: Final = ("nice", "-n", "19", sys.executable, "-m")
 
 
-def _lacks() -> str:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return "" if most >= _FILES else f"a process may have {most} files open here, and {_FILES} are needed"
+def _missing() -> str:
+    _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return "" if maximum >= _FILES else f"a process may open only {maximum} files, and the drill needs {_FILES}"
 
 
-@drill("hostile-callers", f"{_ATTACKERS:,} connections idle, drip, stall, flood and send what is no HTTP", _lacks)
-async def attack(stage: Stage) -> None:
-    """All others go on as they do while the same attackers attack something else on this machine."""
-    seconds = stage.pick(60, 11)
-    async with stage.served() as service, stage.calling():
+@drill(
+    "hostile-callers",
+    f"{_ATTACKERS:,} connections idle, send slowly, never read, flood or send something other than HTTP",
+    _missing,
+)
+async def attack(harness: Harness) -> None:
+    """Compares other callers with a control, in which the same attackers attack another process on this machine."""
+    seconds = harness.pick(60, 11)
+    async with harness.service() as service, harness.callers():
         await asyncio.sleep(1)
-        async with _decoy() as elsewhere:
-            before = stage.timeline.mark(f"{_ATTACKERS:,} attackers come, to a decoy")
-            async with _attacking(elsewhere, seconds):
-                after = stage.timeline.mark("they leave it")
-        begun = stage.timeline.mark("they come to the service")
-        async with watching(service) as memory, _attacking(service.port, seconds) as cut:
-            ended = stage.timeline.mark("they leave all at once")
+        async with _control() as control_port:
+            before = harness.timeline.mark(f"{_ATTACKERS:,} attackers connect to the control")
+            async with _attacking(control_port, seconds):
+                after = harness.timeline.mark("attackers leave the control")
+        started = harness.timeline.mark("attackers connect to the service")
+        async with memory_samples(service) as memory, _attacking(service.port, seconds) as closed:
+            ended = harness.timeline.mark("all attackers leave at once")
         await asyncio.sleep(2)
-        held = sum(len(worker.net_connections("tcp")) for worker in service.workers())
-    times = ((before + RAMP_SECONDS, after), (begun, begun + RAMP_SECONDS), (begun + RAMP_SECONDS, ended))
-    usual, coming, attacked = (stage.timeline.percentile(99, *each) for each in times)
-    share = attacked / max(usual, _FLOOR_SECONDS)
-    stage.claim("99 % of others' answers while all are there, of those while a decoy is attacked", share, most=2)
-    stage.claim("99 % of others' answers while they come", coming * 1000, most=_COMING_MS, unit="ms")
-    stage.claim("others turned away", stage.timeline.count(REFUSED), most=0)
-    stage.claim("others without an answer", stage.timeline.count(FAILED), most=0)
-    stage.claim("memory that they took, of the larger worker", max(memory) - memory[0], most=_MEMORY_MB, unit="MB")
-    stage.claim("connections that are left 2 s later", held, most=100)
-    stage.claim_least("attackers that were cut, again and again", cut.total(), least=_ATTACKERS / 10)
+        left = sum(len(worker.net_connections("tcp")) for worker in service.workers())
+    periods = ((before + RAMP_SECONDS, after), (started, started + RAMP_SECONDS), (started + RAMP_SECONDS, ended))
+    usual, connecting, attacked = (harness.timeline.percentile(99, *each) for each in periods)
+    ratio = attacked / max(usual, _MIN_USUAL_SECONDS)
+    harness.claim("other callers' p99 while all attackers are connected, relative to the control", ratio, at_most=2)
+    harness.claim("other callers' p99 while attackers connect", connecting * 1000, at_most=_CONNECTING_MS, unit="ms")
+    harness.claim("other callers refused", harness.timeline.count(REFUSED), at_most=0)
+    harness.claim("other callers failed", harness.timeline.count(FAILED), at_most=0)
+    harness.claim("memory growth of the larger worker", max(memory) - memory[0], at_most=_MEMORY_MB, unit="MB")
+    harness.claim("connections open 2 s later", left, at_most=100)
+    harness.claim("attackers' connections closed by the service", closed.total(), at_least=_ATTACKERS / 10)
 
 
 @contextlib.asynccontextmanager
 async def _attacking(port: int, seconds: float) -> AsyncIterator[Counter[str]]:
-    """How often attackers of each kind were cut, once it is over but for their leaving."""
+    """Runs the attack. Yields how many connections of each kind were closed, before the attackers disconnect."""
     command = [*_PYTHON, "ops.drills.attackers", str(port), str(_ATTACKERS), str(seconds)]
     attackers = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
     try:
@@ -72,12 +76,12 @@ async def _attacking(port: int, seconds: float) -> AsyncIterator[Counter[str]]:
 
 
 @contextlib.asynccontextmanager
-async def _decoy() -> AsyncIterator[int]:
-    """The port of a server that has nothing to do with the service."""
-    decoy = await asyncio.create_subprocess_exec(*_PYTHON, "ops.drills.decoy", stdout=PIPE)
+async def _control() -> AsyncIterator[int]:
+    """Runs a server that is independent of the service. Yields its port."""
+    control = await asyncio.create_subprocess_exec(*_PYTHON, "ops.drills.control", stdout=PIPE)
     try:
-        assert decoy.stdout is not None
-        yield int(await decoy.stdout.readline())
+        assert control.stdout is not None
+        yield int(await control.stdout.readline())
     finally:
-        decoy.kill()
-        await decoy.wait()
+        control.kill()
+        await control.wait()

@@ -1,4 +1,4 @@
-"""How much memory the service's workers hold."""
+"""How much memory the service's workers use."""
 
 import asyncio
 import contextlib
@@ -8,18 +8,18 @@ from ops.common.process import Service
 
 
 @contextlib.asynccontextmanager
-async def watching(service: Service) -> AsyncIterator[list[float]]:
-    """What the largest worker holds, in MB, looked at twice a second."""
-    held: list[float] = []
+async def memory_samples(service: Service) -> AsyncIterator[list[float]]:
+    """Samples the memory of the largest worker twice per second, in MB."""
+    samples: list[float] = []
 
-    async def look() -> None:
+    async def sample() -> None:
         while True:
-            held.append(max(service.memory()) / 2**20)
+            samples.append(max(service.memory()) / 2**20)
             await asyncio.sleep(0.5)
 
-    looking = asyncio.create_task(look())
+    sampling = asyncio.create_task(sample())
     await asyncio.sleep(0)
     try:
-        yield held
+        yield samples
     finally:
-        looking.cancel()
+        sampling.cancel()

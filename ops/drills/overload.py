@@ -1,4 +1,4 @@
-"""More is asked of the service than it, or its database, can do."""
+"""Callers request more than the service or its database can handle."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from typing import Final
 from ops.bench import wrk
 from ops.drills import flood
 from ops.drills.drill import drill
-from ops.drills.memory import watching
-from ops.drills.stage import SEEDED, Stage
+from ops.drills.harness import SEEDED, Harness
+from ops.drills.memory import memory_samples
 from ops.drills.timeline import REFUSED
 from svc.http.problems import RETRY_AFTER_SECONDS
 
 _TIMES: Final = 10
 _CONNECTIONS: Final = 2000
 _ADD_CONNECTIONS: Final = 4  # to the database: two workers, two each
-_MEMORY_MB: Final = 64  # that a worker may take for it
+_MEMORY_MB: Final = 64  # that a worker may need for it
 
 
 def _slow(seconds: float) -> str:
-    """Makes each add keep its connection to the database busy for so long, as a troubled disk or a small machine would.
+    """Returns SQL that makes each add occupy its database connection for so long, like a slow disk would.
 
-    What the service carries is then the database's doing, and far less than what it can turn away.
+    The database then limits the throughput, far below the rate at which the service can refuse requests.
     """
     return f"""
         CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END';
@@ -29,78 +29,78 @@ def _slow(seconds: float) -> str:
     """
 
 
-@drill("overload", "ten times the adds that the database can carry are asked for")
-async def overload(stage: Stage) -> None:
-    """The excess is turned away at once, and as many are served as without it."""
+@drill("overload", "callers send ten times the adds that the database can handle")
+async def overload(harness: Harness) -> None:
+    """The service refuses the excess at once and serves as many adds as without it."""
     add_seconds = 0.03
-    carries = _ADD_CONNECTIONS / add_seconds
-    seconds = stage.pick(60, 6)
-    async with stage.owning() as owner, stage.served() as service, stage.calling(4):
+    capacity = _ADD_CONNECTIONS / add_seconds
+    seconds = harness.pick(60, 6)
+    async with harness.owner() as owner, harness.service() as service, harness.callers(4):
         await owner.execute(_slow(add_seconds))
         await asyncio.sleep(1)
-        usual = stage.timeline.percentile(50, 0, stage.timeline.now())
-        await flood.adds(service.port, 2, 2 * carries, _CONNECTIONS)  # its batches find their size
-        stage.timeline.mark("twice as much as the database carries")
-        carried = await flood.adds(service.port, seconds / 2, 2 * carries, _CONNECTIONS)
-        stage.timeline.mark(f"{_TIMES} times as much")
-        async with watching(service) as memory:
-            flooded = await flood.adds(service.port, seconds, _TIMES * carries, _CONNECTIONS)
-        over = stage.timeline.mark("no more of it")
+        usual = harness.timeline.percentile(50, 0, harness.timeline.now())
+        await flood.adds(service.port, 2, 2 * capacity, _CONNECTIONS)  # the batch size adapts
+        harness.timeline.mark("twice the database's capacity")
+        peak = await flood.adds(service.port, seconds / 2, 2 * capacity, _CONNECTIONS)
+        harness.timeline.mark(f"{_TIMES} times the capacity")
+        async with memory_samples(service) as memory:
+            flooded = await flood.adds(service.port, seconds, _TIMES * capacity, _CONNECTIONS)
+        over = harness.timeline.mark("the overload ends")
         await asyncio.sleep(4)
-    stage.claim_least("asked, of what is carried", flooded.sent / seconds / carried.rate("201"), least=0.9 * _TIMES)
-    stage.claim_least("served, of what is carried", flooded.rate("201") / carried.rate("201"), least=0.9)
-    stage.claim("time to turn one away, median", flooded.percentile(50, "503"), most=10, unit="ms")
-    stage.claim("time to serve one, 99 %", flooded.percentile(99, "201"), most=3000, unit="ms")
-    stage.claim("answers that are neither", flooded.rate() - flooded.rate("201", "503"), most=0, unit="/s")
-    stage.claim("memory that it took, of the larger worker", max(memory) - memory[0], most=_MEMORY_MB, unit="MB")
-    stage.claim("the last is turned away afterwards", stage.timeline.last_turned_away_after(over), most=2, unit="s")
-    again = stage.timeline.percentile(50, over + 2, over + 4)
-    stage.claim("time to serve one 2 s afterwards, median, of before", again / usual, most=2)
+    harness.claim("sent, relative to capacity", flooded.sent / seconds / peak.rate("201"), at_least=0.9 * _TIMES)
+    harness.claim("served, relative to capacity", flooded.rate("201") / peak.rate("201"), at_least=0.9)
+    harness.claim("time to refuse a request, median", flooded.percentile(50, "503"), at_most=10, unit="ms")
+    harness.claim("time to serve a request, p99", flooded.percentile(99, "201"), at_most=3000, unit="ms")
+    harness.claim("responses other than 201 and 503", flooded.rate() - flooded.rate("201", "503"), at_most=0, unit="/s")
+    harness.claim("memory growth of the larger worker", max(memory) - memory[0], at_most=_MEMORY_MB, unit="MB")
+    harness.claim("last not served after it", harness.timeline.last_not_served_after(over), at_most=2, unit="s")
+    afterwards = harness.timeline.percentile(50, over + 2, over + 4)
+    harness.claim("median time to serve 2 s after it, relative to before it", afterwards / usual, at_most=2)
 
 
-@drill("crowd", "ten times as many callers come as keep the service busy", wrk.lacks)
-async def crowd(stage: Stage) -> None:
-    """Each has one request under way, and waits its turn: none is turned away while turns come soon."""
-    busy, seconds, rounds = 64, int(stage.pick(10, 2)), 3  # in turns, so that the machine's other work strikes both
+@drill("crowd", "ten times as many callers connect as keep the service busy", wrk.missing)
+async def crowd(harness: Harness) -> None:
+    """Each has one request in progress and waits for its response. None is refused while the queue moves fast."""
+    # Busy and crowded take turns, so that other work of the machine affects both.
+    busy, seconds, rounds = 64, int(harness.pick(10, 2)), 3
     peak, crowded = list[wrk.Load](), list[wrk.Load]()
-    async with stage.served() as service, stage.calling(4):
+    async with harness.service() as service, harness.callers(4):
         url = f"http://127.0.0.1:{service.port}"
-        async with watching(service) as memory:
+        async with memory_samples(service) as memory:
             for _ in range(rounds):
-                stage.timeline.mark(f"{busy} callers, each as fast as it is answered")
+                harness.timeline.mark(f"{busy} callers, each as fast as the responses")
                 peak.append(await asyncio.to_thread(wrk.run, url, "get", SEEDED, busy, seconds))
-                stage.timeline.mark(f"{_TIMES * busy} callers")
+                harness.timeline.mark(f"{_TIMES * busy} callers")
                 crowded.append(await asyncio.to_thread(wrk.run, url, "get", SEEDED, _TIMES * busy, seconds))
-        over = stage.timeline.mark("no more of them")
+        over = harness.timeline.mark("the crowd leaves")
         await asyncio.sleep(2)
-    stage.claim_least("served, of what is at its busiest", _rate(crowded) / _rate(peak), least=0.9)
-    stage.claim("requests that failed", sum(each.errors for each in crowded), most=0)
-    stage.claim("time to serve one, 99 %", max(each.p99_ms for each in crowded), most=1000, unit="ms")
-    stage.claim("memory that it took, of the larger worker", max(memory) - memory[0], most=_MEMORY_MB, unit="MB")
-    stage.claim("the last is turned away afterwards", stage.timeline.last_turned_away_after(over), most=2, unit="s")
+    harness.claim("served, relative to the busy service", _rate(crowded) / _rate(peak), at_least=0.9)
+    harness.claim("requests that failed", sum(each.errors for each in crowded), at_most=0)
+    harness.claim("time to serve a request, p99", max(each.p99_ms for each in crowded), at_most=1000, unit="ms")
+    harness.claim("memory growth of the larger worker", max(memory) - memory[0], at_most=_MEMORY_MB, unit="MB")
+    harness.claim("last not served after it", harness.timeline.last_not_served_after(over), at_most=2, unit="s")
 
 
 def _rate(loads: Sequence[wrk.Load]) -> float:
     return sum(each.requests for each in loads) / sum(each.seconds for each in loads)
 
 
-@drill("retry-storm", "after an outage, all callers come back at the same moments")
-async def retry_storm(stage: Stage) -> None:
-    """They obey Retry-After to the letter, and so keep step; they ask for three quarters of what is carried."""
+@drill("retry-storm", "after an outage, all callers retry at the same moments")
+async def retry_storm(harness: Harness) -> None:
+    """They wait for exactly Retry-After and so stay in step. They send three quarters of the capacity."""
     add_seconds = 0.01
-    pause_seconds = 0.4  # after each answer, of an add and two look-ups
-    callers = int(0.75 * _ADD_CONNECTIONS / add_seconds * 3 * pause_seconds)
-    async with stage.owning() as owner, stage.served():
+    pause_seconds = 0.4  # after each response, of an add and two gets
+    count = int(0.75 * _ADD_CONNECTIONS / add_seconds * 3 * pause_seconds)
+    async with harness.owner() as owner, harness.service():
         await owner.execute(_slow(add_seconds))
-        async with stage.calling(callers, pause_seconds, retry_seconds=RETRY_AFTER_SECONDS):
+        async with harness.callers(count, pause_seconds, retry_seconds=RETRY_AFTER_SECONDS):
             await asyncio.sleep(2)
-            await asyncio.to_thread(stage.postgres.stop)
-            stage.timeline.mark("PostgreSQL stops")
-            await asyncio.sleep(stage.pick(20, 3))
-            back = await stage.start_postgres()
-            await asyncio.sleep(stage.pick(15, 5))
-    stage.claim("served again after its return", stage.timeline.served_again_after(back), most=1.2, unit="s")
-    stage.claim(
-        "the last is turned away after its return", stage.timeline.last_turned_away_after(back), most=5, unit="s"
-    )
-    stage.claim_least("callers turned away meanwhile", stage.timeline.count(REFUSED), least=callers)
+            await asyncio.to_thread(harness.postgres.stop)
+            harness.timeline.mark("PostgreSQL stops")
+            await asyncio.sleep(harness.pick(20, 3))
+            recovered_at = await harness.start_postgres()
+            await asyncio.sleep(harness.pick(15, 5))
+    first, last = harness.timeline.first_served_after, harness.timeline.last_not_served_after
+    harness.claim("first served after recovery", first(recovered_at), at_most=1.2, unit="s")
+    harness.claim("last not served after recovery", last(recovered_at), at_most=5, unit="s")
+    harness.claim("requests refused during the outage", harness.timeline.count(REFUSED), at_least=count)

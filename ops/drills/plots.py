@@ -1,67 +1,69 @@
-"""What callers saw of a drill, over time."""
+"""The requests of a drill over time."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from matplotlib.axes import Axes
 
-from ops.common.plots import Draw, Look, add_legend, new_rows, set_logarithmic, to_svg
+from ops.common.plots import Draw, Variant, add_legend, new_rows, set_logarithmic, to_svg
 
-_NUMBER_INCHES: Final = 0.17  # what a mark's number takes
-_MARGIN_INCHES: Final = 0.7  # of a picture, beside its axes
+_NUMBER_INCHES: Final = 0.17  # width of a mark's number
+_MARGIN_INCHES: Final = 0.7  # of a picture, next to its axes
 
 
 def over_time(drill: Mapping[str, Any]) -> Draw:
-    """How many were served, refused and failed, and how long they had waited, by when they knew.
+    """Draws how many requests were served, refused and failed, and their latency, by when they ended.
 
     Args:
-        drill: its summary. Its marks are numbered lines.
+        drill: its summary. Each mark becomes a numbered line.
     """
     bins, marks = drill["over_time"], [at for at, _ in drill["marks"]]
     width = bins["bin_seconds"]
     times = [width * (number + 0.5) for number in range(len(bins["served"]))]
     end = max([width * len(times), *marks])
 
-    def draw(look: Look) -> str:
-        figure, (counts, waits) = new_rows(look, 4, 2)
-        _count(counts, look, times, bins)
-        _wait(waits, look, times, bins)
+    def draw(variant: Variant) -> str:
+        figure, (counts, waits) = new_rows(variant, 4, 2)
+        _count(counts, variant, times, bins)
+        _wait(waits, variant, times, bins)
         for axes in (counts, waits):
-            axes.grid(axis="y", color=look.faint, linewidth=0.5)
+            axes.grid(axis="y", color=variant.faint, linewidth=0.5)
             for at in marks:
-                axes.axvline(at, color=look.ink, linewidth=0.8, linestyle=":")
-        _number(counts, look, marks, end)
+                axes.axvline(at, color=variant.ink, linewidth=0.8, linestyle=":")
+        _number(counts, variant, marks, end)
         waits.set_xlim(0, end)
         waits.set_xlabel("seconds")
-        add_legend(counts, look, 2 if look.narrow else 3)
+        add_legend(counts, variant, 2 if variant.narrow else 3)
         return to_svg(figure)
 
     return draw
 
 
-def _count(axes: Axes, look: Look, times: Sequence[float], bins: Mapping[str, Any]) -> None:
-    for kind, colour in zip(("served", "refused"), look.colours, strict=False):
+def _count(axes: Axes, variant: Variant, times: Sequence[float], bins: Mapping[str, Any]) -> None:
+    for kind, colour in zip(("served", "refused"), variant.colours, strict=False):
         axes.fill_between(times, bins[kind], step="mid", color=colour, alpha=0.25, linewidth=0)
         axes.step(times, bins[kind], where="mid", color=colour, linewidth=1.2, label=kind)
-    # Points, so that a single one is seen.
+    # Failures are points, so that a single one is visible.
     failed = {time: count for time, count in zip(times, bins["failed"], strict=True) if count}
-    axes.plot(list(failed), list(failed.values()), "D", color=look.colours[2], markersize=4, label="failed", zorder=3)
+    axes.plot(
+        list(failed), list(failed.values()), "D", color=variant.colours[2], markersize=4, label="failed", zorder=3
+    )
     axes.set_ylim(0, max(1, axes.get_ylim()[1]))
-    axes.set_ylabel(f"answers per {1000 * bins['bin_seconds']:g} ms")
+    axes.set_ylabel(f"requests per {1000 * bins['bin_seconds']:g} ms")
 
 
-def _wait(axes: Axes, look: Look, times: Sequence[float], bins: Mapping[str, Any]) -> None:
-    for name, label, colour in (("max_ms", "longest", look.colours[1]), ("p50_ms", "median", look.colours[0])):
+def _wait(axes: Axes, variant: Variant, times: Sequence[float], bins: Mapping[str, Any]) -> None:
+    for name, label, colour in (("max_ms", "longest", variant.colours[1]), ("p50_ms", "median", variant.colours[0])):
         heights = [float("nan") if value is None else value for value in bins[name]]
         axes.plot(times, heights, ".-", color=colour, linewidth=1.2, markersize=3, label=label)
     set_logarithmic(axes)
     axes.set_ylabel("latency, ms")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderpad=0, labelcolor=look.ink)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderpad=0, labelcolor=variant.ink)
 
 
-def _number(axes: Axes, look: Look, marks: Sequence[float], end: float) -> None:
-    """Numbers the marks above the picture, in as many rows as it takes for none to touch another."""
-    room = end * _NUMBER_INCHES / (look.width - _MARGIN_INCHES)
+def _number(axes: Axes, variant: Variant, marks: Sequence[float], end: float) -> None:
+    """Numbers the marks above the picture, in enough rows that no two numbers overlap."""
+    room = end * _NUMBER_INCHES / (variant.width - _MARGIN_INCHES)
     rows: list[float] = []  # where the last number of each ends
     for number, at in enumerate(marks, 1):
         row = next((row for row, until in enumerate(rows) if until <= at), len(rows))
@@ -74,5 +76,5 @@ def _number(axes: Axes, look: Look, marks: Sequence[float], end: float) -> None:
             textcoords="offset points",
             ha="center",
             fontsize=7.5,
-            color=look.ink,
+            color=variant.ink,
         )

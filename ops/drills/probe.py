@@ -1,4 +1,4 @@
-"""Someone who asks for one thing again and again, whatever becomes of everyone else's requests."""
+"""A caller that repeats one request, independent of all other callers."""
 
 import asyncio
 import contextlib
@@ -7,35 +7,35 @@ from typing import Final
 
 import aiohttp
 
-from ops.drills.stage import Stage
-from ops.drills.timeline import Seen, Timeline
+from ops.drills.harness import Harness
+from ops.drills.timeline import Request, Timeline
 
 _PAUSE_SECONDS: Final = 0.05
 _GIVE_UP_SECONDS: Final = 30.0
 
 
 @contextlib.asynccontextmanager
-async def probing(stage: Stage, path: str) -> AsyncIterator[Timeline]:
-    """What one sees who meanwhile asks the service for this path, which changes nothing."""
+async def probing(harness: Harness, path: str) -> AsyncIterator[Timeline]:
+    """Repeats a GET of this path and yields the timeline of these requests."""
     timeline = Timeline()
     timeout = aiohttp.ClientTimeout(total=_GIVE_UP_SECONDS)
-    url = f"http://127.0.0.1:{stage.to_service.port}"
+    url = f"http://127.0.0.1:{harness.service_proxy.port}"
     async with aiohttp.ClientSession(url, timeout=timeout) as session:
-        asking = asyncio.create_task(_ask(session, path, timeline))
+        probe = asyncio.create_task(_probe(session, path, timeline))
         try:
             yield timeline
         finally:
-            asking.cancel()
-            await asyncio.wait([asking])
+            probe.cancel()
+            await asyncio.wait([probe])
 
 
-async def _ask(session: aiohttp.ClientSession, path: str, timeline: Timeline) -> None:
+async def _probe(session: aiohttp.ClientSession, path: str, timeline: Timeline) -> None:
     while True:
-        at = timeline.now()
+        sent_at = timeline.now()
         try:
             async with session.get(path) as response:
                 outcome = str(response.status)
         except (aiohttp.ClientError, OSError) as error:
             outcome = type(error).__name__
-        timeline.seen.append(Seen(at, timeline.now() - at, path, outcome))
+        timeline.requests.append(Request(sent_at, timeline.now() - sent_at, outcome))
         await asyncio.sleep(_PAUSE_SECONDS)

@@ -7,64 +7,65 @@ import psutil
 
 from ops.common.process import Service
 from ops.drills.drill import drill
-from ops.drills.stage import WORKERS, Stage
+from ops.drills.harness import WORKERS, Harness
 from ops.drills.timeline import FAILED, REFUSED
 
-_LOOK_SECONDS = 0.01
-# A worker takes 0.2 s to start, much longer on a busy machine; one that follows a short life waits for 1 s first.
+_POLL_SECONDS = 0.01
+# A worker starts in 0.2 s, much slower on a busy machine. The replacement of a short-lived worker waits 1 s first.
 _START_SECONDS = 1.5
-_START_LATER_SECONDS = 1.0 + _START_SECONDS
+_DELAYED_START_SECONDS = 1.0 + _START_SECONDS
 
 
 @drill("worker-killed", "one worker of two is killed, again and again")
-async def kill_worker(stage: Stage) -> None:
-    """SIGKILL under load. Callers have no proxy between, so that each connection is known to be some worker's."""
+async def kill_worker(harness: Harness) -> None:
+    """SIGKILL under load. Callers connect without a proxy, so that each connection belongs to a known worker."""
     connections = 0
     elsewhere = 0
     gaps: list[float] = []
-    async with stage.served() as service, stage.calling(count=32, pause_seconds=0.01, port=service.port):
+    async with harness.service() as service, harness.callers(count=32, pause_seconds=0.01, port=service.port):
         await asyncio.sleep(1)
-        for number in range(int(stage.pick(10, 3))):
-            at = stage.timeline.mark("a worker is killed")
+        for number in range(int(harness.pick(10, 3))):
+            at = harness.timeline.mark("a worker is killed")
             lost = kill(service, service.workers()[number % WORKERS])
-            await until_all_listen(service)
-            gaps.append(stage.timeline.mark("it is replaced") - at)
+            await wait_until_all_listen(service)
+            gaps.append(harness.timeline.mark("its replacement listens") - at)
             await asyncio.sleep(0.5)
             connections += len(lost)
-            failed = [seen for seen in stage.timeline.between() if seen.kind == FAILED and seen.ended > at]
-            elsewhere += sum(seen.connection not in lost for seen in failed)
-    stage.claim("requests that failed on another worker's connections", elsewhere, most=0)
-    stage.claim("requests that failed, of the connections lost", stage.timeline.count(FAILED), most=connections)
-    stage.claim_least("requests that failed", stage.timeline.count(FAILED), least=len(gaps))
-    stage.claim("requests refused", stage.timeline.count(REFUSED), most=0)
-    stage.claim("until all workers listen again, at worst", max(gaps), most=_START_LATER_SECONDS, unit="s")
+            failed = [each for each in harness.timeline.requests if each.kind == FAILED and each.ended_at > at]
+            elsewhere += sum(each.connection not in lost for each in failed)
+    total = harness.timeline.count(FAILED)
+    harness.claim("requests that failed on connections of the other worker", elsewhere, at_most=0)
+    harness.claim("requests that failed, at most one per lost connection", total, at_most=connections)
+    harness.claim("requests that failed", total, at_least=len(gaps))
+    harness.claim("requests refused", harness.timeline.count(REFUSED), at_most=0)
+    harness.claim("until all workers listen again, at worst", max(gaps), at_most=_DELAYED_START_SECONDS, unit="s")
 
 
 @drill("all-workers-killed", "all workers are killed at once")
-async def kill_all(stage: Stage) -> None:
-    """The parent alone is left. In full also after a long life, that no pause has to follow."""
-    again: list[float] = []
+async def kill_all(harness: Harness) -> None:
+    """Only the parent is left. The full form also kills long-lived workers, whose replacement does not wait."""
+    first: list[float] = []
     gaps: list[float] = []
-    async with stage.served() as service, stage.calling(port=service.port):
-        for life in (1, 1, 1, 11) if not stage.is_quick else (1, 1):
+    async with harness.service() as service, harness.callers(port=service.port):
+        for life in (1, 1, 1, 11) if not harness.is_quick else (1, 1):
             await asyncio.sleep(life)
-            at = stage.timeline.mark(f"all workers are killed, after {life} s")
+            at = harness.timeline.mark(f"all workers are killed, after {life} s")
             for worker in service.workers():
                 worker.kill()
-            await until_all_listen(service)
-            gaps.append(stage.timeline.now() - at)
+            await wait_until_all_listen(service)
+            gaps.append(harness.timeline.now() - at)
             await asyncio.sleep(0.5)
-            again.append(stage.timeline.served_again_after(at))
-    if not stage.is_quick:
-        stage.claim("served again after a long life", again[-1], most=_START_SECONDS, unit="s")
-    stage.claim("served again, at worst", max(again), most=_START_LATER_SECONDS, unit="s")
-    stage.claim("until all workers listen again, at worst", max(gaps), most=_START_LATER_SECONDS, unit="s")
-    stage.claim("requests refused", stage.timeline.count(REFUSED), most=0)
+            first.append(harness.timeline.first_served_after(at))
+    if not harness.is_quick:
+        harness.claim("first served after a long life", first[-1], at_most=_START_SECONDS, unit="s")
+    harness.claim("first served, at worst", max(first), at_most=_DELAYED_START_SECONDS, unit="s")
+    harness.claim("until all workers listen again, at worst", max(gaps), at_most=_DELAYED_START_SECONDS, unit="s")
+    harness.claim("requests refused", harness.timeline.count(REFUSED), at_most=0)
 
 
 def kill(service: Service, worker: psutil.Process) -> set[int]:
-    """Kills the worker, and tells its connections by their callers' ports, those that it has yet to accept included."""
-    worker.suspend()  # so that what is counted is what is lost
+    """Kills the worker. Returns the callers' ports of its connections, including those that it had yet to accept."""
+    worker.suspend()  # so that the connections counted are those lost
     at_port = [found for found in psutil.net_connections("tcp4") if found.laddr and found.laddr.port == service.port]
     worker.kill()
     return {
@@ -74,13 +75,13 @@ def kill(service: Service, worker: psutil.Process) -> set[int]:
     }
 
 
-async def until_all_listen(service: Service) -> None:
-    """Waits until as many workers as there ought to be listen."""
-    while sum(map(_listens, service.workers())) < WORKERS:  # noqa: ASYNC110 - no process tells of it
-        await asyncio.sleep(_LOOK_SECONDS)
+async def wait_until_all_listen(service: Service) -> None:
+    """Waits until the full number of workers listens."""
+    while sum(map(_listens, service.workers())) < WORKERS:  # noqa: ASYNC110 - no event reports it
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 def _listens(worker: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has just exited
         return any(connection.status == psutil.CONN_LISTEN for connection in worker.net_connections("tcp4"))
     return False

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that fails on demand, as networks do."""
+"""A TCP proxy on loopback that causes network faults on demand."""
 
 import asyncio
 import contextlib
@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 _CHUNK_BYTES: Final = 64 * 1024
-_AT_ONCE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
-_GONE: Final = (OSError, RuntimeError)  # the latter is uvloop's where the transport is reset or half closed already
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with 0 s: closing the socket sends a reset
+_DISCONNECTED: Final = (OSError, RuntimeError)  # uvloop raises the latter on a reset or half-closed transport
 
 
 class FaultProxy:
-    """Passes connections on, until it is told to do worse.
+    """Forwards connections and causes faults.
 
     Attributes:
         port: where it listens, on 127.0.0.1.
-        target: the port that new connections are passed on to, on 127.0.0.1.
-        latency_seconds: how much later all that comes is passed on, in each direction.
-        bytes_per_second: the most that each connection passes in each direction; None for no limit.
+        target: the port that new connections are forwarded to, on 127.0.0.1.
+        latency_seconds: delay of all data, in each direction.
+        bytes_per_second: maximum rate of each connection in each direction; None for no limit.
     """
 
     def __init__(self, target: int) -> None:
@@ -27,17 +27,17 @@ class FaultProxy:
         self.latency_seconds = 0.0
         self.bytes_per_second: float | None = None
         self.port = 0
-        self._passing = asyncio.Event()
-        self._passing.set()
-        self._era = 0  # connections of former ones are forgotten
+        self._forwarding = asyncio.Event()
+        self._forwarding.set()
+        self._generation = 0  # connections of earlier generations are forgotten
         self._resets_forgotten = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._half_closed: set[asyncio.StreamWriter] = set()
-        self._serving: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["FaultProxy"]:
-        """Listens, and at the end resets whatever is still connected."""
+        """Listens. At the end, resets all connections."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=4096)
         self.port = server.sockets[0].getsockname()[1]
         try:
@@ -45,36 +45,36 @@ class FaultProxy:
         finally:
             server.close()
             self.reset()
-            for task in self._serving:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._serving, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def black_hole(self) -> None:
-        """Nothing passes any more, and nobody is told: what comes is kept, and new connections are answered by none."""
-        self._passing.clear()
+        """Stops forwarding without a reset. It keeps the data, and new connections get no response."""
+        self._forwarding.clear()
 
     def heal(self) -> None:
-        """Whatever was kept passes, and all else from now on, as fast as it can."""
+        """Forwards the data that it kept, and everything from now on, at full speed."""
         self.latency_seconds = 0.0
         self.bytes_per_second = None
-        self._passing.set()
+        self._forwarding.set()
 
     def forget(self, *, resets: bool) -> None:
-        """Connections of now are known to nobody any more, as where a host was replaced.
+        """Forgets all current connections, like a host that was replaced.
 
         Args:
-            resets: whether they learn it once they are used, by a reset; else what they send is lost.
+            resets: whether data on such a connection is answered by a reset. Otherwise the data is lost.
         """
-        self._era += 1
+        self._generation += 1
         self._resets_forgotten = resets
 
     def reset(self) -> None:
-        """Resets all connections of now, at both ends."""
+        """Resets all current connections at both ends."""
         for writer in list(self._writers):
             _reset(writer)
 
     def half_close(self) -> None:
-        """Ends what connections of now send to those who made them, who may go on sending; their answers are lost."""
+        """Ends the target's direction of all current connections. Callers can still send; their responses are lost."""
         for writer in list(self._writers):
             if writer.get_extra_info("sockname")[1] == self.port and not writer.is_closing():
                 self._half_closed.add(writer)
@@ -83,31 +83,31 @@ class FaultProxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._serving.add(task)
+        self._tasks.add(task)
         try:
             await self._serve(reader, writer)
-        except _GONE:
-            pass  # an end of the connection is gone, and the other learns it below
+        except _DISCONNECTED:
+            pass  # one end disconnected; _registered() has reset the other
         finally:
-            self._serving.discard(task)
+            self._tasks.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with self._known(writer):
-            await self._passing.wait()
-            era = self._era
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-            with self._known(far_writer):
-                there = asyncio.create_task(self._pass_all(reader, far_writer, era))
-                back = asyncio.create_task(self._pass_all(far_reader, writer, era))
+        with self._registered(writer):
+            await self._forwarding.wait()
+            generation = self._generation
+            target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            with self._registered(target_writer):
+                to_target = asyncio.create_task(self._forward_all(reader, target_writer, generation))
+                to_caller = asyncio.create_task(self._forward_all(target_reader, writer, generation))
                 try:
-                    await asyncio.gather(there, back)
+                    await asyncio.gather(to_target, to_caller)
                 finally:
-                    there.cancel()
-                    back.cancel()
+                    to_target.cancel()
+                    to_caller.cancel()
 
     @contextlib.contextmanager
-    def _known(self, writer: asyncio.StreamWriter) -> Iterator[None]:
-        """Keeps the writer where faults find it; if its connection did not end well, its other end learns that too."""
+    def _registered(self, writer: asyncio.StreamWriter) -> Iterator[None]:
+        """Registers the writer for faults. An exception resets its connection."""
         self._writers.add(writer)
         try:
             yield
@@ -119,24 +119,24 @@ class FaultProxy:
             self._half_closed.discard(writer)
             writer.close()
 
-    async def _pass_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, era: int) -> None:
+    async def _forward_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, generation: int) -> None:
         while data := await reader.read(_CHUNK_BYTES):
             if self.latency_seconds:
                 await asyncio.sleep(self.latency_seconds)
-            await self._pass(data, writer, era)
-        await self._passing.wait()
-        with contextlib.suppress(*_GONE):
+            await self._forward(data, writer, generation)
+        await self._forwarding.wait()
+        with contextlib.suppress(*_DISCONNECTED):
             writer.write_eof()
 
-    async def _pass(self, data: bytes, writer: asyncio.StreamWriter, era: int) -> None:
+    async def _forward(self, data: bytes, writer: asyncio.StreamWriter, generation: int) -> None:
         while data:
-            await self._passing.wait()
-            is_forgotten = era != self._era
+            await self._forwarding.wait()
+            is_forgotten = generation != self._generation
             if writer.is_closing() or (is_forgotten and self._resets_forgotten):
                 raise ConnectionResetError
             if is_forgotten or writer in self._half_closed:
                 return
-            # A tenth of a second's worth at a time, so that a slow drip is one.
+            # A limited rate is sent in pieces of 0.1 s, so that data trickles.
             piece = max(1, int(self.bytes_per_second / 10)) if self.bytes_per_second else len(data)
             writer.write(data[:piece])
             await writer.drain()
@@ -147,5 +147,5 @@ class FaultProxy:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     if not writer.is_closing():
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         writer.transport.abort()

@@ -1,4 +1,4 @@
-"""Who takes what the service tells: a reader of its log, and a collector of its traces."""
+"""Receivers of the service's telemetry: a reader of its log and a collector of its traces."""
 
 import asyncio
 import contextlib
@@ -18,62 +18,62 @@ class LogReader(asyncio.Protocol):
     """Reads a service's log from a pipe.
 
     Attributes:
-        stdout: the pipe's other end, for the service.
-        requests: lines of requests so far.
-        dropped: lines that were dropped, as the metrics say that are among them.
+        stdout: the other end of the pipe, for the service.
+        requests: number of request lines so far.
+        dropped: number of dropped lines so far, according to the metrics in the log.
     """
 
     def __init__(self, stdout: int) -> None:
         self.stdout = stdout
         self.requests = 0
         self.dropped = 0
-        self._rest = b""
+        self._unfinished = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Takes the pipe."""
+        """Keeps the transport of the pipe."""
         self._pipe = cast(asyncio.ReadTransport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Counts."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        """Counts lines."""
+        *lines, self._unfinished = (self._unfinished + data).split(b"\n")
         for line in map(orjson.loads, lines):
             self.requests += line.get(names.EVENT) == names.REQUEST
             self.dropped += sum(line.get(names.LOG_LINES_DROPPED, ()))
 
-    def stall(self) -> None:
-        """Reads no more."""
+    def pause(self) -> None:
+        """Stops reading."""
         self._pipe.pause_reading()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Reads again."""
         self._pipe.resume_reading()
 
-    def leave(self) -> None:
-        """Closes the pipe, so that nobody can write to it."""
+    def close(self) -> None:
+        """Closes the pipe, so that writes to it fail."""
         self._pipe.close()
 
 
 @contextlib.asynccontextmanager
-async def reading() -> AsyncIterator[LogReader]:
-    """A reader, and a pipe to it."""
-    ours, stdout = os.pipe()
-    pipe = os.fdopen(ours, "rb", 0)
+async def log_reader() -> AsyncIterator[LogReader]:
+    """Creates a pipe and a reader of it."""
+    read_end, stdout = os.pipe()
+    pipe = os.fdopen(read_end, "rb", 0)
     _, reader = await asyncio.get_running_loop().connect_read_pipe(lambda: LogReader(stdout), pipe)
     try:
         yield reader
     finally:
         os.close(stdout)
-        reader.leave()
+        reader.close()
 
 
 class Collector:
-    """Takes spans over OTLP.
+    """Receives spans over OTLP.
 
     Attributes:
         port: where it listens, on 127.0.0.1.
-        spans: that it was sent so far.
-        requests: spans of requests among them.
-        backwards: spans among them that end before they begin.
+        spans: number received so far.
+        requests: how many of them are spans of requests.
+        backwards: how many of them end before they start.
     """
 
     def __init__(self) -> None:
@@ -85,14 +85,14 @@ class Collector:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Collector"]:
         """Listens."""
-        server = await asyncio.get_running_loop().create_server(web.Server(self._take), "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(web.Server(self._receive), "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
         finally:
             server.close()
 
-    async def _take(self, request: web.BaseRequest) -> web.Response:
+    async def _receive(self, request: web.BaseRequest) -> web.Response:
         sent = ExportTraceServiceRequest.FromString(await request.read())
         for span in (span for each in sent.resource_spans for scope in each.scope_spans for span in scope.spans):
             self.spans += 1

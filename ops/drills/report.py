@@ -1,4 +1,4 @@
-"""What was played, on the terminal, as JSON, and as one HTML page that needs nothing else."""
+"""The report of a run: on the terminal, as JSON, and as one self-contained HTML page."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ops.common.pages import number, render
 from ops.drills import plots
-from ops.drills.played import State
+from ops.drills.run import State
 
 _RESULTS: Final = "results.json"
 _PAGE: Final = "report.html"
@@ -17,100 +17,100 @@ _PAGE: Final = "report.html"
 
 @dataclass
 class Report:
-    """A run of drills; nothing of its page comes from elsewhere.
+    """The results of all drills of one command. The page is drawn from these only.
 
     Attributes:
-        run: which form it had, and how many drills were chosen.
+        options: the mode, and the number of drills that were chosen.
         machine: what it ran on.
-        drills: the summary of each that came to an end, or was skipped.
+        drills: the summary of each drill that ended or was skipped.
     """
 
-    run: dict[str, Any]
+    options: dict[str, Any]
     machine: dict[str, str]
     drills: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def states(self) -> Counter[str]:
-        """How many passed, failed, and were skipped."""
+        """How many passed, failed and were skipped."""
         return Counter(drill["state"] for drill in self.drills)
 
     @property
     def counts(self) -> str:
-        """The same in words."""
+        """The states as text."""
         return ", ".join(f"{self.states[state]} {state}" for state in State)
 
     @property
     def verdict(self) -> str:
-        """The verdict in a sentence or two."""
+        """The result in one to three sentences."""
         failed = [drill["name"] for drill in self.drills if drill["state"] == State.FAILED]
-        played = len(self.drills) - self.states[State.SKIPPED]
+        ran = len(self.drills) - self.states[State.SKIPPED]
         sentences = []
-        if self.is_cut_short:
-            sentences.append(f"Cut short after {len(self.drills)} of {_drills(self.run['chosen'])}.")
+        if self.is_interrupted:
+            sentences.append(f"Interrupted after {len(self.drills)} of {_drills(self.options['drills'])}.")
         if failed:
-            sentences.append(f"{len(failed)} of {_drills(played)} failed: {', '.join(failed)}.")
-        elif played:
-            sentences.append(f"All that is claimed holds: {_drills(played)} passed.")
+            sentences.append(f"{len(failed)} of {_drills(ran)} failed: {', '.join(failed)}.")
+        elif ran:
+            sentences.append(f"All claims are met: {_drills(ran)} passed.")
         if self.states[State.SKIPPED]:
-            sentences.append(f"{self.states[State.SKIPPED]} could not be played on this machine.")
+            sentences.append(f"Skipped, because this machine cannot run them: {_drills(self.states[State.SKIPPED])}.")
         return " ".join(sentences)
 
     @property
-    def is_cut_short(self) -> bool:
-        """Whether drills that were chosen are missing."""
-        return len(self.drills) < int(self.run["chosen"])
+    def is_interrupted(self) -> bool:
+        """Whether chosen drills did not run."""
+        return len(self.drills) < int(self.options["drills"])
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed, and all of it was played."""
-        return not self.states[State.FAILED] and not self.is_cut_short
+        """Whether no drill failed and the run was not interrupted."""
+        return not self.states[State.FAILED] and not self.is_interrupted
 
     def save(self, folder: Path) -> None:
-        """Writes it down, so that its page can be drawn again."""
-        content = {"run": self.run, "machine": self.machine, "drills": self.drills}
+        """Writes results.json, from which load() restores the report."""
+        content = {"options": self.options, "machine": self.machine, "drills": self.drills}
         (folder / _RESULTS).write_text(json.dumps(content, indent=1, allow_nan=False))
 
     def draw(self, folder: Path) -> Path:
-        """Draws its page, and says where."""
+        """Writes the page and returns its path."""
         pictures = {drill["name"]: plots.over_time(drill) for drill in self.drills if drill["outcomes"]}
         page = folder / _PAGE
-        page.write_text(
-            render(Path(__file__).with_name("report.html"), pictures, report=self, found=found, bound=bound)
-        )
+        template = Path(__file__).with_name("report.html")
+        page.write_text(render(template, pictures, report=self, measured=measured, limit=limit))
         return page
 
 
 def load(folder: Path) -> Report:
-    """A run that was saved."""
+    """Loads a saved report."""
     return Report(**json.loads((folder / _RESULTS).read_text()))
 
 
-def told(drill: Mapping[str, Any], *, is_verbose: bool) -> Iterator[str]:
-    """A drill, line by line: what callers saw, and what does not hold, or all that is claimed."""
+def lines(drill: Mapping[str, Any], *, is_verbose: bool) -> Iterator[str]:
+    """Yields the lines of a drill for the terminal: its result, and the claims that are not met or all claims."""
     if drill["state"] == State.SKIPPED:
-        yield f"skipped  {drill['lack']}"
+        yield f"skipped  {drill['missing']}"
         return
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in drill["kinds"].items())
-    outage = f"no service for {drill['without_service_seconds']:.3g} s at most"
+    outage = f"longest outage {drill['longest_outage_seconds']:.3g} s"
     yield f"{drill['state']:7}  {drill['seconds']:.0f} s: {kinds}; {outage}"
     for claim in drill["claims"]:
-        if is_verbose or not claim["holds"]:
-            holds = "holds " if claim["holds"] else "BROKEN"
-            yield f"{holds}  {claim['words']}: {found(claim)} ({bound(claim)})"
+        if is_verbose or not claim["is_met"]:
+            state = "met    " if claim["is_met"] else "NOT MET"
+            yield f"{state}  {claim['description']}: {measured(claim)} ({limit(claim)})"
     yield from drill["error"].splitlines()
 
 
-def found(claim: Mapping[str, Any]) -> str:
-    """What was found for a claim, with its unit."""
-    if claim["found"] is None:
+def measured(claim: Mapping[str, Any]) -> str:
+    """Returns the measurement of a claim with its unit."""
+    if claim["measured"] is None:
         return "never"
-    return f"{number(claim['found'])} {claim['unit']}".strip()
+    return f"{number(claim['measured'])} {claim['unit']}".strip()
 
 
-def bound(claim: Mapping[str, Any]) -> str:
-    """What a claim says that it is."""
-    words = "at least" if claim["at_least"] else "at most"
-    return f"{words} {number(claim['bound'])} {claim['unit']}".strip()
+def limit(claim: Mapping[str, Any]) -> str:
+    """Returns the limit of a claim with its unit."""
+    is_maximum = claim["at_least"] is None
+    value = claim["at_most"] if is_maximum else claim["at_least"]
+    return f"{'at most' if is_maximum else 'at least'} {number(value)} {claim['unit']}".strip()
 
 
 def _drills(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Two instances behind a balancer: restarted in turn, or with a worker that is killed."""
+"""Two instances behind a balancer: they are restarted in turn, or lose a worker."""
 
 import asyncio
 import contextlib
@@ -9,96 +9,97 @@ from typing import Final
 
 from ops.common.ports import free_port
 from ops.common.process import Service
-from ops.drills.balancer import Balancer, balancing, lacks
+from ops.drills.balancer import Balancer, balancing, missing
 from ops.drills.drill import drill
-from ops.drills.processes import kill, until_all_listen
-from ops.drills.stage import WORKERS, Stage
-from ops.drills.timeline import SERVED
+from ops.drills.harness import WORKERS, Harness
+from ops.drills.processes import kill, wait_until_all_listen
 
-# In production: k8s/base/deployment.yaml's readiness probe, and settings.env's DRAIN_SECONDS.
+# In production: the readiness probe of k8s/base/deployment.yaml, and DRAIN_SECONDS of settings.env.
 _INTERVAL_SECONDS: Final = 5.0
 _DRAIN_SECONDS: Final = 15.0
-_KEPT_PERCENT: Final = 80.0
-# What a balancer makes of a lost connection: that, or where it was kept, it ends its caller's as well, as HTTP wants.
+_MIN_REUSED_PERCENT: Final = 80.0
+# What a caller sees when the balancer loses a connection to an instance: a 502. If that connection was reused, the
+# balancer closes the caller's connection instead, as HTTP demands.
 _LOST: Final = ("502", "ServerDisconnectedError")
 
 
 class _Instances:
-    """Instances of the service on ports that they keep.
+    """Instances of the service that keep their ports when they restart.
 
     Args:
-        stage: where they run.
-        speed: how much faster than in production they drain, and are looked at.
+        harness: where they run.
+        speed: how many times faster than in production they drain and are checked.
     """
 
-    def __init__(self, stage: Stage, speed: float) -> None:
+    def __init__(self, harness: Harness, speed: float) -> None:
         self.by_port: dict[int, Service] = {}
         self.speed = speed
-        self._stage = stage
+        self._harness = harness
         self._stack = AsyncExitStack()
 
     @contextlib.asynccontextmanager
     async def balanced(self) -> AsyncIterator[Balancer]:
-        """Two of them, behind a balancer."""
+        """Runs two of them behind a balancer."""
         async with self._stack:
             for port in (free_port(), free_port()):
                 await self.start(port)
             ports = list(self.by_port)
-            async with balancing(self._stage.folder, ports, _INTERVAL_SECONDS / self.speed) as balancer:
+            async with balancing(self._harness.folder, ports, _INTERVAL_SECONDS / self.speed) as balancer:
                 yield balancer
 
     async def start(self, port: int) -> None:
         """Starts one on this port."""
-        instance = self._stage.instance(PORT=str(port), DRAIN_SECONDS=str(_DRAIN_SECONDS / self.speed))
+        instance = self._harness.instance(PORT=str(port), DRAIN_SECONDS=str(_DRAIN_SECONDS / self.speed))
         self.by_port[port] = await self._stack.enter_async_context(instance)
 
 
-@drill("rolling-restart", "two instances behind a balancer are restarted in turn", lacks)
-async def restart(stage: Stage) -> None:
-    """SIGTERM, the drain, the end, a new start, and the next. Nobody may notice."""
-    instances = _Instances(stage, speed=stage.pick(5, 10))
-    rounds = int(stage.pick(5, 1))
+@drill("rolling-restart", "two instances behind a balancer are restarted in turn", missing)
+async def restart(harness: Harness) -> None:
+    """SIGTERM, drain, exit, start, then the next instance. Callers must not notice."""
+    instances = _Instances(harness, speed=harness.pick(5, 10))
+    rounds = int(harness.pick(5, 1))
     statuses: list[int] = []
-    async with instances.balanced() as balancer, stage.calling(count=32, pause_seconds=0.01, port=balancer.port):
+    async with instances.balanced() as balancer, harness.callers(count=32, pause_seconds=0.01, port=balancer.port):
         for _ in range(rounds):
             for port, service in list(instances.by_port.items()):
                 await asyncio.sleep(1)
-                stage.timeline.mark("SIGTERM")
+                harness.timeline.mark("SIGTERM")
                 statuses.append(await asyncio.to_thread(service.stop))
-                stage.timeline.mark("it has ended")
+                harness.timeline.mark("the instance has exited")
                 await instances.start(port)
-                await balancer.until_up(port)
-                stage.timeline.mark("a new one gets requests")
+                await balancer.wait_until_up(port)
+                harness.timeline.mark("its replacement receives requests")
         await asyncio.sleep(1)
-        downs = await balancer.downs()
-        kept = await balancer.kept_percent()
-    # The newest has few or none: it is given new connections only, and since it started nobody has ended and left some.
-    logs = [stage.folder / f"service-{number}.log" for number in range(1 + 2 * rounds)]
+        downs = await balancer.times_down()
+        reused = await balancer.reused_percent()
+    # The newest instance served few requests or none: it only receives new connections, and no instance has exited
+    # since it started, so none had to be opened.
+    logs = [harness.folder / f"service-{number}.log" for number in range(1 + 2 * rounds)]
     served = [log.read_text().count('"event":"request"') for log in logs]
-    stage.claim("requests not served", sum(seen.kind != SERVED for seen in stage.timeline.seen), most=0)
-    stage.claim("instances that did not end with status 0", sum(map(bool, statuses)), most=0)
-    stage.claim_least("restarts that the balancer saw, of each instance", min(downs.values()), least=rounds)
-    stage.claim_least("requests that each instance but the newest served", min(served), least=100)
-    stage.claim_least("requests by a connection that was kept", kept, least=_KEPT_PERCENT, unit="%")
+    harness.claim("requests not served", harness.timeline.not_served(), at_most=0)
+    harness.claim("instances that exited with a status other than 0", sum(map(bool, statuses)), at_most=0)
+    harness.claim("restarts of each instance that the balancer saw", min(downs.values()), at_least=rounds)
+    harness.claim("requests served by each instance except the newest", min(served), at_least=100)
+    harness.claim("requests on a reused connection", reused, at_least=_MIN_REUSED_PERCENT, unit="%")
 
 
-@drill("worker-killed-behind-balancer", "a worker of an instance behind a balancer is killed, again and again", lacks)
-async def kill_worker(stage: Stage) -> None:
-    """Only what the worker had in its hands may fail, and the instance stays in."""
-    instances = _Instances(stage, speed=10)
+@drill("worker-killed-behind-balancer", "a worker of an instance behind a balancer is killed, again and again", missing)
+async def kill_worker(harness: Harness) -> None:
+    """Only requests in progress on that worker may fail. The balancer keeps the instance."""
+    instances = _Instances(harness, speed=10)
     connections = 0
-    async with instances.balanced() as balancer, stage.calling(count=32, pause_seconds=0.01, port=balancer.port):
-        for _ in range(int(stage.pick(4, 1))):
+    async with instances.balanced() as balancer, harness.callers(count=32, pause_seconds=0.01, port=balancer.port):
+        for _ in range(int(harness.pick(4, 1))):
             for service, number in itertools.product(instances.by_port.values(), range(WORKERS)):
                 await asyncio.sleep(0.5)
-                stage.timeline.mark("a worker is killed")
+                harness.timeline.mark("a worker is killed")
                 connections += len(kill(service, service.workers()[number]))
-                await until_all_listen(service)
+                await wait_until_all_listen(service)
         await asyncio.sleep(0.5)
-        downs = await balancer.downs()
-    failed = sum(seen.kind != SERVED for seen in stage.timeline.seen)
-    lost = sum(map(stage.timeline.counts().get, _LOST, (0, 0)))
-    stage.claim("requests not served, of the connections lost", failed, most=connections)
-    stage.claim("requests that failed in another way than lost connections do", failed - lost, most=0)
-    stage.claim_least("requests not served", failed, least=1)
-    stage.claim("times that the balancer took an instance out", sum(downs.values()), most=0)
+        downs = await balancer.times_down()
+    not_served = harness.timeline.not_served()
+    lost = sum(map(harness.timeline.outcomes().get, _LOST, (0, 0)))
+    harness.claim("requests not served, at most one per lost connection", not_served, at_most=connections)
+    harness.claim("requests that failed for another reason than a lost connection", not_served - lost, at_most=0)
+    harness.claim("requests not served", not_served, at_least=1)
+    harness.claim("times that the balancer removed an instance", sum(downs.values()), at_most=0)

@@ -11,31 +11,29 @@ REFUSED: Final = "refused"
 FAILED: Final = "failed"
 
 
-class Seen(NamedTuple):
+class Request(NamedTuple):
     """One request, as its caller saw it.
 
     Attributes:
-        at: when it was sent, in seconds since the drill began.
-        seconds: from then to its answer or its failure.
-        what: it asked for: get or add.
-        outcome: the answer's status, or the name of the error that its caller got instead.
-        connection: its caller's port of the connection that it went by; 0 where it got none.
+        sent_at: in seconds since the drill started.
+        seconds: until its response or its failure.
+        outcome: the status of the response, or the name of the caller's error.
+        connection: the caller's port of its connection; 0 if it had none.
     """
 
-    at: float
+    sent_at: float
     seconds: float
-    what: str
     outcome: str
     connection: int = 0
 
     @property
-    def ended(self) -> float:
-        """When its caller knew."""
-        return self.at + self.seconds
+    def ended_at(self) -> float:
+        """When its caller knew the outcome."""
+        return self.sent_at + self.seconds
 
     @property
     def kind(self) -> str:
-        """Served, refused with an honest answer (503 or 504), or failed: anything else."""
+        """Served (200 or 201), refused (503 or 504), or failed: anything else."""
         if self.outcome in {"200", "201"}:
             return SERVED
         return REFUSED if self.outcome in {"503", "504"} else FAILED
@@ -43,80 +41,82 @@ class Seen(NamedTuple):
 
 @dataclass
 class Timeline:
-    """All that callers saw in a drill.
+    """All requests of a drill.
 
     Attributes:
-        seen: each request.
+        requests: each of them.
         marks: what was done to the service, and when.
-        tell: hears of each mark when it is made.
+        on_mark: called with each new mark.
     """
 
-    seen: list[Seen] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     marks: list[tuple[float, str]] = field(default_factory=list)
-    tell: Callable[[float, str], None] = lambda *_: None
-    _began: float = field(default_factory=time.monotonic)
+    on_mark: Callable[[float, str], None] = lambda *_: None
+    _started: float = field(default_factory=time.monotonic)
 
     def now(self) -> float:
-        """Seconds since the drill began."""
-        return time.monotonic() - self._began
+        """Returns the seconds since the drill started."""
+        return time.monotonic() - self._started
 
-    def mark(self, words: str) -> float:
-        """Notes that something was done, and gives the time."""
+    def mark(self, text: str) -> float:
+        """Records an event of the drill and returns its time."""
         at = self.now()
-        self.marks.append((at, words))
-        self.tell(at, words)
+        self.marks.append((at, text))
+        self.on_mark(at, text)
         return at
 
-    def between(self, start: float = 0.0, end: float = float("inf")) -> Iterator[Seen]:
-        """What was sent in this time."""
-        return (seen for seen in self.seen if start <= seen.at < end)
+    def between(self, start: float = 0.0, end: float = float("inf")) -> Iterator[Request]:
+        """Yields the requests that were sent in this period."""
+        return (request for request in self.requests if start <= request.sent_at < end)
 
-    def counts(self, start: float = 0.0, end: float = float("inf")) -> Counter[str]:
-        """How often each outcome was had by what was sent in this time."""
-        return Counter(seen.outcome for seen in self.between(start, end))
+    def outcomes(self) -> Counter[str]:
+        """Counts the requests by outcome."""
+        return Counter(request.outcome for request in self.requests)
 
     def count(self, kind: str, start: float = 0.0, end: float = float("inf")) -> int:
-        """How many requests of this time were served, refused, or failed."""
-        return sum(seen.kind == kind for seen in self.between(start, end))
+        """Counts the requests of this period that were served, refused, or failed."""
+        return sum(request.kind == kind for request in self.between(start, end))
 
-    def served_again_after(self, moment: float, what: str = "") -> float:
-        """Seconds from the moment until the first caller, of those who asked for this, was served; or infinite."""
-        return min((s.ended for s in self._after(moment, what) if s.kind == SERVED), default=float("inf")) - moment
+    def not_served(self) -> int:
+        """Counts the requests that were refused or failed."""
+        return sum(request.kind != SERVED for request in self.requests)
 
-    def last_turned_away_after(self, moment: float, what: str = "") -> float:
-        """Seconds from the moment until the last caller, of those who asked for this, had no success; 0 if all had."""
-        return max((s.ended for s in self._after(moment, what) if s.kind != SERVED), default=moment) - moment
+    def first_served_after(self, moment: float) -> float:
+        """Returns the seconds from the moment to the end of the first served request, or infinity."""
+        return min((r.ended_at for r in self._ended_after(moment) if r.kind == SERVED), default=float("inf")) - moment
 
-    def _after(self, moment: float, what: str) -> Iterator[Seen]:
-        return (s for s in self.seen if s.ended > moment and what in {s.what, ""})
+    def last_not_served_after(self, moment: float) -> float:
+        """Returns the seconds from the moment to the end of the last request that was not served, or 0."""
+        return max((r.ended_at for r in self._ended_after(moment) if r.kind != SERVED), default=moment) - moment
 
-    def longest_without_service(self) -> float:
-        """The most seconds in which callers asked and none was served."""
+    def _ended_after(self, moment: float) -> Iterator[Request]:
+        return (request for request in self.requests if request.ended_at > moment)
+
+    def longest_outage(self) -> float:
+        """Returns the longest period, in seconds, in which requests waited and none was served."""
         longest = served = 0.0
-        asked = float("inf")
-        for seen in sorted(self.seen, key=lambda each: each.ended):
-            asked = min(asked, max(seen.at, served))
-            longest = max(longest, seen.ended - asked)
-            if seen.kind == SERVED:
-                served, asked = seen.ended, float("inf")
+        waiting_since = float("inf")
+        for request in sorted(self.requests, key=lambda each: each.ended_at):
+            waiting_since = min(waiting_since, max(request.sent_at, served))
+            longest = max(longest, request.ended_at - waiting_since)
+            if request.kind == SERVED:
+                served, waiting_since = request.ended_at, float("inf")
         return longest
 
-    def bins(self, width: float) -> list[list[Seen]]:
-        """What ended in each so many seconds since the drill began, to the last that ended."""
-        ended: list[list[Seen]] = []
-        for seen in sorted(self.seen, key=lambda each: each.ended):
-            while len(ended) <= seen.ended / width:
-                ended.append([])
-            ended[-1].append(seen)
-        return ended
+    def bins(self, width: float) -> list[list[Request]]:
+        """Groups the requests by when they ended, in bins of `width` seconds since the drill started."""
+        bins: list[list[Request]] = []
+        for request in sorted(self.requests, key=lambda each: each.ended_at):
+            while len(bins) <= request.ended_at / width:
+                bins.append([])
+            bins[-1].append(request)
+        return bins
 
-    def longest(self, start: float = 0.0, end: float = float("inf")) -> float:
-        """The most seconds that a caller waited."""
-        return max((seen.seconds for seen in self.between(start, end)), default=0.0)
+    def longest_wait(self) -> float:
+        """Returns the seconds of the slowest request."""
+        return max((request.seconds for request in self.requests), default=0.0)
 
-    def percentile(
-        self, percent: float, start: float, end: float, which: Callable[[Seen], bool] = lambda _: True
-    ) -> float:
-        """The seconds that this many per cent of some requests of this time took at most; 0 where there are none."""
-        ordered = sorted(seen.seconds for seen in self.between(start, end) if which(seen))
+    def percentile(self, percent: float, start: float, end: float) -> float:
+        """Returns a percentile, in seconds, of the requests of this period; 0 if there are none."""
+        ordered = sorted(request.seconds for request in self.between(start, end))
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0

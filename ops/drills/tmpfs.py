@@ -1,4 +1,4 @@
-"""A small disk of one's own, to be filled."""
+"""A small disk that a drill can fill."""
 
 import contextlib
 import shutil
@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-_BYTES: Final = 64 * 1024 * 1024  # four segments of PostgreSQL's log
-# Whoever holds its stdin may be killed: it sees that end, and nothing stays mounted.
+_BYTES: Final = 64 * 1024 * 1024  # four segments of PostgreSQL's write-ahead log
+# The process that mounted the disk may be killed. This shell then reads the end of its stdin and unmounts the disk.
 _GUARD: Final = 'mount -t tmpfs -o "size=$1" tmpfs "$0" && echo mounted && read _; umount "$0" || umount --lazy "$0"'
 
 
 @contextlib.contextmanager
 def mounted(folder: Path) -> Iterator[Path]:
-    """The disk at this folder, which is made; PermissionError where mounting is not allowed."""
+    """Creates this folder and mounts a disk there.
+
+    Raises:
+        PermissionError: if mounting is not allowed.
+    """
     folder.mkdir()
     command = ["sh", "-c", _GUARD, str(folder), str(_BYTES)]
     pipe = subprocess.PIPE
@@ -29,18 +33,18 @@ def mounted(folder: Path) -> Iterator[Path]:
             guard.communicate()
 
 
-def lacks() -> str:
-    """What is missing for it; empty where it can be had."""
+def missing() -> str:
+    """Returns what this machine is missing. Empty if it can mount such a disk."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             with mounted(Path(folder, "disk")):
                 return ""
         except PermissionError:
-            return "mounting a file system, as root may, is not allowed"
+            return "mounting a file system is not allowed; it needs root"
 
 
 def move(folder: Path, disk: Path) -> None:
-    """Moves a folder to the disk, and leaves a link to it in its place."""
+    """Moves a folder to the disk and leaves a link in its place."""
     owner = folder.stat().st_uid
     moved = Path(shutil.move(folder, disk))
     for path in (moved, *moved.rglob("*")):
@@ -49,7 +53,7 @@ def move(folder: Path, disk: Path) -> None:
 
 
 def fill(disk: Path) -> Path:
-    """Takes all the room that is left, by a file to be removed again."""
+    """Writes a file that fills the disk. Returns its path, so that it can be removed."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:

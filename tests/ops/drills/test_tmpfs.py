@@ -1,4 +1,4 @@
-"""A disk that can be full, and that nothing leaves mounted."""
+"""A disk can be full, and it is always unmounted."""
 
 import os
 import signal
@@ -11,9 +11,10 @@ from typing import Final
 import pytest
 
 from ops.drills import tmpfs
+from tests.ops.drills.waiting import PATIENCE_SECONDS
 
-if lack := tmpfs.lacks():
-    pytest.skip(lack, allow_module_level=True)
+if reason := tmpfs.missing():
+    pytest.skip(reason, allow_module_level=True)
 
 _MOUNT_AND_DIE: Final = """
 import os, signal, sys
@@ -25,8 +26,8 @@ with tmpfs.mounted(Path(sys.argv[1])) as disk:
 """
 
 
-def test_a_disk_is_full_until_the_ballast_is_gone(tmp_path: Path) -> None:
-    """What was moved there is found in its old place, and cannot grow until there is room."""
+def test_a_disk_is_full_until_the_ballast_is_removed(tmp_path: Path) -> None:
+    """A folder that was moved there keeps its path. Its files cannot grow while the disk is full."""
     log = tmp_path / "log"
     log.mkdir()
     (log / "segment").write_bytes(b"a")
@@ -41,14 +42,14 @@ def test_a_disk_is_full_until_the_ballast_is_gone(tmp_path: Path) -> None:
     assert not log.exists()
 
 
-def test_whoever_is_killed_leaves_nothing_mounted(tmp_path: Path) -> None:
-    """SIGKILL lets nobody clean up, so another process does."""
+def test_the_disk_of_a_killed_process_is_unmounted(tmp_path: Path) -> None:
+    """After SIGKILL the process cannot unmount it, so another process does."""
     disk = tmp_path / "disk"
     command = [sys.executable, "-c", _MOUNT_AND_DIE, str(disk)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
 
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, "True\n")
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE_SECONDS
     while os.path.ismount(disk) and time.monotonic() < end:
         time.sleep(0.02)
     assert not os.path.ismount(disk)

@@ -1,6 +1,7 @@
-"""Takes connections and what they send, and answers nothing: `python -m ops.drills.decoy` prints the port.
+"""A server that accepts connections, reads what they send and never responds: `python -m ops.drills.control`.
 
-Attackers who attack it load this machine as much as those who attack the service, and trouble the service not at all.
+It prints its port. Attackers of this server load the machine as much as attackers of the service do, but they do not
+load the service.
 """
 
 import asyncio
@@ -14,8 +15,8 @@ class _Sink(asyncio.Protocol):
 
 
 async def _listen() -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
     server = await asyncio.get_running_loop().create_server(_Sink, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
