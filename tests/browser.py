@@ -1,4 +1,4 @@
-"""A real browser: Chromium, from Debian's chromium and chromium-driver, or what goes by another name elsewhere."""
+"""A real browser: Chromium, as in Debian's packages chromium and chromium-driver, or Google Chrome."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,9 +11,9 @@ from selenium.webdriver.chrome.service import Service as Driver
 
 from tests.missing import missing
 
-WAIT_SECONDS: Final = 20
+WAIT_SECONDS: Final = 60
 
-# Headless, and quiet: a browser that calls home finds no network here and waits for it.
+# Headless, and without requests to its vendor, for which the browser would wait where there is no network.
 _OPTIONS: Final = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage"
@@ -21,30 +21,30 @@ _OPTIONS: Final = (
 
 
 @contextmanager
-def browsing(profile: Path, *, more: Sequence[str] = ()) -> Iterator[Chrome]:
-    """A browser meanwhile.
+def start_browser(profile: Path, *, options: Sequence[str] = ()) -> Iterator[Chrome]:
+    """Starts a browser, and closes it at the end.
 
     Args:
-        profile: a folder for what it keeps.
-        more: options of its command line.
+        profile: the folder of the browser's profile.
+        options: further command line options.
     """
     names = ("chromium", "chromium-browser", "google-chrome")
     chromium, driver = next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
     if not (chromium and driver):
         missing("chromium and chromedriver are missing (on Debian: apt install chromium chromium-driver)")
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for option in (*_OPTIONS, *more, f"--user-data-dir={profile}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = Chrome(options=options, service=Driver(driver))
+    chrome_options = ChromeOptions()
+    chrome_options.binary_location = chromium
+    for option in (*_OPTIONS, *options, f"--user-data-dir={profile}"):
+        chrome_options.add_argument(option)
+    chrome_options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = Chrome(options=chrome_options, service=Driver(driver))
     try:
         yield chrome
     finally:
         chrome.quit()
 
 
-def complaints(browser: Chrome) -> list[str]:
-    """What the page complained of in its console: a blocked script, a missing file, an exception."""
+def console_errors(browser: Chrome) -> list[str]:
+    """The errors and warnings in the browser's console since the last call, such as a blocked script."""
     log = browser.get_log("browser")  # type: ignore[no-untyped-call]
     return [entry["message"] for entry in log if entry["level"] in ("SEVERE", "WARNING")]

@@ -17,7 +17,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from ops.common.process import ROOT
-from tests.browser import WAIT_SECONDS, browsing, complaints
+from tests.browser import WAIT_SECONDS, console_errors, start_browser
 from tests.ops.cloudwatch.recording import Run
 from tests.ops.oncall.page import OnCall, faults
 
@@ -34,7 +34,7 @@ def make_on_call(recording: Path, tmp_path: Path) -> Iterator[OnCall]:
 @pytest.fixture(scope="module", name="chrome")
 def start_chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """One for all: what a page remembers it does not share with another test's, which is at another port."""
-    with browsing(tmp_path_factory.mktemp("profile"), more=["--window-size=1440,1000"]) as chrome:
+    with start_browser(tmp_path_factory.mktemp("profile"), options=["--window-size=1440,1000"]) as chrome:
         yield chrome
 
 
@@ -95,7 +95,7 @@ def nothing_is_complained_of(browser: Chrome) -> Iterator[None]:
     """Whatever a test does, the console has no error, and no request goes to another machine."""
     yield
     if browser.current_url.startswith("http"):
-        assert complaints(browser) == []
+        assert console_errors(browser) == []
     log = browser.get_log("performance")  # type: ignore[no-untyped-call]
     sent = [json.loads(entry["message"])["message"] for entry in log]
     urls = [one["params"]["request"]["url"] for one in sent if one["method"] == "Network.requestWillBeSent"]
@@ -422,7 +422,7 @@ def make_keep(browser: Chrome, tmp_path: Path) -> Callable[[str], None]:
 @pytest.mark.parametrize(("width", "colors"), [(1440, "light"), (1440, "dark"), (390, "light")])
 def test_a_real_run_is_shown(
     browser: Chrome,
-    recorded: Run,
+    busy_run: Run,
     keep: Callable[[str], None],
     tmp_path: Path,
     width: int,
@@ -430,8 +430,8 @@ def test_a_real_run_is_shown(
 ) -> None:
     """The deployment's own dashboards show a run in which much goes wrong, and pictures of it are kept."""
     folder = ROOT / "ops" / "cloudwatch"
-    with OnCall(Path(shutil.copy(recorded.path, tmp_path)), folder) as on_call:
-        on_call.later_seconds = recorded.moments["over"] - on_call.clock()
+    with OnCall(Path(shutil.copy(busy_run.path, tmp_path)), folder) as on_call:
+        on_call.later_seconds = busy_run.moments["over"] - on_call.clock()
         for page in ("service", "platform", "logs?query=slowest-requests", "traces?errors=1"):
             look(browser, width=width, colors=colors)
             browser.get(f"{on_call.url}/#/{page}")

@@ -1,10 +1,10 @@
-"""The service does what its OpenAPI description says, whatever is sent."""
+"""The service behaves as its OpenAPI description says, for any request."""
 
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,18 +15,23 @@ from svc.http.access import digest
 from svc.site import openapi
 from tests.conftest import Client
 
-CASES = 2000
+ALL_PHASES = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "60")
+FEW_EXAMPLES = ("--phases", "examples,fuzzing", "--max-examples", "30")
 
 
-@pytest.mark.parametrize("key", ["", "a-key"])
-def test_schemathesis_finds_nothing(serve: Callable[..., Service], tmp_path: Path, key: str) -> None:
-    """Schemathesis, with every check on, finds no failure in thousands of cases."""
+@pytest.mark.parametrize(
+    ("key", "phases", "min_cases"), [("", ALL_PHASES, 500), ("a-key", FEW_EXAMPLES, 50)], ids=["open", "key"]
+)
+def test_schemathesis_finds_no_failure(
+    serve: Callable[..., Service], tmp_path: Path, key: str, phases: Sequence[str], min_cases: int
+) -> None:
+    """All checks of Schemathesis pass: in all phases without a key, and for fewer cases with a key."""
     service = serve(**({"API_KEY_HASHES": digest(key).hex()} if key else {}))
-    schemathesis = Path(sys.executable).with_name("schemathesis")
     done = subprocess.run(
         [
-            *(schemathesis, "--config-file", ROOT / "schemathesis.toml", "run", "--no-color"),
-            *("--checks", "all", "--max-examples", "250", "--seed", "20", f"{service.url}/openapi.json"),
+            *(Path(sys.executable).with_name("schemathesis"), "--config-file", ROOT / "schemathesis.toml", "run"),
+            *(f"{service.url}/openapi.json", "--no-color", "--checks", "all", "--seed", "20", *phases),
+            *("--suppress-health-check", "too_slow"),  # on a busy machine, generating data may take long
             *(("--header", f"Authorization: Bearer {key}") if key else ()),
         ],
         cwd=tmp_path,
@@ -38,23 +43,22 @@ def test_schemathesis_finds_nothing(serve: Callable[..., Service], tmp_path: Pat
     found = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert found, done.stdout + done.stderr
     generated, passed = map(int, found.groups())
-    print(f"{generated} cases, {passed} passed")
 
     assert done.returncode == 0, done.stdout
-    assert generated == passed >= CASES
+    assert generated == passed >= min_cases
 
 
 async def test_the_description_is_served(api: Client) -> None:
-    """GET /openapi.json is what openapi.describe() says."""
+    """GET /openapi.json is the document that openapi.describe() builds."""
     response = await api.get("/openapi.json")
 
     assert response.content_type == "application/json"
-    assert await response.json() == openapi.describe(wants_key=False)
+    assert await response.json() == openapi.describe(requires_key=False)
 
 
-def test_the_description_has_every_endpoint_of_the_contract() -> None:
-    """All paths and methods of the API are described, with their bounds."""
-    paths = openapi.describe(wants_key=False)["paths"]
+def test_the_description_has_every_endpoint() -> None:
+    """The document has all paths and methods of the API, and their bounds."""
+    paths = openapi.describe(requires_key=False)["paths"]
 
     assert {(path, method) for path, item in paths.items() for method in item} == {
         *(("/getall", "get"), ("/add", "post"), ("/get/{id}", "get")),
