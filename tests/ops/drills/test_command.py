@@ -14,10 +14,10 @@ import pytest
 
 from ops.common.process import ROOT
 from ops.drills import __main__ as command
-from ops.drills import drill, harness, report
+from ops.drills import drill, report
 from ops.drills.claim import Claim
 from ops.drills.drill import DRILLS, Drill
-from ops.drills.harness import Harness
+from ops.drills.harness import Harness, set_up
 from ops.drills.run import Run
 from ops.drills.timeline import REFUSED, SERVED, Request, Timeline
 from tests.ops.drills.waiting import PATIENCE_SECONDS, wait_until
@@ -27,18 +27,18 @@ DOCUMENTED: Final = re.findall(
 )
 
 
-async def black_hole(running: Harness) -> None:
+async def black_hole(harness: Harness) -> None:
     """Breaks the database's network until a request is refused, and heals it until one is served."""
-    timeline = running.timeline
-    async with running.service(DB_STATEMENT_SECONDS="0.3"), running.callers():
+    timeline = harness.timeline
+    async with harness.service(DB_STATEMENT_SECONDS="0.3"), harness.callers():
         await wait_until(lambda: timeline.count(SERVED) >= 60)
         timeline.mark("black hole")
-        running.database_proxy.black_hole()
+        harness.database_proxy.black_hole()
         await wait_until(lambda: timeline.count(REFUSED) > 0)
         recovered_at = timeline.mark("recovered")
-        running.database_proxy.heal()
+        harness.database_proxy.heal()
         await wait_until(lambda: math.isfinite(timeline.first_served_after(recovered_at)))
-    running.claim("refused in the black hole", timeline.count(REFUSED), at_least=1)
+    harness.claim("refused in the black hole", timeline.count(REFUSED), at_least=1)
 
 
 async def never(_: Harness) -> None:
@@ -49,7 +49,6 @@ async def never(_: Harness) -> None:
 @pytest.fixture
 def small_drills(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registers a drill that passes, one that fails before its PostgreSQL starts, and one that is skipped."""
-    set_up = harness.set_up
 
     def fail_small_failure(name: str, *arguments: Any, **options: Any) -> AbstractAsyncContextManager[Harness]:
         if name == "small-failure":
