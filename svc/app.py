@@ -64,7 +64,7 @@ def _limit_connections(settings: Settings) -> Settings:
 
 @asynccontextmanager
 async def build(settings: Settings, lifecycle: Lifecycle, output: LineWriter) -> AsyncIterator[Server]:
-    """The service, ready to be given sockets; what it holds is released in the reverse order."""
+    """The service, ready for its sockets; its resources are released in the reverse order."""
     proxies = Proxies(settings.trusted_proxies)
     async with (
         _telemetry(settings, proxies, output) as telemetry,
@@ -86,7 +86,7 @@ def _telemetry(
 ) -> AbstractAsyncContextManager[Telemetry | NoTelemetry]:
     if not settings.telemetry.is_on:
         return nullcontext(NoTelemetry())
-    # Among lines for people, documents for machines would only be in the way.
+    # Metrics documents are for machines, and would only clutter a log for people.
     metrics_output = None if settings.log_format == "text" else output
     return telemetry.running(settings.telemetry, settings.build, settings.database.dsn, proxies, metrics_output)
 

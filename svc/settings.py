@@ -58,7 +58,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     """
     variables = {name: value for name, value in environment.items() if value}  # empty is unset, as in compose files
     if "API_KEY_HASHES" in environment and "API_KEY_HASHES" not in variables:
-        # Whoever set it meant to close the API, and its value may have been lost by mistake.
+        # Set but empty, it was meant to close the API, and its value may have been lost by mistake.
         raise InvalidSetting("API_KEY_HASHES", "empty", "hashes of keys, or unset to open the API to everyone")
 
     def get(name: str, parse: Callable[[str, str], _T], default: _T) -> _T:

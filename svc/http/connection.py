@@ -80,7 +80,7 @@ class Connection(web.RequestHandler):
         """Adds a new connection, or refuses it where there are too many."""
         opened = cast(asyncio.Transport, transport)  # uvloop's transport has its methods, but not its class
         if not self._connections.add(self):
-            # No request was read, so this responds to none. It lets a caller or a balancer distinguish it from a crash.
+            # No request was read, so this responds to none. It shows a caller or a balancer that this is no crash.
             opened.write(_TOO_MANY_CONNECTIONS)
             opened.close()
             return
@@ -131,9 +131,9 @@ class Connection(web.RequestHandler):
 
     def _check_head_sizes(self, new: int) -> None:
         """Refuses the first of the new requests whose head is too large, and all that follow."""
-        for place in range(len(self._messages) - new, len(self._messages)):
-            if _head_size(self._messages[place][0]) > MAX_HEAD_BYTES:
-                while len(self._messages) > place:
+        for index in range(len(self._messages) - new, len(self._messages)):
+            if _head_size(self._messages[index][0]) > MAX_HEAD_BYTES:
+                while len(self._messages) > index:
                     self._messages.pop()
                 self._refuse(problems.BadRequest(_HEAD_TOO_LARGE))
                 return

@@ -35,14 +35,14 @@ def limit_to_open_files(max_connections: int) -> int:
 
 
 class OpenConnection(Protocol):
-    """What is needed of a connection here."""
+    """The part of a connection that Connections uses."""
 
     @property
     def has_request(self) -> bool:
         """Whether a request has arrived whose response is not yet written."""
 
     def time_out_head(self) -> None:
-        """Ends it, since the head of its request did not arrive in time."""
+        """Closes it, with a 408 where part of a head has arrived."""
 
     def abort(self) -> None:
         """Closes it at once, without sending what is buffered."""
@@ -55,7 +55,7 @@ class Connections:
     """The open connections by state, and since when each has been in it.
 
     A dict per state keeps its connections in order of time: a request costs one step in one of them, and a single
-    timer visits only the connections whose time is over.
+    timer visits only the connections that are overdue.
 
     Args:
         max_connections: how many may be open.
@@ -75,7 +75,7 @@ class Connections:
         self._is_check_scheduled = False
         # A head is awaited, and part of it may have arrived; or the connection's first request is being answered.
         self._reading_head: _Since = {}
-        # The next request is awaited, or the end of a body that nobody needs; or a later request is being answered.
+        # The next request is awaited, or the rest of a body that no handler reads; or a later request is in progress.
         self._idle: _Since = {}
         # The caller does not read the response.
         self._write_paused: _Since = {}

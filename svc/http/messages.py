@@ -60,7 +60,7 @@ class Request(web.BaseRequest):
         self._headers = _NO_HEADERS  # aiohttp gives such a request a dict, which lacks the methods of headers
 
     def join_trace(self, trace_id: str) -> None:
-        """Makes it part of a trace that began at the caller."""
+        """Joins a trace that began at the caller."""
         if self.id == self.trace_id:
             self.id = trace_id
         self.trace_id = trace_id
