@@ -1,1 +1,1 @@
-"""The service beside what one would build instead: CPU per request, latency and rate, measured in turns."""
+"""Compares the service with other ways to build it: CPU per request, latency and rate, measured in turns."""

@@ -1,16 +1,17 @@
 """The command line: `python -m ops.bench`."""
 
 import argparse
+import itertools
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from ops.bench import contenders, measure, report, results, wrk
 from ops.bench.measure import Entry, Plan, Turn
-from ops.common import machine
+from ops.common import console, machine
 from svc.postgres.embedded import EmbeddedPostgresError
 
 _ROWS: Final = 10_000
@@ -22,40 +23,55 @@ _PARTS: Final = ("comparison", "anatomy", "scaling")
 
 
 def main() -> int:
-    """Measures, or draws what was measured; 0 where that worked."""
+    """Measures, or reads earlier results, and writes the report. Returns 1 if the measurement failed, 0 otherwise."""
     arguments = _parser().parse_args()
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     if arguments.results:
-        measured = results.load(arguments.results)
-        report.write_pictures(measured, output)
+        found = results.load(arguments.results)
+        report.write_pictures(found, output)
     else:
         try:
-            measured = _measure(arguments, output / "results.json")
-        except (measure.WrongAnswer, wrk.WrkError, EmbeddedPostgresError) as error:
-            _say(f"error: {error}")
+            found = _measure(arguments, output / "results.json")
+        except (measure.WrongResponse, wrk.WrkError, EmbeddedPostgresError) as error:
+            console.err.print(f"error: {error}")
             return 1
-    report.write(measured, output / "report.html")
-    _sum_up(measured)
-    _say(f"Report  {output / 'report.html'}")
+    report.write(found, output / "report.html")
+    goals = report.goal_table(found)
+    if goals.row_count:
+        console.out.print(goals)
+    console.err.print(f"Report  {output / 'report.html'}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ops.bench",
-        description="Measures the service beside its peers, on this machine alone.",
+        prog="python -m ops.bench", description="Compares the service with its peers, all of them on this machine."
     )
     peers = [contender.name for contender in contenders.PEERS]
-    parser.add_argument("--peers", nargs="*", choices=peers, default=peers, metavar="NAME", help=" ".join(peers))
-    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, metavar="PART", help=" ".join(_PARTS))
-    parser.add_argument("--workloads", nargs="+", choices=["get", "add", "getall"], default=["get", "add", "getall"])
-    parser.add_argument("--connections", nargs="+", type=int, default=[1, 64, 256], metavar="N")
-    parser.add_argument("--scaling-rows", nargs="+", type=int, default=_SCALING_ROWS, metavar="N")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each with each load (5)")
-    parser.add_argument("--seconds", type=int, default=2, help="of a turn (2)")
-    parser.add_argument("--output", type=Path, default=Path(".local/bench"), help="folder (.local/bench)")
-    parser.add_argument("--results", type=Path, help="draw these instead of measuring anew, and write pictures too")
+    workloads = ["get", "add", "getall"]
+
+    def several(name: str, help_text: str, choices: Sequence[str], nargs: str = "+") -> None:
+        text = f"{help_text} (default: all of {' '.join(choices)})"
+        parser.add_argument(name, nargs=nargs, choices=choices, default=choices, metavar="NAME", help=text)
+
+    def integers(name: str, help_text: str, default: Sequence[int]) -> None:
+        text = f"{help_text} (default: {' '.join(map(str, default))})"
+        parser.add_argument(name, nargs="+", type=int, default=default, metavar="N", help=text)
+
+    several("--peers", "what to compare the service with", peers, nargs="*")
+    several("--parts", "what to measure", _PARTS)
+    several("--workloads", "requests of the comparison", workloads)
+    integers("--connections", "numbers of connections in the comparison", (1, 64, 256))
+    integers("--scaling-rows", "numbers of clients in the scaling part", _SCALING_ROWS)
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each contender (default: 5)")
+    parser.add_argument("--seconds", type=int, default=2, metavar="S", help="length of a turn (default: 2)")
+    parser.add_argument(
+        "--output", type=Path, default=Path(".local/bench"), metavar="FOLDER", help="results (default: .local/bench)"
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="instead of measuring, draw report and pictures from this file"
+    )
     return parser
 
 
@@ -76,53 +92,39 @@ def _measure(arguments: argparse.Namespace, path: Path) -> results.Results:
             **turns,
         ),
         "scaling": Plan(
-            [Entry(_with_workers(count), rows) for count in _SCALING_WORKERS for rows in arguments.scaling_rows],
+            [Entry(with_workers(count), rows) for count in _SCALING_WORKERS for rows in arguments.scaling_rows],
             ["get"],
             [_TYPICAL_CONNECTIONS],
             **turns,
         ),
     }
-    measured = results.Results(machine.describe())
+    found = results.Results(machine.describe())
     for part in arguments.parts:
-        plan = plans[part]
-        found: list[Turn] = getattr(measured, part)
-        _say(f"== {part}: {plan.turns} turns")
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            started = time.monotonic()
-            for turn in measure.run(plan, Path(folder), _say):
-                found.append(turn)
-                measured.save(path)
-                _tell(turn, len(found), plan.turns, time.monotonic() - started)
-    return measured
+        _measure_part(part, plans[part], found, path)
+    return found
 
 
-def _with_workers(count: int) -> contenders.Contender:
+def _measure_part(part: str, plan: Plan, found: results.Results, path: Path) -> None:
+    """Measures a part. Saves the results after each turn, and prints a table after the turns of each load."""
+    console.err.print(f"{part}: {plan.turns} turns")
+    turns: list[Turn] = getattr(found, part)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, console.progress() as progress:
+        task = progress.add_task(part, total=plan.turns)
+        measured = measure.run(plan, Path(folder), console.err.print)
+        for _, load in itertools.groupby(measured, key=lambda turn: (turn.workload, turn.connections)):
+            of_load = []
+            for turn in load:
+                turns.append(turn)
+                of_load.append(turn)
+                found.save(path)
+                progress.update(task, advance=1, description=f"{part}: {turn.workload}, {turn.contender}")
+            console.err.print(report.load_table(of_load))
+
+
+def with_workers(count: int) -> contenders.Contender:
+    """This service with that many worker processes, without telemetry."""
     name = f"{count} worker{'s' if count > 1 else ''}"
     return replace(contenders.OURS, name=name, environment={**contenders.OURS.environment, "WORKERS": str(count)})
-
-
-def _tell(turn: Turn, done: int, all_turns: int, seconds: float) -> None:
-    left = seconds / done * (all_turns - done) / 60
-    errors = f"  {turn.errors} errors" if turn.errors else ""
-    _say(
-        f"[{done:3}/{all_turns}, {left:4.1f} min left] {turn.workload:7} {turn.connections:3} connections "
-        f"{turn.contender:18}{turn.rows:>11,} rows {turn.per_second:8,.0f}/s  p99 {turn.p99_ms:8.2f} ms  "
-        f"{results.cpu_us(turn):9,.1f} µs CPU{errors}"
-    )
-
-
-def _sum_up(measured: results.Results) -> None:
-    """The goals, on the terminal."""
-    for verdict in results.verdicts(measured.comparison):
-        goal, ratio = verdict.goal, verdict.ratio
-        met = "met   " if verdict.met else "MISSED"
-        told = f"{met}  {goal.words:15} {goal.workload:7}{goal.connections:3} connections"
-        spread = f"{ratio.median:.3f} ({ratio.least:.3f} to {ratio.most:.3f})"
-        print(f"{told} beside {verdict.peer:18} {spread}, at most {goal.most:.2f}")
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who is compared, and how each is started."""
+"""The contenders: this service, its peers, and floors. Starts and stops each of them."""
 
 import contextlib
 import os
@@ -17,25 +17,26 @@ from typing import Final
 from ops.common.ports import free_port
 
 _PEERS: Final = Path(__file__).with_name("peers")
-_READY_SECONDS: Final = 30.0
+_READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
 
 
 class CannotRun(Exception):
-    """A contender lacks something on this machine, or does not start."""
+    """A contender needs a tool that is not installed, could not be built, or does not start."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to build the service.
+    """One way to build the service: ours, a peer's, or a floor.
 
     Attributes:
-        name: its short name.
-        title: what it is, in a few words.
-        prepare: gives its command, having built what has to be; CannotRun where that cannot be.
-        environment: variables of its own.
-        is_floor: it answers anything with one fixed answer, to show what is below every service.
-        exports_traces: it is given a collector to send them to.
+        name: a short name.
+        title: a short description.
+        prepare: builds it in a folder, if it has to be built, and returns the command that serves on a port. Raises
+            CannotRun if it cannot be built.
+        environment: variables that only this contender gets.
+        is_floor: whether it gives the same fixed response to every request, as a lower bound for every service.
+        exports_traces: whether it exports traces, and so needs a collector.
     """
 
     name: str
@@ -48,11 +49,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Running:
-    """A contender that answers.
+    """A started contender.
 
     Attributes:
         url: its address.
-        pid: the process that it and all its workers descend from.
+        pid: of its first process, from which all others descend.
     """
 
     url: str
@@ -66,14 +67,14 @@ def _module(name: str, *arguments: str) -> Callable[[Path, int], Sequence[str | 
 def _fastify(folder: Path, _: int) -> Sequence[str | Path]:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        raise CannotRun("Node.js or npm is missing")
+        raise CannotRun("Node.js or npm is missing; on Debian: apt install nodejs npm")
     built = folder / "fastify"
     shutil.copytree(_PEERS / "fastify", built, dirs_exist_ok=True)
     _build([npm, "ci", "--no-audit", "--no-fund"], built)
     return [node, built / "server.js"]
 
 
-# Debian's golang-github-jackc-pgx-v4-dev puts the sources here.
+# Debian's package golang-github-jackc-pgx-v4-dev installs the sources here.
 _GO_PATH: Final = Path("/usr/share/gocode")
 
 
@@ -94,15 +95,18 @@ def _build(command: Sequence[str | Path], folder: Path, **environment: str) -> N
             command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=True
         )
     except subprocess.CalledProcessError as error:
-        raise CannotRun(f"it could not be built: {error.stderr.strip()[-500:]}") from None
+        raise CannotRun(f"the build failed: {error.stderr.strip()[-500:]}") from None
 
 
-OURS: Final = Contender("clients-api", "this service", _module("svc", "serve"), {"TELEMETRY": "off"})
+_STOPS_AT_ONCE: Final = {"DRAIN_SECONDS": "0"}  # no load balancer needs time to notice
+
+OURS: Final = Contender("clients-api", "this service", _module("svc", "serve"), {"TELEMETRY": "off", **_STOPS_AT_ONCE})
 
 OURS_WITH_TELEMETRY: Final = Contender(
     "clients-api-telemetry",
-    "this service: every request logged, all metrics, 5 % of traces",
+    "this service, with every request logged, all metrics, 5 % of traces",
     _module("svc", "serve"),
+    _STOPS_AT_ONCE,
     exports_traces=True,
 )
 
@@ -131,17 +135,19 @@ PEERS: Final = [
         "aiohttp-telemetry",
         "the textbook with off-the-shelf telemetry",
         _module("ops.bench.peers.aiohttp_telemetry"),
-        {"AWS_EMF_ENVIRONMENT": "local"},  # to stdout; by default each start looks for AWS's metadata service
+        {"AWS_EMF_ENVIRONMENT": "local"},  # writes to stdout; the default first tries to reach AWS's metadata service
     ),
     Contender("fastify", "Fastify, pg", _fastify),
     Contender("go-pgx", "Go net/http, pgx", _go),
 ]
 
 FLOORS: Final = [
-    Contender("floor-uvloop", "a fixed answer on bare uvloop", _module("ops.bench.peers.floor_uvloop"), is_floor=True),
+    Contender(
+        "floor-uvloop", "a fixed response on bare uvloop", _module("ops.bench.peers.floor_uvloop"), is_floor=True
+    ),
     Contender(
         "floor-aiohttp",
-        "a fixed answer on aiohttp's low-level server",
+        "a fixed response on aiohttp's low-level server",
         _module("ops.bench.peers.floor_aiohttp"),
         is_floor=True,
     ),
@@ -150,26 +156,26 @@ FLOORS: Final = [
 
 @contextlib.contextmanager
 def started(contender: Contender, environment: Mapping[str, str], folder: Path) -> Iterator[Running]:
-    """Starts the contender on a free port and stops it at the end.
+    """Starts the contender on a free port, and stops it at the end.
 
     Args:
-        contender: who.
-        environment: what tells it where its clients are.
-        folder: where it may build, and where its log goes.
+        contender: to start.
+        environment: the variables with which it finds its database.
+        folder: for what it builds, and for its log.
 
     Raises:
-        CannotRun: something is missing, or it does not answer in time.
+        CannotRun: a tool is missing, the build failed, or it does not answer in time.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     log = folder / f"{contender.name}.log"
-    with log.open("wb") as output, _reader() as reader, _collector(contender) as collected:
+    with log.open("wb") as output, _reader() as reader, _collector(contender) as export:
         process = subprocess.Popen(
             contender.prepare(folder, port),
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith(("PG", "DB_"))},
                 **contender.environment,
-                **collected,
+                **export,
                 **environment,
                 "PORT": str(port),
             },
@@ -187,7 +193,7 @@ def started(contender: Contender, environment: Mapping[str, str], folder: Path) 
 
 @contextlib.contextmanager
 def _reader() -> Iterator[int]:
-    """A pipe that somebody reads, as a container's runtime does: to write to it costs what it costs there."""
+    """A pipe with a reader, so that writing to stdout costs what it costs in a container."""
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         yield process.stdin.fileno()
@@ -195,7 +201,7 @@ def _reader() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _collector(contender: Contender) -> Iterator[Mapping[str, str]]:
-    """What tells a contender who exports traces where to; nobody's cost but its own."""
+    """The variables that point a contender at a collector, if it exports traces. The collector's CPU is not counted."""
     if not contender.exports_traces:
         yield {}
         return
@@ -211,21 +217,21 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path
     end = time.monotonic() + _READY_SECONDS
     while process.poll() is None and time.monotonic() < end:
         try:
-            with urllib.request.urlopen(f"{url}/get/1", timeout=5):  # noqa: S310 - http, to ourselves
+            with urllib.request.urlopen(f"{url}/get/1", timeout=5):  # noqa: S310 - http, on loopback
                 return
         except urllib.error.HTTPError as error:
             error.close()
         except OSError:
             pass
         time.sleep(0.05)
-    raise CannotRun(f"it does not answer; the end of {log} says:\n{log.read_text(errors='replace')[-1000:]}")
+    raise CannotRun(f"it does not answer; the end of {log}:\n{log.read_text(errors='replace')[-1000:]}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_SECONDS)
-    # Whoever it left behind is in its process group.
+    # Kills the processes that it left behind, which are in its process group.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""The PostgreSQL that all contenders share, and its clients."""
+"""The PostgreSQL server that all contenders share, and its databases of clients."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,8 @@ from svc.postgres.embedded import EmbeddedPostgres
 
 _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
-    "max_connections": "600",  # Flask opens one for each request, and 256 are under way at once
-    "shared_buffers": "1GB",  # the quarter of its memory that RDS gives a small instance
+    "max_connections": "600",  # Flask opens one for each of 256 concurrent requests
+    "shared_buffers": "1GB",  # RDS gives it a quarter of the memory of a small instance
 }
 
 _FILL: Final = """
@@ -30,9 +30,10 @@ class Database:
     """A database with clients 1 to `rows`.
 
     Attributes:
-        name: its name.
-        rows: how many clients it starts with.
-        environment: how libpq, asyncpg, pg and pgx, and by DATABASE_URL this service, find it.
+        name: the database's name.
+        rows: the number of clients that it starts with.
+        url: the connection URL.
+        environment: the variables with which libpq, asyncpg, pg and pgx find it, and DATABASE_URL for this service.
     """
 
     def __init__(self, name: str, rows: int, port: int) -> None:
@@ -49,19 +50,19 @@ class Database:
         }
 
     def fill(self) -> None:
-        """Gives the database, which has to be empty, the service's schema and the clients."""
+        """Creates the service's schema and the clients in the empty database."""
         asyncio.run(maintenance.migrate(self.url))
         asyncio.run(_execute(self.url, _FILL.format(rows=self.rows), "VACUUM ANALYZE", "CHECKPOINT"))
 
     def restore(self) -> None:
-        """Forgets the clients that were added since, so that whoever comes next finds the same."""
-        forget = f"DELETE FROM clients WHERE id > {self.rows}"  # noqa: S608 - a whole number of our own
-        asyncio.run(_execute(self.url, forget, "VACUUM clients", "CHECKPOINT"))
+        """Deletes the clients that were added since, so that the next turn finds the same database."""
+        delete = f"DELETE FROM clients WHERE id > {self.rows}"  # noqa: S608 - our own integer
+        asyncio.run(_execute(self.url, delete, "VACUUM clients", "CHECKPOINT"))
 
 
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator["Postgres"]:
-    """A new PostgreSQL, as durable as its defaults make it, on TCP, as the contenders would find it elsewhere."""
+    """Starts a new PostgreSQL server on TCP, with the default durability, and stops it at the end."""
     port = free_port()
     server = EmbeddedPostgres(folder, {**_SETTINGS, "port": str(port)})
     server.start()
@@ -74,22 +75,22 @@ def started(folder: Path) -> Iterator["Postgres"]:
 
 @dataclass(frozen=True)
 class Postgres:
-    """A PostgreSQL that runs.
+    """A running PostgreSQL server.
 
     Attributes:
-        port: where on loopback.
-        pid: of the process that all its others descend from.
+        port: on 127.0.0.1.
+        pid: of the first process, from which all others descend.
     """
 
     port: int
     pid: int
 
     def database(self, rows: int) -> Database:
-        """A new database with that many clients."""
-        made = Database(f"clients_{rows}", rows, self.port)
-        asyncio.run(_execute(Database("postgres", 0, self.port).url, f"CREATE DATABASE {made.name}"))
-        made.fill()
-        return made
+        """Creates a database with that many clients."""
+        database = Database(f"clients_{rows}", rows, self.port)
+        asyncio.run(_execute(Database("postgres", 0, self.port).url, f"CREATE DATABASE {database.name}"))
+        database.fill()
+        return database
 
 
 async def _execute(url: str, *statements: str) -> None:

@@ -1,15 +1,18 @@
-"""Results as one HTML page that needs nothing else, and as pictures for other pages."""
+"""Reports results as one HTML page without other files, as tables on the terminal, and as pictures for other pages."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from rich.table import Table
+
 from ops.bench import plots, results
 from ops.bench.contenders import FLOORS, OURS, PEERS
 from ops.bench.measure import Turn
 from ops.bench.results import Results, Spread
+from ops.common import console
 from ops.common.pages import render
-from ops.common.plots import LOOKS, Draw
+from ops.common.plots import VARIANTS, Draw
 
 _TITLES: Final = {contender.name: contender.title for contender in (OURS, *PEERS, *FLOORS)}
 _WORKLOADS: Final = {
@@ -19,28 +22,26 @@ _WORKLOADS: Final = {
 }
 
 
-def pictures(measured: Results) -> dict[str, Draw]:
-    """What can be drawn of the results, by name."""
+def pictures(found: Results) -> dict[str, Draw]:
+    """All plots of the results, by name."""
     drawn: dict[str, Draw] = {}
-    for workload in _workloads(measured.comparison):
+    for workload in _workloads(found.comparison):
         drawn[f"cpu-{workload}"] = plots.rows_of_dots(
-            _by_connections(measured.comparison, workload, results.cpu_us), "CPU µs per request", OURS.name
+            _by_connections(found.comparison, workload, results.cpu_us), "CPU µs per request", OURS.name
         )
         drawn[f"p99-{workload}"] = plots.rows_of_dots(
-            _by_connections(measured.comparison, workload, results.p99_ms), "p99 latency, ms", OURS.name
+            _by_connections(found.comparison, workload, results.p99_ms), "p99 latency, ms", OURS.name
         )
-    if measured.anatomy:
-        drawn["anatomy"] = plots.stacked_bars(anatomy(measured), "CPU µs per request")
-    if measured.scaling:
+    if found.anatomy:
+        drawn["anatomy"] = plots.stacked_bars(anatomy(found), "CPU µs per request")
+    if found.scaling:
         drawn["scaling"] = plots.lines(
             {
                 contender: {
-                    rows: results.spread(
-                        results.cpu_us(turn) for turn in measured.scaling if _is(turn, contender, rows)
-                    )
-                    for rows in sorted({turn.rows for turn in measured.scaling if turn.contender == contender})
+                    rows: results.spread(results.cpu_us(turn) for turn in found.scaling if _is(turn, contender, rows))
+                    for rows in sorted({turn.rows for turn in found.scaling if turn.contender == contender})
                 }
-                for contender in dict.fromkeys(turn.contender for turn in measured.scaling)
+                for contender in dict.fromkeys(turn.contender for turn in found.scaling)
             },
             "CPU µs per request",
             "clients in the database",
@@ -48,10 +49,10 @@ def pictures(measured: Results) -> dict[str, Draw]:
     return drawn
 
 
-def anatomy(measured: Results) -> dict[str, dict[str, float]]:
-    """What a request costs on each floor of the house, in CPU microseconds: the service's own, and PostgreSQL's."""
-    (connections,) = {turn.connections for turn in measured.anatomy}
-    floors = [
+def anatomy(found: Results) -> dict[str, dict[str, float]]:
+    """CPU microseconds per request of the service and of PostgreSQL, from bare sockets to the whole service."""
+    (connections,) = {turn.connections for turn in found.anatomy}
+    layers = [
         ("sockets", "floor-uvloop", "healthz"),
         ("aiohttp's own", "floor-aiohttp", "healthz"),
         ("/healthz", OURS.name, "healthz"),
@@ -59,8 +60,8 @@ def anatomy(measured: Results) -> dict[str, dict[str, float]]:
         ("/add", OURS.name, "add"),
     ]
     bars = {}
-    for label, contender, workload in floors:
-        turns = results.of(measured.anatomy, contender, workload, connections)
+    for label, contender, workload in layers:
+        turns = results.of(found.anatomy, contender, workload, connections)
         if turns:
             bars[label] = {
                 "service": results.spread(turn.service_us for turn in turns).median,
@@ -69,32 +70,71 @@ def anatomy(measured: Results) -> dict[str, dict[str, float]]:
     return bars
 
 
-def write(measured: Results, path: Path) -> None:
+def write(found: Results, path: Path) -> None:
     """Writes the page."""
-    comparison = measured.comparison
+    comparison = found.comparison
     path.write_text(
         render(
             Path(__file__).with_name("report.html"),
-            pictures(measured),
-            machine=measured.machine,
+            pictures(found),
+            machine=found.machine,
             verdicts=results.verdicts(comparison),
             workloads={workload: _WORKLOADS[workload] for workload in _workloads(comparison)},
             titles=_TITLES,
             connections=sorted({turn.connections for turn in comparison}),
             table=lambda workload, connections: list(_table(comparison, workload, connections)),
-            scaling=list(_scaling(measured.scaling)),
+            scaling=list(_scaling(found.scaling)),
             ours=OURS.name,
         )
     )
 
 
-def write_pictures(measured: Results, folder: Path) -> None:
+def load_table(turns: list[Turn]) -> Table:
+    """The turns of one workload and number of connections, as a table of medians for the terminal."""
+    rows = []
+    for contender, clients in dict.fromkeys((turn.contender, turn.rows) for turn in turns):
+        found = [turn for turn in turns if _is(turn, contender, clients)]
+        medians = _medians(found)
+        rows.append(
+            (
+                contender,
+                f"{clients:,}",
+                f"{medians['per_second']:,.0f}",
+                f"{medians['p99_ms']:.2f}",
+                f"{results.spread(map(results.cpu_us, found)).median:,.1f}",
+                str(sum(turn.errors for turn in found)),
+            )
+        )
+    figures = map(console.right, ("clients", "requests/s", "p99 ms", "CPU µs per request", "errors"))
+    title = f"{turns[0].workload}, {_number_of_connections(turns[0].connections)}"
+    return console.table(title, ["contender", *figures], rows)
+
+
+def goal_table(found: Results) -> Table:
+    """The goals and whether they are met, as a table for the terminal."""
+    rows = [
+        (
+            "met" if verdict.met else "MISSED",
+            verdict.goal.name,
+            verdict.goal.workload,
+            str(verdict.goal.connections),
+            verdict.peer,
+            f"{verdict.ratio.median:.3f} ({verdict.ratio.minimum:.3f} to {verdict.ratio.maximum:.3f})",
+            f"{verdict.goal.max_ratio:.2f}",
+        )
+        for verdict in results.verdicts(found.comparison)
+    ]
+    columns = ["", "figure", "workload", "connections", "compared with", "median ratio (range)", "at most"]
+    return console.table("", columns, rows)
+
+
+def write_pictures(found: Results, folder: Path) -> None:
     """Writes each picture as `name-light.svg` and `name-dark.svg`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in pictures(measured).items():
-        for look in LOOKS:
-            if not look.narrow:
-                (folder / f"{name}-{'dark' if look.dark else 'light'}.svg").write_text(draw(look))
+    for name, draw in pictures(found).items():
+        for variant in VARIANTS:
+            if not variant.narrow:
+                (folder / f"{name}-{'dark' if variant.dark else 'light'}.svg").write_text(draw(variant))
 
 
 def _workloads(turns: list[Turn]) -> list[str]:
@@ -104,13 +144,17 @@ def _workloads(turns: list[Turn]) -> list[str]:
 def _by_connections(turns: list[Turn], workload: str, figure: results.Figure) -> dict[str, dict[str, Spread]]:
     contenders = dict.fromkeys(turn.contender for turn in turns)
     return {
-        f"{connections} connection{'s' if connections > 1 else ''}": {
-            contender: results.spread(figure(turn) for turn in found)
+        _number_of_connections(connections): {
+            contender: results.spread(figure(turn) for turn in of_contender)
             for contender in contenders
-            if (found := results.of(turns, contender, workload, connections))
+            if (of_contender := results.of(turns, contender, workload, connections))
         }
         for connections in sorted({turn.connections for turn in turns})
     }
+
+
+def _number_of_connections(count: int) -> str:
+    return f"{count} connection{'s' if count > 1 else ''}"
 
 
 def _table(turns: list[Turn], workload: str, connections: int) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What was measured, as numbers: medians, ratios of pairs with their spread, and the goals that they should meet."""
+"""The results: medians, ratios of paired turns with their range, and the goals."""
 
 import json
 import statistics
@@ -14,17 +14,17 @@ Figure = Callable[[Turn], float]
 
 
 def cpu_us(turn: Turn) -> float:
-    """CPU microseconds per request, the service's and PostgreSQL's together."""
+    """CPU time per request of the contender and PostgreSQL together, in microseconds."""
     return turn.service_us + turn.postgres_us
 
 
 def p50_ms(turn: Turn) -> float:
-    """The median latency, in milliseconds."""
+    """Median latency, in milliseconds."""
     return turn.p50_ms
 
 
 def p99_ms(turn: Turn) -> float:
-    """The latency that 99 of 100 requests stay under, in milliseconds."""
+    """99th percentile of latency, in milliseconds."""
     return turn.p99_ms
 
 
@@ -33,10 +33,10 @@ class Results:
     """All turns of a run.
 
     Attributes:
-        machine: what it ran on and with.
-        comparison: the service and its peers in turns.
-        anatomy: the service and the floors below it in turns.
-        scaling: the service over numbers of rows and workers in turns.
+        machine: the machine and the software.
+        comparison: turns of the service and its peers.
+        anatomy: turns of the service and the floors.
+        scaling: turns of the service with several numbers of rows and workers.
     """
 
     machine: Mapping[str, str]
@@ -45,7 +45,7 @@ class Results:
     scaling: list[Turn] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Writes them as JSON, whole or not at all."""
+        """Writes them as JSON. The file is complete or absent, never partial."""
         new = path.with_suffix(".new")
         new.write_text(json.dumps(asdict(self), indent=1))
         new.replace(path)
@@ -60,28 +60,28 @@ def load(path: Path) -> Results:
 
 @dataclass(frozen=True)
 class Spread:
-    """A median with the least and the most of what it stands for."""
+    """The median and the range of some values."""
 
     median: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """The spread of at least one value."""
+    """The median and the range of at least one value."""
     listed = list(values)
     return Spread(statistics.median(listed), min(listed), max(listed))
 
 
 def of(turns: Iterable[Turn], contender: str, workload: str, connections: int, rows: int | None = None) -> list[Turn]:
-    """A contender's turns with one workload and number of connections, in order of their rounds."""
-    wanted = (contender, workload, connections)
-    found = [turn for turn in turns if (turn.contender, turn.workload, turn.connections) == wanted]
+    """A contender's turns with one workload and number of connections, in the order of the rounds."""
+    key = (contender, workload, connections)
+    found = [turn for turn in turns if (turn.contender, turn.workload, turn.connections) == key]
     return [turn for turn in found if rows in (None, turn.rows)]
 
 
 def ratio(of_these: Sequence[Turn], to_those: Sequence[Turn], figure: Figure) -> Spread | None:
-    """A figure of these turns over that of those, each pair from one round; None where there is no pair."""
+    """A figure of these turns divided by that of those, in pairs of the same round; None if there is no pair."""
     those = {turn.round: figure(turn) for turn in to_those}
     ratios = [figure(turn) / those[turn.round] for turn in of_these if those.get(turn.round)]
     return spread(ratios) if ratios else None
@@ -89,24 +89,24 @@ def ratio(of_these: Sequence[Turn], to_those: Sequence[Turn], figure: Figure) ->
 
 @dataclass(frozen=True)
 class Goal:
-    """What the service should show beside a peer.
+    """The ratio of the service to a peer that it should not exceed.
 
     Attributes:
-        words: what is compared.
-        peer: with whom; `*` is every one, but not this service itself.
+        name: what is compared.
+        peer: the peer's name; `*` means every peer except this service with telemetry.
         workload: of the load.
         connections: of the load.
-        figure: which.
-        most: the largest ratio that will do.
-        contender: which of the service's own forms shows it.
+        figure: which figure of a turn.
+        max_ratio: the largest ratio that meets the goal.
+        contender: the form of this service that is compared.
     """
 
-    words: str
+    name: str
     peer: str
     workload: str
     connections: int
     figure: Figure
-    most: float
+    max_ratio: float
     contender: str = OURS.name
 
 
@@ -130,11 +130,12 @@ GOALS: Final = [
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a goal was met.
+    """The result of a goal with one peer.
 
     Attributes:
-        goal: the goal, with the one peer in it that this is about.
-        ratio: the service's figure over the peer's.
+        goal: to meet.
+        peer: the peer's name.
+        ratio: the service's figure divided by the peer's.
     """
 
     goal: Goal
@@ -143,12 +144,12 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        """Whether the median of the pairs will do."""
-        return self.ratio.median <= self.goal.most
+        """Whether the median ratio meets the goal."""
+        return self.ratio.median <= self.goal.max_ratio
 
 
 def verdicts(turns: Sequence[Turn]) -> list[Verdict]:
-    """Each goal with each peer that took part."""
+    """The result of each goal with each peer that took part."""
     peers = sorted({turn.contender for turn in turns} - {OURS.name, OURS_WITH_TELEMETRY.name})
     found = []
     for goal in GOALS:

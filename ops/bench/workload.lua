@@ -1,13 +1,13 @@
--- What wrk sends and reports. Arguments: the workload, and the largest id.
+-- The requests that wrk sends, and its report. Arguments: the workload, and the largest id.
 
-local REQUESTS = 200000 -- made beforehand, and sent round and round: wrk's own time is not what is measured
+local REQUESTS = 200000 -- made in advance and sent in a cycle, so that wrk takes less of the CPU
 
 local requests = {}
 local sent = 0
 
 function init(arguments)
   local workload, largest = arguments[1], tonumber(arguments[2])
-  math.randomseed(os.time()) -- other ids in each turn: none finds its rows in the cache because of the last one
+  math.randomseed(os.time()) -- other ids in each turn, so that no turn finds its rows cached by the turn before
   for number = 1, REQUESTS do
     if workload == "get" then
       requests[number] = wrk.format("GET", "/get/" .. math.random(1, largest))

@@ -1,4 +1,4 @@
-"""Runs wrk, a closed-loop load generator, against this machine and no other."""
+"""Runs wrk, a closed-loop load generator, against services on this machine only."""
 
 import json
 import shutil
@@ -14,19 +14,19 @@ _GRACE_SECONDS: Final = 60.0
 
 
 class WrkError(Exception):
-    """wrk is missing, failed, or was asked to do what it must not."""
+    """wrk is not installed or failed, or the URL is not of this machine."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of wrk saw.
+    """The report of one run of wrk.
 
     Attributes:
-        requests: how many were answered.
-        seconds: how long it took.
-        errors: failed connections, reads and writes, and answers of status 400 and above.
-        p50_ms: the latency that half of the requests stayed under, in milliseconds.
-        p99_ms: the same for 99 of 100.
+        requests: responses received.
+        seconds: the length of the run.
+        errors: failed connections, reads and writes, and responses with a status of 400 or above.
+        p50_ms: median latency, in milliseconds.
+        p99_ms: 99th percentile of latency, in milliseconds.
     """
 
     requests: int
@@ -36,23 +36,23 @@ class Load:
     p99_ms: float
 
 
-def lacks() -> str:
-    """What this machine lacks for it; empty where nothing."""
+def missing() -> str:
+    """What is not installed and how to install it; empty if all is."""
     return "" if shutil.which("wrk") else "wrk is missing; on Debian: apt install wrk"
 
 
 def run(url: str, workload: str, largest_id: int, connections: int, seconds: int) -> Load:
-    """Sends one kind of request for a while over `connections` connections, the next as soon as one is answered.
+    """Sends one kind of request over `connections` connections, each the next as soon as it has a response.
 
     Raises:
-        WrkError: with the reason; no request was sent where the address is not of loopback.
+        WrkError: with the reason. If the address is not of loopback, no request was sent.
     """
     if not is_loopback(url):
         raise WrkError(
-            f"{url} is not an address of loopback such as http://127.0.0.1:8080; only this machine is loaded"
+            f"{url} is not an address of loopback such as http://127.0.0.1:8080; wrk loads only this machine"
         )
-    if missing := lacks():
-        raise WrkError(missing)
+    if reason := missing():
+        raise WrkError(reason)
     command = [
         "wrk",
         "-t1",
@@ -76,4 +76,4 @@ def run(url: str, workload: str, largest_id: int, connections: int, seconds: int
     except subprocess.CalledProcessError as error:
         raise WrkError(f"wrk failed: {error.stderr.strip() or error.stdout.strip()}") from None
     except subprocess.TimeoutExpired:
-        raise WrkError(f"wrk did not end within {_GRACE_SECONDS:g} seconds of its time") from None
+        raise WrkError(f"wrk did not end within {_GRACE_SECONDS:g} s after the end of its run") from None

@@ -1,1 +1,1 @@
-"""The same three endpoints as others would write them: each idiomatic, small and without telemetry."""
+"""The peers: the same three endpoints in other frameworks and styles. All but one are without telemetry."""

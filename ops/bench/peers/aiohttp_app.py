@@ -1,4 +1,4 @@
-"""aiohttp with an asyncpg pool, the textbook way."""
+"""aiohttp with an asyncpg pool, as in a textbook."""
 
 import os
 from collections.abc import AsyncIterator

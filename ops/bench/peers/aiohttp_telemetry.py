@@ -1,6 +1,6 @@
 """The textbook aiohttp with off-the-shelf telemetry: OpenTelemetry's instrumentations, access log, EMF per request.
 
-Spans are made and batched, and dropped where they would leave the process: no collector is part of the comparison.
+Spans are created and batched, and dropped instead of exported: the comparison includes no collector.
 """
 
 import logging
@@ -16,7 +16,7 @@ from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-# The instrumentation replaces web.Application, so it has to come before whoever uses that.
+# The instrumentation replaces web.Application, so it has to run before web.Application is imported.
 AioHttpServerInstrumentor().instrument()
 AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call]
 
@@ -26,7 +26,7 @@ from aiohttp.typedefs import Handler  # noqa: E402
 from ops.bench.peers import aiohttp_app  # noqa: E402
 
 
-class Nowhere(SpanExporter):
+class DroppingExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002
         return SpanExportResult.SUCCESS
 
@@ -41,13 +41,13 @@ async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
         metrics.put_metric("Requests", 1, "Count")
         return response
 
-    return await counted()  # type: ignore[call-arg]  # the decorator gives it
+    return await counted()  # type: ignore[call-arg]  # the decorator passes `metrics`
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    provider.add_span_processor(BatchSpanProcessor(DroppingExporter()))
     trace.set_tracer_provider(provider)
     app = aiohttp_app.make_app()
     app.middlewares.append(count)

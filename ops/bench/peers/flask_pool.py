@@ -1,4 +1,4 @@
-"""Flask in production dress: gunicorn with threads, and a connection pool."""
+"""Flask as in production: gunicorn with threads, and a connection pool."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

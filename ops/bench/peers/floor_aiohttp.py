@@ -1,4 +1,4 @@
-"""aiohttp's low-level server with a fixed answer: no application, router, middleware or database."""
+"""aiohttp's low-level server with a fixed response: no application, router, middleware or database."""
 
 import asyncio
 import os
@@ -7,12 +7,12 @@ import uvloop
 from aiohttp import web
 
 
-async def answer(_: web.BaseRequest) -> web.Response:
+async def respond(_: web.BaseRequest) -> web.Response:
     return web.Response(body=b'{"status": "alive"}', content_type="application/json")
 
 
 async def serve() -> None:
-    runner = web.ServerRunner(web.Server(answer))
+    runner = web.ServerRunner(web.Server(respond))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ["PORT"])).start()
     await asyncio.Event().wait()

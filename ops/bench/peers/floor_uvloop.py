@@ -1,4 +1,4 @@
-"""No service at all: a fixed answer to whatever arrives. What the sockets and the event loop cost by themselves."""
+"""The lower bound: the same response to any bytes. Shows what the sockets and the event loop cost by themselves."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ from typing import cast
 
 import uvloop
 
-ANSWER = (
+RESPONSE = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 19\r\n"
     b"Date: Mon, 23 Nov 2026 12:00:00 GMT\r\nX-Request-Id: 00000000000000000000000000000000\r\n\r\n"
     b'{"status": "alive"}'
@@ -18,7 +18,7 @@ class Protocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, _: bytes) -> None:
-        self._transport.write(ANSWER)
+        self._transport.write(RESPONSE)
 
 
 async def serve() -> None:

@@ -1,4 +1,4 @@
-// Fastify with pg's pool and response schemas, as Fastify's documentation advises.
+// Fastify with pg's pool and response schemas, as Fastify's documentation recommends.
 
 import Fastify from 'fastify'
 import pg from 'pg'

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-
 	"github.com/jackc/pgx/v4"
 	"github.com/jackc/pgx/v4/pgxpool"
 )
@@ -41,7 +40,7 @@ func (s *server) get(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	answer(w, http.StatusOK, c)
+	respond(w, http.StatusOK, c)
 }
 
 func (s *server) add(w http.ResponseWriter, r *http.Request) {
@@ -53,7 +52,7 @@ func (s *server) add(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	answer(w, http.StatusCreated, map[string]int64{"id": id})
+	respond(w, http.StatusCreated, map[string]int64{"id": id})
 }
 
 func (s *server) getall(w http.ResponseWriter, r *http.Request) {
@@ -76,10 +75,10 @@ func (s *server) getall(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	answer(w, http.StatusOK, clients)
+	respond(w, http.StatusOK, clients)
 }
 
-func answer(w http.ResponseWriter, status int, body any) {
+func respond(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	if err := json.NewEncoder(w).Encode(body); err != nil {
@@ -93,11 +92,11 @@ func fail(w http.ResponseWriter, err error) {
 }
 
 func main() {
-	config, err := pgxpool.ParseConfig("") // PGHOST and its like say where
+	config, err := pgxpool.ParseConfig("") // reads PGHOST and the other variables of libpq
 	if err != nil {
 		log.Fatal(err)
 	}
-	config.MaxConns = 10 // as all others here
+	config.MaxConns = 10 // the same as the other peers
 	pool, err := pgxpool.ConnectConfig(context.Background(), config)
 	if err != nil {
 		log.Fatal(err)
