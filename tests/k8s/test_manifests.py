@@ -1,4 +1,4 @@
-"""The cluster's objects as a deployment renders them, held against the rules that no schema knows."""
+"""Tests of the Kubernetes manifests as a deployment renders them, for rules that no schema checks."""
 
 import asyncio
 import functools
@@ -20,11 +20,13 @@ from typing import Any, TypeAlias
 import kubernetes_validate
 import pytest
 import yaml
+from kubernetes_validate.utils import schema_contents
 
 from ops.common.process import ROOT, Service
-from ops.deploy import balancer, database, manifests
+from ops.deploy import database, load_balancer, manifests
 from ops.deploy.common import CannotProceed, Outputs
 from ops.deploy.kubernetes import kubectl
+from ops.load import measurements
 from svc import __main__ as command_line
 from svc import settings
 from svc.http import connections
@@ -36,13 +38,14 @@ from svc.site import health
 from tests.missing import missing
 from tests.ops.adot import model as adot
 from tests.ops.fluent_bit import model as fluentbit
+from tests.svc.logs import lines
 
 Object: TypeAlias = dict[str, Any]
 
 K8S = ROOT / "k8s"
 VARIABLES = (ROOT / "terraform" / "variables.tf").read_text()
 
-# Nobody's, so that what is found in the rendered objects was filled in.
+# Made-up values, so that a value that appears in the rendered objects was filled in.
 OUTPUTS = Outputs(
     name="made-up",
     region="eu-north-1",
@@ -57,7 +60,7 @@ OUTPUTS = Outputs(
 IMAGE = "registry.example/clients-api@sha256:" + "0123456789abcdef" * 4
 LOAD_IMAGE = "registry.example/clients-api-load@sha256:" + "0123456789abcdef" * 4
 
-# What a deployment's Secrets hold, and that of who loads it.
+# The content of a deployment's Secrets, and of the load test's.
 PLACE = {"DB_HOST": "db.example", "DB_PORT": "5432", "DB_NAME": "clients", "DB_PASSWORD": "made-up"}
 SECRETS = {
     database.SERVICE_SECRET: {**PLACE, "DB_USERNAME": "clients_service"},
@@ -65,11 +68,12 @@ SECRETS = {
     "load-key": {"API_KEY": "a-key"},
 }
 
-NODE = "10.64.1.1"  # a balancer's address is in the same network
+NODE = "10.64.1.1"  # the load balancer's addresses are in the same network
 
-# Of a db.t4g.micro: LEAST({DBInstanceClassMemory/9531392}, 5000) of what its system leaves of 1 GiB.
-CONNECTIONS = 80
-RESERVED = 5  # of these, for RDS and for the owner
+# max_connections of a db.t4g.micro: LEAST({DBInstanceClassMemory/9531392}, 5000), of the part of 1 GiB that its system
+# leaves.
+MAX_CONNECTIONS = 80
+RESERVED = 5  # for RDS and the owner
 
 
 @functools.cache
@@ -79,8 +83,8 @@ def rendered(overlay: str, outputs: Outputs = OUTPUTS) -> tuple[Object, ...]:
     return tuple(yaml.safe_load_all(manifests.render(overlay, outputs, IMAGE)))
 
 
-def load_test() -> str:
-    """k8s/load as YAML, once its image is named."""
+def render_load_test() -> str:
+    """k8s/load as YAML, with an image filled in."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(K8S / "load", Path(folder, "load")))
         settings_file = copy / "settings.env"
@@ -89,45 +93,45 @@ def load_test() -> str:
 
 
 @functools.cache
-def loading() -> tuple[Object, ...]:
+def load_test() -> tuple[Object, ...]:
     if not shutil.which("kubectl"):
         missing("kubectl is missing")
-    return tuple(yaml.safe_load_all(load_test()))
+    return tuple(yaml.safe_load_all(render_load_test()))
 
 
-def everything() -> list[Object]:
-    return [found for objects in (*map(rendered, manifests.OVERLAYS), loading()) for found in objects]
+def all_objects() -> list[Object]:
+    return [manifest for objects in (*map(rendered, manifests.OVERLAYS), load_test()) for manifest in objects]
 
 
-def all_of(kind: str) -> list[Object]:
-    return [found for found in everything() if found["kind"] == kind]
+def find_all(kind: str) -> list[Object]:
+    return [manifest for manifest in all_objects() if manifest["kind"] == kind]
 
 
-def the(kind: str, name: str) -> Object:
-    (found,) = [one for one in all_of(kind) if one["metadata"]["name"] == name]
-    return found
+def find(kind: str, name: str) -> Object:
+    (manifest,) = [one for one in find_all(kind) if one["metadata"]["name"] == name]
+    return manifest
 
 
-def config(overlay: tuple[Object, ...]) -> Object:
-    """The service's settings."""
-    (found,) = [one for one in overlay if one["kind"] == "ConfigMap"]
-    return found
+def config(objects: tuple[Object, ...]) -> Object:
+    """The only ConfigMap, which has the settings."""
+    (manifest,) = [one for one in objects if one["kind"] == "ConfigMap"]
+    return manifest
 
 
 def service() -> Object:
-    """The Deployment that serves."""
-    return the("Deployment", database.DEPLOYMENT)
+    """The Deployment of the service."""
+    return find("Deployment", database.DEPLOYMENT)
 
 
 @dataclass(frozen=True)
 class Pod:
-    """What an object makes pods from.
+    """A pod template.
 
     Attributes:
-        owner: kind and name of the object.
-        namespace: that the pods are in.
+        owner: the kind and the name of the object that has it.
+        namespace: of the pods.
         labels: of the pods.
-        spec: likewise.
+        spec: of the pods.
     """
 
     owner: str
@@ -137,25 +141,25 @@ class Pod:
 
     @property
     def containers(self) -> list[Object]:
-        """All of them, in the order in which they run."""
+        """All containers, in the order in which they start."""
         return [*self.spec.get("initContainers", []), *self.spec["containers"]]
 
 
 def pods() -> list[Pod]:
-    return [pod for found in everything() for pod in pods_of(found)]
+    return [pod for manifest in all_objects() for pod in pods_of(manifest)]
 
 
-def pods_of(found: Object) -> Iterator[Pod]:
-    spec = found.get("spec", {})
+def pods_of(manifest: Object) -> Iterator[Pod]:
+    spec = manifest.get("spec", {})
     template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
     if template:
-        metadata = found["metadata"]
+        metadata = manifest["metadata"]
         labels = template["metadata"]["labels"]
-        yield Pod(f"{found['kind']} {metadata['name']}", metadata["namespace"], labels, template["spec"])
+        yield Pod(f"{manifest['kind']} {metadata['name']}", metadata["namespace"], labels, template["spec"])
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """All that is no mapping and no list, and where it is."""
+    """All scalar values with their paths."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from leaves(inner, (*path, str(name)))
@@ -167,8 +171,8 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 def environment(pod: Pod, container: Object) -> dict[str, str]:
-    """What the container's process finds, as a kubelet puts it together."""
-    data = {found["metadata"]["name"]: found["data"] for found in all_of("ConfigMap")}
+    """The environment variables of a container, as the kubelet sets them."""
+    data = {manifest["metadata"]["name"]: manifest["data"] for manifest in find_all("ConfigMap")}
     variables: dict[str, str] = {}
     for source in container.get("envFrom", []):
         ((kind, reference),) = source.items()
@@ -182,8 +186,8 @@ def environment(pod: Pod, container: Object) -> dict[str, str]:
     listed: dict[str, str] = {}
     for one in container.get("env", []):
         value = one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
-        # Of what is listed before it, and not of what comes from a ConfigMap: what is unknown stays as it is.
-        listed[one["name"]] = re.sub(r"\$\((\w+)\)", lambda found: listed.get(found[1], found[0]), value)
+        # References are expanded only to variables listed earlier, not to those of a ConfigMap; others stay unchanged.
+        listed[one["name"]] = re.sub(r"\$\((\w+)\)", lambda match: listed.get(match[1], match[0]), value)
     return variables | listed
 
 
@@ -195,24 +199,26 @@ def service_settings() -> Settings:
 # --- All objects
 
 
-def test_every_object_is_valid_for_the_clusters_version() -> None:
-    """Nothing is misspelt or out of place; strictly, since the cluster would pass over what it does not know."""
-    for found in everything():
-        kubernetes_validate.validate(found, OUTPUTS.kubernetes_version, strict=True)
+def test_every_object_is_valid_for_the_clusters_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All fields are known. The check is strict, because the cluster would ignore an unknown field."""
+    # The library reads its 2 MB of definitions again for each object.
+    monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", functools.cache(schema_contents))
+    for manifest in all_objects():
+        kubernetes_validate.validate(manifest, OUTPUTS.kubernetes_version, strict=True)
 
 
-def test_nothing_is_left_to_fill_in() -> None:
-    """No value is empty, but for the group of API that has no name."""
-    for found in everything():
-        empty = [path for path, value in leaves(found) if value in ("", None) or str(value).endswith("=")]
+def test_all_values_are_filled_in() -> None:
+    """No value is empty, except the name of the core API group."""
+    for manifest in all_objects():
+        empty = [path for path, value in leaves(manifest) if value in ("", None) or str(value).endswith("=")]
 
         assert [path for path in empty if path[-1] != "apiGroups"] == []
 
 
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
-def test_an_overlay_wants_just_the_values_that_it_uses(overlay: str) -> None:
-    """Each value that it lists is in its objects, and the values' own ConfigMap is not."""
-    known = {
+def test_an_overlay_uses_each_value_that_it_lists(overlay: str) -> None:
+    """Each listed value is in the objects. The ConfigMap that lists the values is not."""
+    expected = {
         "IMAGE": IMAGE,
         "CLUSTER": OUTPUTS.name,
         "REGION": OUTPUTS.region,
@@ -221,16 +227,16 @@ def test_an_overlay_wants_just_the_values_that_it_uses(overlay: str) -> None:
         "DATABASE_RANGE": OUTPUTS.database_range,
         "CERTIFICATE_ARN": OUTPUTS.certificate_arn,
     }
-    wanted = re.findall(r"^(\w+)=", (K8S / "overlays" / overlay / "deployment.env").read_text(), re.MULTILINE)
-    values = [str(value) for found in rendered(overlay) for _, value in leaves(found)]
+    listed = re.findall(r"^(\w+)=", (K8S / "overlays" / overlay / "deployment.env").read_text(), re.MULTILINE)
+    values = [str(value) for manifest in rendered(overlay) for _, value in leaves(manifest)]
 
-    assert [name for name in wanted if not any(known[name] in value for value in values)] == []
-    assert "deployment" not in [found["metadata"]["name"] for found in rendered(overlay)]
+    assert [name for name in listed if not any(expected[name] in value for value in values)] == []
+    assert "deployment" not in [manifest["metadata"]["name"] for manifest in rendered(overlay)]
 
 
 @pytest.mark.parametrize("file", sorted(K8S.rglob("*.*")), ids=lambda file: str(file.relative_to(K8S)))
-def test_no_file_knows_whose_cluster_it_is(file: Path) -> None:
-    """Account ids, ARNs, hosts, addresses, names of clusters and passwords are a deployment's."""
+def test_no_file_names_a_deployment(file: Path) -> None:
+    """No file contains an account ID, ARN, host, address, cluster name or password."""
     text = file.read_text()
 
     assert (
@@ -242,46 +248,48 @@ def test_no_file_knows_whose_cluster_it_is(file: Path) -> None:
 
 
 def test_an_image_without_a_digest_is_refused() -> None:
-    """What was tested is what runs."""
+    """A tag could be moved to an image that was not tested."""
     with pytest.raises(CannotProceed, match="digest"):
         manifests.render("migration", OUTPUTS, "registry.example/clients-api:latest")
 
 
-def test_labels_say_what_belongs_together() -> None:
-    """Everything is part of something, and each pod says what it is."""
-    assert [found for found in everything() if "app.kubernetes.io/part-of" not in found["metadata"]["labels"]] == []
+def test_objects_and_pods_are_labelled() -> None:
+    """Each object has a part-of label, each pod has a name label, and no two workloads have the same labels."""
+    assert [
+        manifest for manifest in all_objects() if "app.kubernetes.io/part-of" not in manifest["metadata"]["labels"]
+    ] == []
     assert [pod.owner for pod in pods() if "app.kubernetes.io/name" not in pod.labels] == []
     names = [(pod.namespace, tuple(sorted(pod.labels.items()))) for pod in pods()]
     assert len(set(names)) == len(names)
 
 
-def test_an_exception_to_the_policy_has_its_reason() -> None:
-    """Each says which rule it is from, and why."""
-    said = [
+def test_each_exception_to_checkovs_policy_has_a_reason() -> None:
+    """Each exception names the rule and gives a reason."""
+    exceptions = [
         value
-        for found in everything()
-        for name, value in found["metadata"].get("annotations", {}).items()
+        for manifest in all_objects()
+        for name, value in manifest["metadata"].get("annotations", {}).items()
         if name.startswith("checkov.io/skip")
     ]
 
-    assert said
-    assert [one for one in said if not re.fullmatch(r"CKV2?_K8S_\d+=\w.{19,}", one)] == []
+    assert exceptions
+    assert [one for one in exceptions if not re.fullmatch(r"CKV2?_K8S_\d+=\w.{19,}", one)] == []
 
 
-def test_what_pods_obey_and_find_is_there_before_they_are() -> None:
-    """Objects are made in their order: no pod is without its policies or its rights, or waits for its settings."""
-    for objects in (*map(rendered, manifests.OVERLAYS), loading()):
-        makes_pods = [bool(list(pods_of(found))) for found in objects]
+def test_pods_are_created_last() -> None:
+    """Objects are created in order: policies, permissions and settings exist before the pods that need them."""
+    for objects in (*map(rendered, manifests.OVERLAYS), load_test()):
+        makes_pods = [bool(list(pods_of(manifest))) for manifest in objects]
 
         assert makes_pods == sorted(makes_pods)
-        assert [at for at, found in enumerate(objects) if found["kind"] == "Namespace"] in ([], [0])
+        assert [at for at, manifest in enumerate(objects) if manifest["kind"] == "Namespace"] in ([], [0])
 
 
 # --- Pods
 
 
-def breaches(pod: Pod) -> Iterator[str]:
-    """What the restricted standard forbids: https://kubernetes.io/docs/concepts/security/pod-security-standards/."""
+def violations(pod: Pod) -> Iterator[str]:
+    """Violations of the restricted standard: https://kubernetes.io/docs/concepts/security/pod-security-standards/."""
     spec, own = pod.spec, pod.spec.get("securityContext", {})
     yield from (name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name))
     allowed = {
@@ -309,31 +317,33 @@ def breaches(pod: Pod) -> Iterator[str]:
             "procMount": context.get("procMount", "Default") == "Default",
             "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
         }
-        yield from (f"{container['name']}: {rule}" for rule, is_kept in rules.items() if not is_kept)
+        yield from (f"{container['name']}: {rule}" for rule, is_met in rules.items() if not is_met)
 
 
 def test_pods_meet_the_restricted_standard() -> None:
-    """All do, but in a namespace that says it is for those that cannot."""
+    """All pods do, except in the namespace that is labelled as privileged."""
     label = "pod-security.kubernetes.io/enforce"
-    exempt = {ns["metadata"]["name"] for ns in all_of("Namespace") if ns["metadata"]["labels"][label] == "privileged"}
+    exempt = {ns["metadata"]["name"] for ns in find_all("Namespace") if ns["metadata"]["labels"][label] == "privileged"}
 
     assert exempt == {"telemetry"}
-    assert the("Namespace", "clients")["metadata"]["labels"][label] == "restricted"
-    assert {pod.owner: found for pod in pods() if pod.namespace not in exempt and (found := list(breaches(pod)))} == {}
+    assert find("Namespace", "clients")["metadata"]["labels"][label] == "restricted"
+    assert {
+        pod.owner: manifest for pod in pods() if pod.namespace not in exempt and (manifest := list(violations(pod)))
+    } == {}
 
 
-def test_a_breach_of_the_standard_is_seen() -> None:
-    """The check above is no blank cheque: a bare container breaks the rules that have to be met by saying so."""
+def test_violations_of_the_restricted_standard_are_found() -> None:
+    """A container without any security settings violates the rules that require explicit settings."""
     bare = Pod(
         "Deployment bare", "clients", {}, {"containers": [{"name": "a"}], "volumes": [{"name": "v", "hostPath": {}}]}
     )
-    said = ("runAsNonRoot", "allowPrivilegeEscalation", "capabilities", "seccompProfile")
+    missing_settings = ("runAsNonRoot", "allowPrivilegeEscalation", "capabilities", "seccompProfile")
 
-    assert list(breaches(bare)) == ["hostPath", *(f"a: {rule}" for rule in said)]
+    assert list(violations(bare)) == ["hostPath", *(f"a: {rule}" for rule in missing_settings)]
 
 
-def test_our_own_containers_are_the_images_user_on_a_root_that_none_can_write() -> None:
-    """They are as the Dockerfile has them, and run what the command line knows."""
+def test_own_containers_run_as_the_images_user_on_a_read_only_root() -> None:
+    """The user is the Dockerfile's, and the arguments are valid commands of the service."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     (user,) = set(re.findall(r"^USER (\d+:\d+)$", dockerfile, re.MULTILINE))
     ours = [pod for pod in pods() if pod.labels["app.kubernetes.io/part-of"] == "clients"]
@@ -348,32 +358,32 @@ def test_our_own_containers_are_the_images_user_on_a_root_that_none_can_write() 
             assert container["image"] == (IMAGE if pod in serving else LOAD_IMAGE)
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             if pod in serving:
-                command_line._parser().parse_args(container["args"])  # ends the test where it does not
+                command_line._parser().parse_args(container["args"])  # exits if they are invalid
 
 
-def test_pods_ask_for_what_they_take() -> None:
-    """The scheduler and the autoscaler count requests, and memory has an end."""
+def test_containers_request_resources() -> None:
+    """All have requests, which the scheduler and the autoscaler use, and a memory limit."""
     for pod in pods():
         for container in pod.containers:
-            asked = container["resources"]
-            assert asked["requests"].keys() == {"cpu", "memory"}
-            assert "memory" in asked["limits"]
+            resources = container["resources"]
+            assert resources["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in resources["limits"]
 
 
-def test_service_accounts_are_those_that_have_a_role() -> None:
-    """Terraform binds a role to each, and every pod has one of them."""
+def test_each_service_account_has_an_aws_role() -> None:
+    """Terraform binds a role to each service account, and each pod uses one of them."""
     bound = re.findall(r'= \{ namespace = "(.+?)", account = "(.+?)" \}', (ROOT / "terraform" / "pods.tf").read_text())
-    accounts = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in all_of("ServiceAccount")}
+    accounts = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in find_all("ServiceAccount")}
 
     assert accounts == set(bound)
     assert {(pod.namespace, pod.spec["serviceAccountName"]) for pod in pods()} <= accounts
 
 
-def test_only_the_autoscaler_has_a_token_of_the_clusters_api() -> None:
-    """A token that is not there cannot be stolen. What ships telemetry asks the API about pods, and may have one."""
+def test_only_the_autoscaler_and_telemetry_have_an_api_token() -> None:
+    """A token that is not mounted cannot be stolen. The pods of telemetry need one to query pods."""
     others = [pod for pod in pods() if pod.namespace != "telemetry"]
 
-    assert {one["automountServiceAccountToken"] for one in all_of("ServiceAccount")} == {False}
+    assert {one["automountServiceAccountToken"] for one in find_all("ServiceAccount")} == {False}
     assert [pod.owner for pod in others if pod.spec["automountServiceAccountToken"]] == [
         "Deployment cluster-autoscaler"
     ]
@@ -382,22 +392,22 @@ def test_only_the_autoscaler_has_a_token_of_the_clusters_api() -> None:
 # --- The service
 
 
-def test_the_probes_mean_different_things() -> None:
-    """No restart mends a database that is away; and a probe waits until the service has had its say."""
+def test_only_readiness_depends_on_the_database() -> None:
+    """A restart does not fix an unavailable database. The readiness probe waits for the service's own time limit."""
     (container,) = service()["spec"]["template"]["spec"]["containers"]
-    asks = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
+    paths = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
 
-    assert asks == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+    assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
     assert container["readinessProbe"]["timeoutSeconds"] > health.READY_SECONDS
 
 
-def test_the_port_is_the_one_that_is_listened_on() -> None:
-    """Probes, the Service and the network's policy mean the port that the image has."""
+def test_all_ports_are_the_images_port() -> None:
+    """The probes, the Service and the network policy use the port that the image listens on."""
     (listened,) = re.findall(r"PORT=(\d+)", (ROOT / "Dockerfile").read_text())
     (container,) = service()["spec"]["template"]["spec"]["containers"]
     (port,) = container["ports"]
-    (outside,) = the("Service", balancer.SERVICE)["spec"]["ports"]
-    (rule,) = the("NetworkPolicy", "from-the-balancer")["spec"]["ingress"]
+    (outside,) = find("Service", load_balancer.SERVICE)["spec"]["ports"]
+    (rule,) = find("NetworkPolicy", "from-the-balancer")["spec"]["ingress"]
 
     assert port["containerPort"] == int(listened)
     assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "liveness", "readiness")} == {
@@ -407,42 +417,42 @@ def test_the_port_is_the_one_that_is_listened_on() -> None:
     assert rule["ports"] == [{"port": int(listened)}]
 
 
-def test_a_pod_has_the_time_to_end_well() -> None:
-    """The grace holds the pause, the drain, twice aiohttp's time-out, the closing of what is open, and some more."""
+def test_the_grace_period_allows_a_complete_shutdown() -> None:
+    """It covers the preStop sleep, the drain, twice aiohttp's timeout, the closing of the pool, and a margin."""
     spec = service()["spec"]["template"]["spec"]
-    known = service_settings()
+    values = service_settings()
     pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    needed = pause + known.server.drain_seconds + 2 * known.server.shutdown_seconds + pool._CLOSE_SECONDS
+    needed = pause + values.server.drain_seconds + 2 * values.server.shutdown_seconds + pool._CLOSE_SECONDS
 
     assert needed + 10 <= spec["terminationGracePeriodSeconds"] <= needed + 20
 
 
-def test_a_roll_out_takes_no_pod_away_before_another_serves() -> None:
-    """One more comes up, and only then one goes."""
+def test_a_rollout_removes_a_pod_only_after_another_is_ready() -> None:
+    """A rollout first adds a pod, and removes one when the new pod is ready."""
     spec = service()["spec"]
 
     assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     assert spec["minReadySeconds"] > 0
-    # The first pods wait for the Job. The cluster is not to give up before the deployment does.
+    # The first pods wait for the Job. The cluster must not give up before the deployment command does.
     assert spec["progressDeadlineSeconds"] >= database._JOB_SECONDS + database._ROLLOUT_SECONDS
 
 
 def test_all_connections_fit_the_smallest_database() -> None:
-    """Of the most pods in a roll-out, those that are ending, and the Jobs."""
-    spec, most = service()["spec"], the("HorizontalPodAutoscaler", "clients-api")["spec"]["maxReplicas"]
-    known = service_settings()
-    ending = math.ceil(spec["template"]["spec"]["terminationGracePeriodSeconds"] / spec["minReadySeconds"])
+    """The database has room for all pods of a rollout, for pods that are stopping, and for the Jobs."""
+    spec, max_pods = service()["spec"], find("HorizontalPodAutoscaler", "clients-api")["spec"]["maxReplicas"]
+    values = service_settings()
+    stopping = math.ceil(spec["template"]["spec"]["terminationGracePeriodSeconds"] / spec["minReadySeconds"])
     serving = (
-        (most + spec["strategy"]["rollingUpdate"]["maxSurge"] + ending)
-        * known.server.workers
-        * known.database.pool_size
+        (max_pods + spec["strategy"]["rollingUpdate"]["maxSurge"] + stopping)
+        * values.server.workers
+        * values.database.pool_size
     )
 
-    assert serving + 2 + 1 <= (CONNECTIONS - RESERVED) * 0.8  # migrate has two, prune one
+    assert serving + 2 + 1 <= (MAX_CONNECTIONS - RESERVED) * 0.8  # migrate opens two, prune one
 
 
 def test_pods_are_spread_over_zones_and_nodes() -> None:
-    """Each revision by itself, and with its own pods in mind."""
+    """Each revision is spread separately."""
     spec = service()["spec"]
     spreads = spec["template"]["spec"]["topologySpreadConstraints"]
 
@@ -460,16 +470,16 @@ def test_pods_are_spread_over_zones_and_nodes() -> None:
         ("PodDisruptionBudget", ("selector", "matchLabels")),
     ],
 )
-def test_what_selects_the_services_pods_selects_no_others(kind: str, path: tuple[str, ...]) -> None:
-    """A Job's pod gets no requests, and is not counted among those that may be disrupted."""
-    selector = functools.reduce(lambda found, name: found[name], path, the(kind, "clients-api")["spec"])
+def test_selectors_match_only_the_services_pods(kind: str, path: tuple[str, ...]) -> None:
+    """A Job's pod gets no requests, and does not count for the disruption budget."""
+    selector = functools.reduce(lambda value, name: value[name], path, find(kind, "clients-api")["spec"])
 
-    assert [pod.owner for pod in pods() if selector.items() <= pod.labels.items()] == ["Deployment clients-api"]
+    assert [pod.owner for pod in pods() if selector.items() <= pod.labels.items()] == [SERVICE_POD]
 
 
-def test_the_number_of_pods_is_the_autoscalers_alone() -> None:
-    """A number in the Deployment would be back with each apply."""
-    scaler = the("HorizontalPodAutoscaler", "clients-api")["spec"]
+def test_only_the_pod_autoscaler_sets_the_number_of_pods() -> None:
+    """A number in the Deployment would be restored by each apply."""
+    scaler = find("HorizontalPodAutoscaler", "clients-api")["spec"]
 
     assert scaler["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "clients-api"}
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 10)
@@ -478,8 +488,8 @@ def test_the_number_of_pods_is_the_autoscalers_alone() -> None:
 
 
 def test_a_node_can_always_be_replaced() -> None:
-    """One pod at a time, and those that are not well do not stand in the way."""
-    budget = the("PodDisruptionBudget", "clients-api")["spec"]
+    """One pod may be evicted at a time, and pods that are not ready do not block the replacement."""
+    budget = find("PodDisruptionBudget", "clients-api")["spec"]
 
     assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
 
@@ -487,26 +497,28 @@ def test_a_node_can_always_be_replaced() -> None:
 # --- Settings
 
 
-def test_the_settings_are_settings() -> None:
-    """README knows each, and the service takes their values."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    known = {
-        name for row in re.findall(r"^\| (`[A-Z].*?) \|", readme, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+def test_all_settings_are_documented_and_valid() -> None:
+    """Each setting is documented, and the service accepts its value."""
+    documentation = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    documented = {
+        name
+        for row in re.findall(r"^\| (`[A-Z].*?) \|", documentation, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
     }
     read = service_settings()
 
-    assert config(rendered("production"))["data"].keys() - known == set()
+    assert config(rendered("production"))["data"].keys() - documented == set()
     assert (read.server.workers, read.log_format) == (1, "json")
     assert read.trusted_proxies == (ip_network(OUTPUTS.cluster_range),)
     assert read.telemetry.traces.protocol == "http/protobuf"
 
 
-def test_telemetry_says_which_pod_it_is_of() -> None:
-    """The pod, its node and its cluster are told, by the names that the service looks for."""
+def test_telemetry_names_its_pod() -> None:
+    """The pod, its node and its cluster are set, by the names that the service reads."""
     (pod,) = pods_of(service())
-    said = environment(pod, pod.spec["containers"][0])["OTEL_RESOURCE_ATTRIBUTES"]
+    attributes = environment(pod, pod.spec["containers"][0])["OTEL_RESOURCE_ATTRIBUTES"]
 
-    assert dict(part.split("=") for part in said.split(",")) == {
+    assert dict(part.split("=") for part in attributes.split(",")) == {
         "k8s.pod.name": "clients-api-1",
         "k8s.node.name": "node-1",
         "k8s.cluster.name": OUTPUTS.name,
@@ -514,7 +526,7 @@ def test_telemetry_says_which_pod_it_is_of() -> None:
 
 
 def test_a_changed_setting_starts_new_pods() -> None:
-    """The ConfigMap's name changes with its content, and so does the template that names it."""
+    """The ConfigMap's name changes with its content, and so does the pod template that refers to it."""
     (pod,) = pods_of(service())
     name = config(rendered("production"))["metadata"]["name"]
     changed = replace(OUTPUTS, cluster_range="10.66.0.0/16")
@@ -523,20 +535,20 @@ def test_a_changed_setting_starts_new_pods() -> None:
     assert config(rendered("production", changed))["metadata"]["name"] != name
 
 
-def test_whoever_speaks_to_the_database_checks_whom_it_speaks_to() -> None:
-    """Each of our containers has the database's place and user, and the CA certificates that the deployment writes."""
+def test_containers_verify_the_databases_certificate() -> None:
+    """Each container has the database's address and user, and the CA certificates that the deployment writes."""
     users = {}
     for pod in pods():
         for container in pod.containers:
             if container["image"] != IMAGE:
                 continue
-            named = dsn.parse(settings.read(environment(pod, container)).database.dsn).parameters
-            authority = Path(named["sslrootcert"])
+            parameters = dsn.parse(settings.read(environment(pod, container)).database.dsn).parameters
+            authority = Path(parameters["sslrootcert"])
             mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
             volumes = {volume["name"]: volume["configMap"]["name"] for volume in pod.spec["volumes"]}
-            assert named["sslmode"] == "verify-full"
-            assert (volumes[mounts[str(authority.parent)]], authority.name) == (database.AUTHORITY, "ca.pem")
-            users[container["args"][0]] = named["user"]
+            assert parameters["sslmode"] == "verify-full"
+            assert (volumes[mounts[str(authority.parent)]], authority.name) == (database.CA_CONFIG_MAP, "ca.pem")
+            users[container["args"][0]] = parameters["user"]
 
     assert users == {"serve": "clients_service", "prune": "clients_service", "migrate": "postgres", "seed": "postgres"}
 
@@ -545,20 +557,20 @@ def test_whoever_speaks_to_the_database_checks_whom_it_speaks_to() -> None:
 
 
 def test_the_job_migrates_and_then_seeds() -> None:
-    """One after the other, to an end that the deployment waits for."""
-    (pod,) = pods_of(the("Job", database.JOB))
-    spec = the("Job", database.JOB)["spec"]
+    """It seeds after the migration, and ends before the deployment stops waiting for it."""
+    (pod,) = pods_of(find("Job", database.JOB))
+    spec = find("Job", database.JOB)["spec"]
 
     assert [one["args"] for one in pod.spec["initContainers"]] == [["migrate"]]
     assert [one["args"] for one in pod.spec["containers"]] == [["seed"]]
     assert spec["activeDeadlineSeconds"] < database._JOB_SECONDS
     assert (pod.namespace, pod.spec["restartPolicy"]) == (database.NAMESPACE, "Never")
-    assert [found["kind"] for found in rendered("migration")] == ["Job"]
+    assert [manifest["kind"] for manifest in rendered("migration")] == ["Job"]
 
 
-def test_keys_are_pruned_each_hour_by_one_at_a_time() -> None:
-    """Each run ends before the next one begins, and is seen for a while."""
-    spec = the("CronJob", "prune")["spec"]
+def test_one_job_at_a_time_prunes_keys_each_hour() -> None:
+    """Each run ends before the next one starts, and is kept for inspection."""
+    spec = find("CronJob", "prune")["spec"]
 
     assert re.fullmatch(r"\d+ \* \* \* \*", spec["schedule"])
     assert spec["concurrencyPolicy"] == "Forbid"
@@ -570,132 +582,142 @@ def test_keys_are_pruned_each_hour_by_one_at_a_time() -> None:
 # --- Load tests
 
 
-def test_what_loads_is_applied_by_people_alone() -> None:
-    """No deployment has it, and both Jobs are told as many workers as there are."""
-    spec = the("Job", "load-workers")["spec"]
-    (found,) = [one for one in loading() if one["kind"] == "ConfigMap"]
+def test_a_deployment_does_not_include_the_load_test() -> None:
+    """No overlay contains it. Both Jobs have the same number of workers."""
+    spec = find("Job", "load-workers")["spec"]
 
     assert "load" not in manifests.OVERLAYS
     assert not any("clients-api-load" in str(rendered(overlay)) for overlay in manifests.OVERLAYS)
-    assert spec["parallelism"] == spec["completions"] == int(found["data"]["WORKERS"]) > 1
-    assert {the("Job", name)["spec"]["backoffLimit"] for name in ("load-master", "load-workers")} == {0}
+    assert spec["parallelism"] == spec["completions"] == int(config(load_test())["data"]["WORKERS"]) > 1
+    assert {find("Job", name)["spec"]["backoffLimit"] for name in ("load-master", "load-workers")} == {0}
 
 
-def test_who_loads_reaches_the_service_and_its_master_alone() -> None:
-    """Workers find names, the service and the master, at the ports that these have; nobody else finds the master."""
-    found, (port,) = ends(), the("Service", "load-master")["spec"]["ports"]
-    worker, master, serving = (found[name] for name in ("Job load-workers", "Job load-master", SERVING))
+def test_load_workers_reach_only_dns_the_service_and_the_master() -> None:
+    """Workers reach these at their ports. Only workers reach the master."""
+    known, (port,) = peers(), find("Service", "load-master")["spec"]["ports"]
+    worker, master, serving = (known[name] for name in ("Job load-workers", "Job load-master", SERVICE_POD))
     (container,) = [one for pod in pods() if pod.owner == "Job load-master" for one in pod.containers]
 
     assert container["ports"] == [{"name": port["targetPort"], "containerPort": port["port"]}]
-    assert may(worker, DNS, 53, "UDP")
-    assert may(worker, serving, 8080)
-    assert [name for name, end in found.items() if may(end, master, port["port"])] == ["Job load-workers"]
-    assert [end for end in (DATABASE, INTERNET, COLLECTOR, End(NODE)) if may(worker, end, 443)] == []
-    assert [end for end in (*found.values(), DNS, INTERNET) if may(master, end, 53, "UDP")] == []
+    assert is_allowed(worker, DNS, 53, "UDP")
+    assert is_allowed(worker, serving, 8080)
+    assert [name for name, peer in known.items() if is_allowed(peer, master, port["port"])] == ["Job load-workers"]
+    assert [peer for peer in (DATABASE, INTERNET, COLLECTOR, Peer(NODE)) if is_allowed(worker, peer, 443)] == []
+    assert [peer for peer in (*known.values(), DNS, INTERNET) if is_allowed(master, peer, 53, "UDP")] == []
 
 
-def test_the_host_that_is_loaded_is_the_service() -> None:
-    """By its Service's name and port, in the namespace of both."""
-    (found,) = [one for one in loading() if one["kind"] == "ConfigMap"]
-    outside = the("Service", balancer.SERVICE)
+def test_the_load_test_sends_to_the_service() -> None:
+    """HOST is the Service's name and port, in the same namespace."""
+    manifest = config(load_test())
+    outside = find("Service", load_balancer.SERVICE)
 
-    assert found["metadata"]["namespace"] == outside["metadata"]["namespace"]
-    assert found["data"]["HOST"] == f"http://{balancer.SERVICE}:{outside['spec']['ports'][0]['port']}"
+    assert manifest["metadata"]["namespace"] == outside["metadata"]["namespace"]
+    assert manifest["data"]["HOST"] == f"http://{load_balancer.SERVICE}:{outside['spec']['ports'][0]['port']}"
 
 
-def command(container: Object, known: dict[str, str]) -> list[str]:
-    """What a node would run: the image's own entry point, where there is no other, and variables filled in."""
+def command(container: Object, variables: dict[str, str]) -> list[str]:
+    """The command line that a node runs: the image's entry point, unless overridden, with variables expanded."""
     (entry, _) = re.findall(r"^ENTRYPOINT (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    words = [*container.get("command", json.loads(entry)), *container["args"]]
-    return [re.sub(r"\$\((\w+)\)", lambda found: known[found[1]], word) for word in words]
+    arguments = [*container.get("command", json.loads(entry)), *container["args"]]
+    return [re.sub(r"\$\((\w+)\)", lambda match: variables[match[1]], argument) for argument in arguments]
 
 
 def unpack(log: str, folder: Path) -> Path:
-    """Where README's command puts the results that are in a log."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (words,) = re.findall(r"^\$ .*logs job/load-master \| (.*)$", readme, re.MULTILINE)
+    """Unpacks the results in a log with the documented command, and returns their folder."""
+    documentation = (ROOT / "docs" / "load-testing.md").read_text(encoding="utf-8")
+    (pipeline,) = re.findall(r"^\$ .*logs job/load-master \| (.*)$", documentation, re.MULTILINE)
     folder.mkdir()
-    subprocess.run(["/bin/sh", "-c", words], cwd=folder, input=log, text=True, check=True)
+    subprocess.run(["/bin/sh", "-c", pipeline], cwd=folder, input=log, text=True, check=True)
     return folder / ".local" / "load"
 
 
 async def test_the_jobs_of_a_load_test_load_the_service(
     serve: Callable[..., Service], tmp_path: Path, unused_tcp_port: int
 ) -> None:
-    """Their commands end with a verdict, and README's finds the results in the log; here, shorter and on loopback."""
-    # A name, which is refused without the word of whoever owns it: workers have that from the master.
-    url = serve(API_KEY_HASHES=digest("a-key").hex()).url.replace("127.0.0.1", "localhost")
-    at_home = {
+    """The Jobs' commands, on loopback and shorter, end with a verdict. The documented command unpacks the results."""
+    service = serve(API_KEY_HASHES=digest("a-key").hex(), LOG_FORMAT="json", DRAIN_SECONDS="0")
+    local = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": os.environ["HOME"],
         "PYTHONPATH": str(ROOT),
         "LOCUST_MASTER_BIND_HOST": "127.0.0.1",
         "LOCUST_MASTER_BIND_PORT": str(unused_tcp_port),
         "LOCUST_MASTER_NODE_PORT": str(unused_tcp_port),
+        # A name, which the load test refuses unless the master confirms to the workers that its user owns the host.
+        "HOST": service.url.replace("127.0.0.1", "localhost"),
+        "RATE": "50",
+        "DURATION": "2",
     }
     processes = {}
     for pod in pods():
         if pod.labels["app.kubernetes.io/name"] != "clients-api-load":
             continue
         (container,) = pod.containers
-        known = environment(pod, container) | at_home | {"HOST": url, "RATE": "100", "DURATION": "3"}
-        words = [word.replace("load-master", "127.0.0.1") for word in command(container, known)]
-        for number in range(the(*pod.owner.split())["spec"].get("parallelism", 1)):
+        variables = environment(pod, container) | local
+        arguments = [one.replace("load-master", "127.0.0.1") for one in command(container, variables)]
+        for number in range(find(*pod.owner.split())["spec"].get("parallelism", 1)):
             processes[pod.owner, number] = await asyncio.create_subprocess_exec(
-                *words,
+                *arguments,
                 cwd=tmp_path,
-                env=known,
+                env=variables,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
             )
     try:
-        said = await asyncio.wait_for(asyncio.gather(*(one.communicate() for one in processes.values())), 60)
+        outputs = await asyncio.wait_for(asyncio.gather(*(one.communicate() for one in processes.values())), 180)
     finally:
         for one in processes.values():
             if one.returncode is None:
                 os.killpg(one.pid, signal.SIGKILL)
-    logs = {name: out.decode() for name, (out, _) in zip(processes, said, strict=True)}
+    logs = {name: output.decode() for name, (output, _) in zip(processes, outputs, strict=True)}
     (log,) = [text for (owner, _), text in logs.items() if owner == "Job load-master"]
+    assert await asyncio.to_thread(service.stop, signal.SIGTERM, 60) == 0
 
-    assert {name: one.returncode for name, one in processes.items()} == dict.fromkeys(processes, 0), logs
-    assert "All objectives are met." in log
+    # On a busy machine the verdict may be that objectives were missed, which is exit status 1.
+    statuses = {name: one.returncode for name, one in processes.items()}
+    assert statuses == dict.fromkeys(processes, 0) | {("Job load-master", 0): statuses["Job load-master", 0]}, logs
+    assert statuses["Job load-master", 0] in (0, 1), logs
 
-    (made,) = (tmp_path / ".local" / "load").iterdir()
-    unpacked = unpack(log, tmp_path / "unpacked") / made.name
-    kept = {file.name: file.read_bytes() for file in unpacked.iterdir()}
-    assert kept == {file.name: file.read_bytes() for file in made.iterdir()}
-    assert kept.keys() == {"results.json", "report.html"}
-    assert json.loads(kept["results.json"])["run"]["sources"] == len(processes) - 1
+    (written,) = (tmp_path / ".local" / "load").iterdir()
+    unpacked = unpack(log, tmp_path / "unpacked") / written.name
+    files = {file.name: file.read_bytes() for file in unpacked.iterdir()}
+    assert files == {file.name: file.read_bytes() for file in written.iterdir()}
+    assert files.keys() == {"results.json", "report.html"}
+
+    run = measurements.load(unpacked)
+    received = lines.requests(service.output)
+    assert (run.run["sources"], run.run["unfinished"]) == (len(processes) - 1, 0)
+    assert 0 < sum(second.requests - second.failed for second in run.seconds) <= len(received)
+    assert {line["status"] for line in received}.isdisjoint((401, 403))
 
 
-# --- The balancer
+# --- The load balancer
 
 _ANNOTATION = "service.beta.kubernetes.io/aws-load-balancer-"
 
 
-def test_the_balancer_ends_tls_with_the_certificate() -> None:
-    """A classic one, that speaks TLS 1.2 at least to callers on its only port, and HTTP to pods."""
-    found = the("Service", balancer.SERVICE)
-    said = {name.removeprefix(_ANNOTATION): value for name, value in found["metadata"]["annotations"].items()}
+def test_the_load_balancer_terminates_tls_with_the_certificate() -> None:
+    """It is a Classic Load Balancer, which requires at least TLS 1.2 on its only port, and uses HTTP to the pods."""
+    manifest = find("Service", load_balancer.SERVICE)
+    annotations = {name.removeprefix(_ANNOTATION): value for name, value in manifest["metadata"]["annotations"].items()}
 
-    assert found["metadata"]["namespace"] == balancer.NAMESPACE
-    assert found["spec"]["type"] == "LoadBalancer"
-    assert "type" not in said
-    assert said["ssl-cert"] == OUTPUTS.certificate_arn
-    assert said["ssl-ports"] == found["spec"]["ports"][0]["name"]
-    assert said["ssl-negotiation-policy"] == "ELBSecurityPolicy-TLS-1-2-2017-01"
-    assert said["backend-protocol"] == "http"
-    assert said["cross-zone-load-balancing-enabled"] == said["connection-draining-enabled"] == "true"
-    assert said["additional-resource-tags"] == f"Project={OUTPUTS.name}"
+    assert manifest["metadata"]["namespace"] == load_balancer.NAMESPACE
+    assert manifest["spec"]["type"] == "LoadBalancer"
+    assert "type" not in annotations
+    assert annotations["ssl-cert"] == OUTPUTS.certificate_arn
+    assert annotations["ssl-ports"] == manifest["spec"]["ports"][0]["name"]
+    assert annotations["ssl-negotiation-policy"] == "ELBSecurityPolicy-TLS-1-2-2017-01"
+    assert annotations["backend-protocol"] == "http"
+    assert annotations["cross-zone-load-balancing-enabled"] == annotations["connection-draining-enabled"] == "true"
+    assert annotations["additional-resource-tags"] == f"Project={OUTPUTS.name}"
 
 
-def test_the_balancer_closes_idle_connections_before_the_service_does() -> None:
-    """Who closes first may lose a request that was on its way."""
-    said = the("Service", balancer.SERVICE)["metadata"]["annotations"]
+def test_the_load_balancer_closes_idle_connections_before_the_service_does() -> None:
+    """If the service closed first, a request that is just being sent would be lost."""
+    annotations = find("Service", load_balancer.SERVICE)["metadata"]["annotations"]
 
-    assert float(said[f"{_ANNOTATION}connection-idle-timeout"]) < connections.KEEPALIVE_SECONDS
+    assert float(annotations[f"{_ANNOTATION}connection-idle-timeout"]) < connections.KEEPALIVE_SECONDS
 
 
 # --- The cluster's autoscaler
@@ -703,11 +725,11 @@ def test_the_balancer_closes_idle_connections_before_the_service_does() -> None:
 
 @pytest.mark.parametrize("version", [OUTPUTS.kubernetes_version, "1.37"])
 def test_the_autoscalers_minor_version_is_the_clusters(version: str) -> None:
-    """It follows whatever version the cluster has."""
+    """The image's tag follows the version of the cluster."""
     (image,) = [
         container["image"]
-        for found in rendered("production", replace(OUTPUTS, kubernetes_version=version))
-        for pod in pods_of(found)
+        for manifest in rendered("production", replace(OUTPUTS, kubernetes_version=version))
+        for pod in pods_of(manifest)
         for container in pod.containers
         if container["name"] == "cluster-autoscaler"
     ]
@@ -716,26 +738,26 @@ def test_the_autoscalers_minor_version_is_the_clusters(version: str) -> None:
 
 
 def test_the_autoscaler_finds_the_nodes_of_its_own_cluster() -> None:
-    """By the tags that EKS gives the group, in the cluster's region."""
-    (pod,) = pods_of(the("Deployment", "cluster-autoscaler"))
+    """It finds the node group by the tags that EKS sets, in the cluster's region."""
+    (pod,) = pods_of(find("Deployment", "cluster-autoscaler"))
     (container,) = pod.containers
-    known = environment(pod, container)
+    variables = environment(pod, container)
     tags = f"k8s.io/cluster-autoscaler/enabled,k8s.io/cluster-autoscaler/{OUTPUTS.name}"
 
     assert f"--node-group-auto-discovery=asg:tag={tags}" in container["args"]
     assert "--cloud-provider=aws" in container["args"]
-    assert known["AWS_REGION"] == OUTPUTS.region
+    assert variables["AWS_REGION"] == OUTPUTS.region
 
 
-def test_nobody_may_do_everything() -> None:
-    """No rule has a wildcard, reads Secrets or gives rights away, and each binding is one account's."""
-    rules = [rule for kind in ("Role", "ClusterRole") for found in all_of(kind) for rule in found["rules"]]
-    bindings = [*all_of("RoleBinding"), *all_of("ClusterRoleBinding")]
-    subjects = [one for found in bindings for one in found["subjects"]]
+def test_permissions_are_minimal() -> None:
+    """No rule has a wildcard, reads Secrets or grants permissions. Each binding has one subject that needs it."""
+    rules = [rule for kind in ("Role", "ClusterRole") for manifest in find_all(kind) for rule in manifest["rules"]]
+    bindings = [*find_all("RoleBinding"), *find_all("ClusterRoleBinding")]
+    subjects = [one for manifest in bindings for one in manifest["subjects"]]
 
     for rule in rules:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
-        # Who may ask a node's proxy may also have it run a command in a pod.
+        # Access to a node's proxy includes running commands in its pods.
         assert not {"secrets", "nodes/proxy", "pods/exec", "serviceaccounts/token"} & set(rule["resources"])
         assert not {"bind", "escalate", "impersonate"} & set(rule["verbs"])
         if {"update", "delete"} & set(rule["verbs"]) and rule["resources"] != ["nodes"]:
@@ -754,41 +776,41 @@ each_collector = pytest.mark.parametrize("name", COLLECTORS)
 
 
 def collector(name: str) -> tuple[Pod, Object, adot.Config]:
-    """Its pods, their container, and what that reads."""
-    (pod,) = pods_of(the(COLLECTORS[name], name))
+    """The collector's pod, its container and its configuration."""
+    (pod,) = pods_of(find(COLLECTORS[name], name))
     (container,) = pod.containers
     return pod, container, adot.read(adot.FOLDER / f"{name}.yaml")
 
 
 @each_collector
-def test_a_collector_reads_its_file_and_starts_anew_when_that_changes(name: str) -> None:
-    """The object that holds the file is named by what is in it."""
+def test_a_collector_restarts_when_its_configuration_changes(name: str) -> None:
+    """The ConfigMap with the file has a name that depends on its content."""
     pod, container, _ = collector(name)
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     (volume,) = [one for one in pod.spec["volumes"] if "configMap" in one]
-    found = the("ConfigMap", volume["configMap"]["name"])
+    manifest = find("ConfigMap", volume["configMap"]["name"])
 
-    assert found["data"] == {f"{name}.yaml": (adot.FOLDER / f"{name}.yaml").read_text()}
+    assert manifest["data"] == {f"{name}.yaml": (adot.FOLDER / f"{name}.yaml").read_text()}
     assert container["args"] == [f"--config={mounts[volume['name']]}/{name}.yaml"]
     assert re.fullmatch(rf"{name}-[a-z0-9]{{10}}", volume["configMap"]["name"])
 
 
 @each_collector
-def test_a_collector_finds_what_its_file_asks_the_environment_for(name: str) -> None:
-    """What is not there would be taken for an empty word."""
+def test_a_collectors_variables_are_set(name: str) -> None:
+    """A variable that is not set would be replaced by an empty string."""
     pod, container, _ = collector(name)
-    known = environment(pod, container)
-    asked = re.findall(r"\$\{env:(\w+)\}", (adot.FOLDER / f"{name}.yaml").read_text())
+    variables = environment(pod, container)
+    used = re.findall(r"\$\{env:(\w+)\}", (adot.FOLDER / f"{name}.yaml").read_text())
 
-    assert [one for one in asked if not known.get(one)] == []
-    assert (known["CLUSTER"], known["REGION"]) == (OUTPUTS.name, OUTPUTS.region)
+    assert [one for one in used if not variables.get(one)] == []
+    assert (variables["CLUSTER"], variables["REGION"]) == (OUTPUTS.name, OUTPUTS.region)
 
 
 @each_collector
-def test_a_collector_refuses_before_the_kernel_ends_it(name: str) -> None:
-    """The garbage collector works against 80 % of the limit, and what comes in is refused below that.
+def test_a_collector_refuses_data_before_its_memory_runs_out(name: str) -> None:
+    """The garbage collector aims at 80 % of the limit, and data is refused below that.
 
-    In MiB: with the node's control groups mounted, a percentage would be of the node's memory.
+    The limits are in MiB: with the node's control groups mounted, a percentage would be of the node's memory.
     """
     pod, container, config = collector(name)
     limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
@@ -799,45 +821,45 @@ def test_a_collector_refuses_before_the_kernel_ends_it(name: str) -> None:
     assert limiter["spike_limit_mib"] < limiter["limit_mib"] < heap
 
 
-def test_the_collector_listens_where_it_is_looked_for() -> None:
-    """Senders, the Service and the probes mean its ports; what is on the node's network is on loopback only."""
+def test_the_collector_listens_on_the_ports_that_others_use() -> None:
+    """Senders, the Service and the probes use its ports. On the node's network, it listens only on loopback."""
     pod, container, config = collector("collector")
     ports = {one["name"]: one["containerPort"] for one in container["ports"]}
-    outside = the("Service", "collector")["spec"]
+    outside = find("Service", "collector")["spec"]
     protocols = config["receivers"]["otlp"]["protocols"]
     listens = {f"otlp-{name}": int(one["endpoint"].rpartition(":")[2]) for name, one in protocols.items()}
-    _, on_the_node, of_the_node = collector("container-insights")
+    _, node_container, node_config = collector("container-insights")
 
-    assert ports == {**listens, "health": port_of_health(config)}
+    assert ports == {**listens, "health": health_port(config)}
     assert {one["name"]: one["port"] for one in outside["ports"]} == listens
     assert outside["selector"].items() <= pod.labels.items()
     assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("liveness", "readiness")} == {"health"}
-    assert of_the_node["extensions"]["health_check"]["endpoint"].startswith("127.0.0.1:")
+    assert node_config["extensions"]["health_check"]["endpoint"].startswith("127.0.0.1:")
     assert {
-        (on_the_node[f"{kind}Probe"]["httpGet"]["host"], on_the_node[f"{kind}Probe"]["httpGet"]["port"])
+        (node_container[f"{kind}Probe"]["httpGet"]["host"], node_container[f"{kind}Probe"]["httpGet"]["port"])
         for kind in ("liveness", "readiness")
-    } == {("127.0.0.1", port_of_health(of_the_node))}
-    assert "otlp" not in of_the_node["receivers"]
+    } == {("127.0.0.1", health_port(node_config))}
+    assert "otlp" not in node_config["receivers"]
 
 
-def port_of_health(config: adot.Config) -> int:
+def health_port(config: adot.Config) -> int:
     return int(config["extensions"]["health_check"]["endpoint"].rpartition(":")[2])
 
 
-def test_who_counts_meets_the_same_collector_each_time() -> None:
-    """Of two, each would take what the other had counted for its own."""
-    assert the("Deployment", "collector")["spec"]["replicas"] == 2
-    assert the("Service", "collector")["spec"]["sessionAffinity"] == "ClientIP"
-    assert the("PodDisruptionBudget", "collector")["spec"]["maxUnavailable"] == 1
+def test_a_sender_always_reaches_the_same_collector() -> None:
+    """A collector that received only some of a sender's totals would compute wrong counts."""
+    assert find("Deployment", "collector")["spec"]["replicas"] == 2
+    assert find("Service", "collector")["spec"]["sessionAffinity"] == "ClientIP"
+    assert find("PodDisruptionBudget", "collector")["spec"]["maxUnavailable"] == 1
 
 
-def test_what_all_traces_have_in_common_is_told_to_the_collector() -> None:
-    """It could not find it out: a pod does not reach its node's metadata."""
+def test_the_collector_gets_the_attributes_that_all_traces_share() -> None:
+    """They are set by a variable, because a pod cannot reach its node's metadata."""
     pod, container, config = collector("collector")
-    said = environment(pod, container)["OTEL_RESOURCE_ATTRIBUTES"]
+    attributes = environment(pod, container)["OTEL_RESOURCE_ATTRIBUTES"]
 
     assert config["processors"]["resource_detection"]["detectors"] == ["env"]
-    assert dict(part.split("=") for part in said.split(",")) == {
+    assert dict(part.split("=") for part in attributes.split(",")) == {
         "cloud.provider": "aws",
         "cloud.platform": "aws_eks",
         "cloud.region": OUTPUTS.region,
@@ -845,13 +867,13 @@ def test_what_all_traces_have_in_common_is_told_to_the_collector() -> None:
     }
 
 
-def test_what_reads_the_node_can_change_nothing_of_it() -> None:
-    """It is root, without what makes root more than a user, and sees no more of the node than the receiver looks at."""
+def test_container_insights_cannot_change_the_node() -> None:
+    """It is root without capabilities, and mounts only what the receiver reads, read-only."""
     pod, container, _ = collector("container-insights")
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     paths = {one["name"]: one["hostPath"]["path"] for one in pod.spec["volumes"] if "hostPath" in one}
 
-    assert sorted(breaches(pod)) == [
+    assert sorted(violations(pod)) == [
         "container-insights: runAsNonRoot",
         "container-insights: runAsUser",
         "hostNetwork",
@@ -865,20 +887,20 @@ def test_what_reads_the_node_can_change_nothing_of_it() -> None:
     assert {"HOST_IP", "HOST_NAME", "K8S_NAMESPACE", "AWS_REGION"} <= environment(pod, container).keys()
 
 
-def test_collectors_may_only_look() -> None:
-    """One at pods, the other at nodes and what is behind services, too; it holds the lease of the one that leads."""
+def test_collectors_have_only_read_permissions() -> None:
+    """One reads pods, the other also nodes and endpoints. That one also holds the leader's lease."""
     rules = {
-        (found["kind"], found["metadata"]["name"]): sorted(
-            (resource, verb) for rule in found["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+        (manifest["kind"], manifest["metadata"]["name"]): sorted(
+            (resource, verb) for rule in manifest["rules"] for resource in rule["resources"] for verb in rule["verbs"]
         )
         for kind in ("ClusterRole", "Role")
-        for found in all_of(kind)
+        for manifest in find_all(kind)
     }
-    looked_at = ("endpointslices", "nodes", "pods", "replicasets")
+    readable = ("endpointslices", "nodes", "pods", "replicasets")
 
     assert rules["ClusterRole", "collector"] == [("pods", "list"), ("pods", "watch")]
     assert rules["ClusterRole", "container-insights"] == sorted(
-        [("nodes/pods", "get"), *((resource, verb) for resource in looked_at for verb in ("list", "watch"))]
+        [("nodes/pods", "get"), *((resource, verb) for resource in readable for verb in ("list", "watch"))]
     )
     assert {resource for resource, _ in rules["Role", "container-insights"]} == {"events", "leases"}
 
@@ -887,38 +909,38 @@ def test_collectors_may_only_look() -> None:
 
 
 def shipper() -> tuple[Pod, Object, str]:
-    """Its pods, their container, and what that reads."""
-    (pod,) = pods_of(the("DaemonSet", "fluent-bit"))
+    """Fluent Bit's pod, its container and its configuration."""
+    (pod,) = pods_of(find("DaemonSet", "fluent-bit"))
     (container,) = pod.containers
     return pod, container, fluentbit.FILE.read_text()
 
 
-def test_fluent_bit_reads_its_file_and_starts_anew_when_that_changes() -> None:
-    """The object that holds the file is named by what is in it."""
+def test_fluent_bit_restarts_when_its_configuration_changes() -> None:
+    """The ConfigMap with the file has a name that depends on its content."""
     pod, container, text = shipper()
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     (volume,) = [one for one in pod.spec["volumes"] if "configMap" in one]
     name = volume["configMap"]["name"]
 
-    assert the("ConfigMap", name)["data"] == {"fluent-bit.yaml": text}
+    assert find("ConfigMap", name)["data"] == {"fluent-bit.yaml": text}
     assert container["args"] == [f"--config={mounts[volume['name']]}/fluent-bit.yaml"]
     assert re.fullmatch(r"fluent-bit-[a-z0-9]{10}", name)
 
 
-def test_fluent_bit_finds_what_its_file_asks_the_environment_for() -> None:
-    """What is not there would be taken for an empty word."""
+def test_fluent_bits_variables_are_set() -> None:
+    """A variable that is not set would be replaced by an empty string."""
     pod, container, text = shipper()
-    known = environment(pod, container)
+    variables = environment(pod, container)
 
-    assert set(re.findall(r"\$\{(\w+)\}", text)) == known.keys() == fluentbit.ENVIRONMENT.keys()
-    assert (known["CLUSTER"], known["REGION"]) == (OUTPUTS.name, OUTPUTS.region)
-    assert (known["NODE"], known["NODE_ADDRESS"]) == ("node-1", NODE)
+    assert set(re.findall(r"\$\{(\w+)\}", text)) == variables.keys() == fluentbit.ENVIRONMENT.keys()
+    assert (variables["CLUSTER"], variables["REGION"]) == (OUTPUTS.name, OUTPUTS.region)
+    assert (variables["NODE"], variables["NODE_ADDRESS"]) == ("node-1", NODE)
 
 
-def test_fluent_bit_is_on_each_node_and_starts_anew_on_one_at_a_time() -> None:
-    """Whatever keeps others away; and its own grace, in which it sends what it has, is within the pod's."""
+def test_fluent_bit_runs_on_each_node_and_restarts_on_one_at_a_time() -> None:
+    """It tolerates all taints, and the pod's grace period is longer than its own."""
     pod, _, _ = shipper()
-    update = the("DaemonSet", "fluent-bit")["spec"]["updateStrategy"]
+    update = find("DaemonSet", "fluent-bit")["spec"]["updateStrategy"]
 
     assert pod.spec["tolerations"] == [{"operator": "Exists"}]
     assert not {"nodeSelector", "affinity"} & pod.spec.keys()
@@ -926,25 +948,25 @@ def test_fluent_bit_is_on_each_node_and_starts_anew_on_one_at_a_time() -> None:
     assert fluentbit.read()["service"]["grace"] + 10 <= pod.spec["terminationGracePeriodSeconds"]
 
 
-def test_fluent_bit_is_well_as_long_as_it_answers_and_ready_while_events_are_taken() -> None:
-    """No restart mends CloudWatch, and one that waits for names as it starts is not hanging."""
+def test_only_fluent_bits_readiness_depends_on_cloudwatch() -> None:
+    """A restart does not fix CloudWatch. The startup probe allows for six slow DNS lookups."""
     _, container, _ = shipper()
     (port,) = container["ports"]
-    asks = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
+    probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
     startup = container["startupProbe"]
 
-    assert {kind: one["path"] for kind, one in asks.items()} == {
+    assert {kind: one["path"] for kind, one in probes.items()} == {
         "startup": "/api/v1/uptime",
         "liveness": "/api/v1/uptime",
         "readiness": "/api/v1/health",
     }
-    assert {one["port"] for one in asks.values()} == {port["name"]}
+    assert {one["port"] for one in probes.values()} == {port["name"]}
     assert port["containerPort"] == fluentbit.read()["service"]["http_port"]
     assert startup["periodSeconds"] * startup["failureThreshold"] > 6 * 30
 
 
-def test_fluent_bit_can_change_nothing_of_the_node_but_its_own_state() -> None:
-    """It is root, without what makes root more than a user; what it keeps outlives the pod, what it reads is there."""
+def test_fluent_bit_can_change_only_its_own_state_on_the_node() -> None:
+    """It is root without capabilities. Its state is on the node, and all the logs that it reads are mounted."""
     pod, container, _ = shipper()
     paths = {one["name"]: one["hostPath"]["path"] for one in pod.spec["volumes"] if "hostPath" in one}
     written = [mount for mount in container["volumeMounts"] if not mount.get("readOnly")]
@@ -953,7 +975,7 @@ def test_fluent_bit_can_change_nothing_of_the_node_but_its_own_state() -> None:
     inputs = config["pipeline"]["inputs"]
     kept = [config["service"]["storage.path"], *(one["db"] for one in inputs if "db" in one)]
 
-    assert sorted(breaches(pod)) == ["fluent-bit: runAsNonRoot", "fluent-bit: runAsUser", *["hostPath"] * 4]
+    assert sorted(violations(pod)) == ["fluent-bit: runAsNonRoot", "fluent-bit: runAsUser", *["hostPath"] * 4]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert [paths[mount["name"]] for mount in written] == [mount["mountPath"] for mount in written]
     assert {str(Path(one).parent) for one in kept} == {mount["mountPath"] for mount in written}
@@ -962,28 +984,28 @@ def test_fluent_bit_can_change_nothing_of_the_node_but_its_own_state() -> None:
     assert {one["path"].partition("/containers/")[0] for one in inputs if "path" in one} == {"/var/log"}
 
 
-def test_fluent_bit_may_ask_for_the_pods_of_its_node_alone() -> None:
-    """Of the kubelet, at the port that the network lets it; the cluster's API has nothing for it."""
+def test_fluent_bit_may_only_list_the_pods_of_its_node() -> None:
+    """It asks the kubelet, at a port that the network policy allows, and not the cluster's API."""
     (kubernetes,) = fluentbit.of_kind(fluentbit.read(), "filters", "kubernetes")
 
-    assert the("ClusterRole", "fluent-bit")["rules"] == [
+    assert find("ClusterRole", "fluent-bit")["rules"] == [
         {"apiGroups": [""], "resources": ["nodes/pods"], "verbs": ["get"]}
     ]
     assert kubernetes["use_kubelet"] is True
-    assert may(ends()["DaemonSet fluent-bit"], End(NODE), kubernetes["kubelet_port"])
+    assert is_allowed(peers()["DaemonSet fluent-bit"], Peer(NODE), kubernetes["kubelet_port"])
 
 
 # --- The network
 
 
 @dataclass(frozen=True)
-class End:
-    """One end of a connection.
+class Peer:
+    """A peer of a connection.
 
     Attributes:
-        address: its own.
-        namespace: of the pod that it is; empty where it is none.
-        labels: likewise.
+        address: its IP address.
+        namespace: its namespace; empty if it is not a pod.
+        labels: its labels; empty if it is not a pod.
     """
 
     address: str
@@ -991,24 +1013,24 @@ class End:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def may(source: End, target: End, port: int, protocol: str = "TCP") -> bool:
-    """Whether the policies let the source speak to the target: https://kubernetes.io/docs/concepts/services-networking/."""
-    return _lets(source, target, "Egress", port, protocol) and _lets(target, source, "Ingress", port, protocol)
+def is_allowed(source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
+    """Whether the network policies allow a connection: https://kubernetes.io/docs/concepts/services-networking/."""
+    return _allows(source, target, "Egress", port, protocol) and _allows(target, source, "Ingress", port, protocol)
 
 
-def _lets(end: End, other: End, direction: str, port: int, protocol: str) -> bool:
-    """Whether those policies that are about the one end let it speak to, or hear from, the other."""
-    about = [
+def _allows(peer: Peer, other: Peer, direction: str, port: int, protocol: str) -> bool:
+    """Whether the policies that select a peer allow connections to, or from, the other one."""
+    selecting = [
         policy["spec"]
-        for policy in all_of("NetworkPolicy")
-        if policy["metadata"]["namespace"] == end.namespace
+        for policy in find_all("NetworkPolicy")
+        if policy["metadata"]["namespace"] == peer.namespace
         and direction in policy["spec"]["policyTypes"]
-        and _selects(policy["spec"]["podSelector"], end.labels)
+        and _selects(policy["spec"]["podSelector"], peer.labels)
     ]
     side = {"Egress": "to", "Ingress": "from"}[direction]
-    rules = [rule for spec in about for rule in spec.get(direction.lower(), [])]
-    return not about or any(
-        (side not in rule or any(_is(peer, other, end.namespace) for peer in rule[side]))
+    rules = [rule for spec in selecting for rule in spec.get(direction.lower(), [])]
+    return not selecting or any(
+        (side not in rule or any(_matches(one, other, peer.namespace) for one in rule[side]))
         and (
             "ports" not in rule
             or (port, protocol) in [(one["port"], one.get("protocol", "TCP")) for one in rule["ports"]]
@@ -1017,139 +1039,145 @@ def _lets(end: End, other: End, direction: str, port: int, protocol: str) -> boo
     )
 
 
-def _is(peer: Object, end: End, namespace: str) -> bool:
-    if block := peer.get("ipBlock"):
+def _matches(rule: Object, peer: Peer, namespace: str) -> bool:
+    if block := rule.get("ipBlock"):
         excepted = [ip_network(one) for one in block.get("except", [])]
-        address = ip_address(end.address)
+        address = ip_address(peer.address)
         return address in ip_network(block["cidr"]) and not any(address in one for one in excepted)
-    if "namespaceSelector" in peer:
-        of_namespace = {"kubernetes.io/metadata.name": end.namespace}
-        is_there = bool(end.namespace) and _selects(peer["namespaceSelector"], of_namespace)
+    if "namespaceSelector" in rule:
+        labels = {"kubernetes.io/metadata.name": peer.namespace}
+        has_namespace = bool(peer.namespace) and _selects(rule["namespaceSelector"], labels)
     else:
-        is_there = end.namespace == namespace
-    return is_there and _selects(peer.get("podSelector", {}), end.labels)
+        has_namespace = peer.namespace == namespace
+    return has_namespace and _selects(rule.get("podSelector", {}), peer.labels)
 
 
 def _selects(selector: Object, labels: dict[str, str]) -> bool:
-    def holds(wanted: Object) -> bool:
-        value = labels.get(wanted["key"])
-        match wanted["operator"]:
+    def is_met(requirement: Object) -> bool:
+        value = labels.get(requirement["key"])
+        match requirement["operator"]:
             case "In":
-                return value in wanted["values"]
+                return value in requirement["values"]
             case "NotIn":
-                return value not in wanted["values"]
+                return value not in requirement["values"]
             case "Exists":
                 return value is not None
             case _:
                 return value is None
 
     return selector.get("matchLabels", {}).items() <= labels.items() and all(
-        holds(one) for one in selector.get("matchExpressions", [])
+        is_met(one) for one in selector.get("matchExpressions", [])
     )
 
 
-DATABASE = End("10.65.1.1")
-INTERNET = End("203.0.113.1")
-DNS = End("10.64.2.1", "kube-system", {"k8s-app": "kube-dns"})
-COLLECTOR = End("10.64.3.1", "telemetry", {"app.kubernetes.io/name": "collector"})
+DATABASE = Peer("10.65.1.1")
+INTERNET = Peer("203.0.113.1")
+DNS = Peer("10.64.2.1", "kube-system", {"k8s-app": "kube-dns"})
+COLLECTOR = Peer("10.64.3.1", "telemetry", {"app.kubernetes.io/name": "collector"})
 
 
-def ends() -> dict[str, End]:
-    """Our pods, and some that could be there beside them."""
-    return {pod.owner: End("10.64.4.1", pod.namespace, pod.labels) for pod in pods()} | {
-        "a stranger": End("10.64.5.1", "clients"),
-        "a stranger by our name": End("10.64.5.2", "clients", {"app.kubernetes.io/name": "clients-api"}),
-        "a stranger by our component": End("10.64.5.3", "clients", {"app.kubernetes.io/component": "service"}),
+def peers() -> dict[str, Peer]:
+    """The pods of the manifests, and some others that could run in the cluster."""
+    return {pod.owner: Peer("10.64.4.1", pod.namespace, pod.labels) for pod in pods()} | {
+        "another pod": Peer("10.64.5.1", "clients"),
+        "another pod with the service's name": Peer("10.64.5.2", "clients", {"app.kubernetes.io/name": "clients-api"}),
+        "another pod with the service's component": Peer(
+            "10.64.5.3", "clients", {"app.kubernetes.io/component": "service"}
+        ),
         "the collector": COLLECTOR,
     }
 
 
-SERVING = "Deployment clients-api"
-OURS = ["Job migrate", SERVING, "CronJob prune"]
+SERVICE_POD = "Deployment clients-api"
+SERVICE_PODS = ["Job migrate", SERVICE_POD, "CronJob prune"]
 
 
-def test_only_our_own_pods_reach_the_database() -> None:
-    """The service and the two Jobs, at PostgreSQL's port."""
-    assert sorted(name for name, end in ends().items() if may(end, DATABASE, 5432)) == sorted(OURS)
-    assert [name for name, end in ends().items() if end.namespace == "clients" and may(end, DATABASE, 22)] == []
+def test_only_the_service_and_its_jobs_reach_the_database() -> None:
+    """They reach it only at PostgreSQL's port."""
+    assert sorted(name for name, peer in peers().items() if is_allowed(peer, DATABASE, 5432)) == sorted(SERVICE_PODS)
+    assert [
+        name for name, peer in peers().items() if peer.namespace == "clients" and is_allowed(peer, DATABASE, 22)
+    ] == []
 
 
-def test_our_own_pods_find_names_and_little_else() -> None:
-    """Neither AWS, nor a node's metadata, nor the cluster's API."""
+def test_the_services_pods_reach_dns_and_nothing_of_aws_or_the_cluster() -> None:
+    """They do not reach AWS, the node's metadata, the kubelet or the cluster's API."""
     elsewhere = [
         (INTERNET, 443),
-        (End("169.254.169.254"), 80),
-        (End("169.254.170.23"), 80),
-        (End(NODE), 443),
-        (End(NODE), 10250),
+        (Peer("169.254.169.254"), 80),
+        (Peer("169.254.170.23"), 80),
+        (Peer(NODE), 443),
+        (Peer(NODE), 10250),
     ]
-    for name in OURS:
-        assert may(ends()[name], DNS, 53, "UDP")
-        assert may(ends()[name], DNS, 53, "TCP")
-        assert [(end, port) for end, port in elsewhere if may(ends()[name], end, port)] == []
+    for name in SERVICE_PODS:
+        assert is_allowed(peers()[name], DNS, 53, "UDP")
+        assert is_allowed(peers()[name], DNS, 53, "TCP")
+        assert [(peer, port) for peer, port in elsewhere if is_allowed(peers()[name], peer, port)] == []
 
 
-def test_the_balancer_and_the_kubelet_reach_the_service_at_its_port() -> None:
-    """What is outside the cluster's network comes through the balancer, or not at all; nobody reaches a Job."""
-    reached = ends()
-    assert may(End(NODE), reached["Deployment clients-api"], 8080)
-    assert not may(INTERNET, reached["Deployment clients-api"], 8080)
-    assert not may(DATABASE, reached["Deployment clients-api"], 8080)
-    assert [port for port in (80, 443, 5432, 8081) if may(End(NODE), reached["Deployment clients-api"], port)] == []
-    assert [name for name in OURS if may(End(NODE), reached[name], 8080)] == ["Deployment clients-api"]
+def test_the_load_balancer_and_the_kubelet_reach_the_service_at_its_port() -> None:
+    """Addresses outside the cluster's network reach it only through the load balancer. No address reaches a Job."""
+    known = peers()
+    assert is_allowed(Peer(NODE), known[SERVICE_POD], 8080)
+    assert not is_allowed(INTERNET, known[SERVICE_POD], 8080)
+    assert not is_allowed(DATABASE, known[SERVICE_POD], 8080)
+    assert [port for port in (80, 443, 5432, 8081) if is_allowed(Peer(NODE), known[SERVICE_POD], port)] == []
+    assert [name for name in SERVICE_PODS if is_allowed(Peer(NODE), known[name], 8080)] == [SERVICE_POD]
 
 
-def test_traces_go_from_the_service_to_the_collector() -> None:
-    """Both ends let them, at the port that the setting names; nobody else's."""
+def test_only_the_service_sends_traces_to_the_collector() -> None:
+    """The policies of both sides allow it, at the port that the setting names."""
     (pod,) = pods_of(service())
     endpoint = environment(pod, pod.spec["containers"][0])["OTEL_EXPORTER_OTLP_ENDPOINT"]
     port = int(endpoint.rpartition(":")[2])
-    inside = {name: end for name, end in ends().items() if end.namespace == "clients"}
+    inside = {name: peer for name, peer in peers().items() if peer.namespace == "clients"}
 
     assert f"//{COLLECTOR.labels['app.kubernetes.io/name']}.{COLLECTOR.namespace}.svc" in endpoint
     for one in (port, 4317):
-        assert [name for name, end in inside.items() if may(end, COLLECTOR, one)] == ["Deployment clients-api"]
-    assert not may(inside["Deployment clients-api"], COLLECTOR, 13133)
-    assert may(End(NODE), COLLECTOR, 13133)
+        assert [name for name, peer in inside.items() if is_allowed(peer, COLLECTOR, one)] == [SERVICE_POD]
+    assert not is_allowed(inside[SERVICE_POD], COLLECTOR, 13133)
+    assert is_allowed(Peer(NODE), COLLECTOR, 13133)
 
 
-def test_what_ships_telemetry_reaches_aws_and_its_node() -> None:
-    """AWS's APIs, its role, the kubelets and names; nobody but the service reaches it."""
+def test_telemetry_pods_reach_aws_and_the_kubelets() -> None:
+    """They reach AWS's APIs, the Pod Identity agent, the kubelets and DNS. Nodes do not reach them."""
     for name in ("the collector", "DaemonSet fluent-bit"):
-        end = ends()[name]
-        assert may(end, INTERNET, 443)
-        assert may(end, End("169.254.170.23"), 80)
-        assert may(end, End(NODE), 10250)
-        assert may(end, DNS, 53, "UDP")
-        assert not may(end, INTERNET, 80)
-        assert not may(End(NODE), end, 4318)
+        peer = peers()[name]
+        assert is_allowed(peer, INTERNET, 443)
+        assert is_allowed(peer, Peer("169.254.170.23"), 80)
+        assert is_allowed(peer, Peer(NODE), 10250)
+        assert is_allowed(peer, DNS, 53, "UDP")
+        assert not is_allowed(peer, INTERNET, 80)
+        assert not is_allowed(Peer(NODE), peer, 4318)
 
 
-def test_counts_go_from_fluent_bit_to_the_collector() -> None:
-    """Both ends let them, at the place that the configuration names; and its kubelet reaches its page of health."""
+def test_only_fluent_bit_sends_metrics_to_the_collector() -> None:
+    """The policies of both sides allow it, at the configured address. Its kubelet reaches its health check."""
     (output,) = fluentbit.of_kind(fluentbit.read(), "outputs", "opentelemetry")
-    watching = {name: end for name, end in ends().items() if end.namespace == COLLECTOR.namespace}
-    itself = watching["DaemonSet fluent-bit"]
+    telemetry_pods = {name: peer for name, peer in peers().items() if peer.namespace == COLLECTOR.namespace}
+    itself = telemetry_pods["DaemonSet fluent-bit"]
 
     assert output["host"].startswith(f"{COLLECTOR.labels['app.kubernetes.io/name']}.{COLLECTOR.namespace}.svc")
-    assert [name for name, end in watching.items() if may(end, COLLECTOR, output["port"])] == ["DaemonSet fluent-bit"]
-    assert not may(itself, COLLECTOR, 4317)
-    assert may(End(NODE), itself, 2020)
-    assert not may(INTERNET, itself, 2020)
-    assert not may(COLLECTOR, itself, 2020)
+    assert [name for name, peer in telemetry_pods.items() if is_allowed(peer, COLLECTOR, output["port"])] == [
+        "DaemonSet fluent-bit"
+    ]
+    assert not is_allowed(itself, COLLECTOR, 4317)
+    assert is_allowed(Peer(NODE), itself, 2020)
+    assert not is_allowed(INTERNET, itself, 2020)
+    assert not is_allowed(COLLECTOR, itself, 2020)
 
 
 def test_the_autoscaler_reaches_aws_and_the_clusters_api() -> None:
-    """And its kubelet reaches its page of health."""
-    end = ends()["Deployment cluster-autoscaler"]
-    assert may(end, INTERNET, 443)
-    assert may(end, End("169.254.170.23"), 80)
-    assert may(end, DNS, 53, "UDP")
-    assert may(End(NODE), end, 8085)
-    assert not may(INTERNET, end, 8085)
+    """Its kubelet reaches its health check."""
+    peer = peers()["Deployment cluster-autoscaler"]
+    assert is_allowed(peer, INTERNET, 443)
+    assert is_allowed(peer, Peer("169.254.170.23"), 80)
+    assert is_allowed(peer, DNS, 53, "UDP")
+    assert is_allowed(Peer(NODE), peer, 8085)
+    assert not is_allowed(INTERNET, peer, 8085)
 
 
-def test_what_no_policy_is_about_is_free() -> None:
-    """The evaluator knows that as well, or all of the above would hold of a cluster without any policy."""
-    assert may(End("10.64.6.1", "elsewhere"), INTERNET, 80)
-    assert may(INTERNET, End("10.64.6.1", "elsewhere"), 80)
+def test_pods_without_a_policy_are_not_restricted() -> None:
+    """The evaluator allows their connections, so the tests above do not pass merely because it denies everything."""
+    assert is_allowed(Peer("10.64.6.1", "elsewhere"), INTERNET, 80)
+    assert is_allowed(INTERNET, Peer("10.64.6.1", "elsewhere"), 80)
