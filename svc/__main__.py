@@ -27,7 +27,7 @@ def main() -> int:
             key()  # works with missing or wrong settings, since it generates one of them
         else:
             settings = read(os.environ)
-            _check_encryption(settings)
+            _check_database_tls(settings)
             arguments.command(settings)
     except (InvalidSetting, embedded.EmbeddedPostgresError, maintenance.MaintenanceError, CannotListen) as error:
         _print(f"error: {error}")
@@ -114,7 +114,7 @@ def _keys(accepted: int) -> str:
     return f"{accepted} accepted" if accepted else "none: the API is open to everyone who can reach it"
 
 
-def _check_encryption(settings: Settings) -> None:
+def _check_database_tls(settings: Settings) -> None:
     """Checks the CA certificates, and warns where the database's identity is not verified.
 
     Raises:

@@ -34,7 +34,7 @@ def serve(settings: Settings, greet: Callable[[int], None]) -> None:
     """Serves until SIGTERM or SIGINT; a second one ends the process at once.
 
     Args:
-        settings: with a database named.
+        settings: with the database's URL.
         greet: called once with the port, when the first worker listens on it.
 
     Raises:
@@ -55,7 +55,7 @@ def serve(settings: Settings, greet: Callable[[int], None]) -> None:
 
 
 def _limit_connections(settings: Settings) -> Settings:
-    """Settings with as many connections as the system lets a process have."""
+    """The settings, with no more connections than this process can open files for."""
     possible = limit_to_open_files(settings.max_connections)
     if possible < settings.max_connections:
         _log.warning(names.CONNECTIONS_LIMITED, max_connections=possible, configured=settings.max_connections)

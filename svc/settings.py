@@ -34,13 +34,13 @@ class Settings:
         api_key_hashes: SHA-256 of the keys that the API accepts; empty where it is open to everyone.
         trusted_proxies: networks whose X-Forwarded-* headers are believed.
         log_format: json; text, which is for people; or auto, which is text on a terminal and json elsewhere.
-        telemetry: what telemetry the service emits.
+        telemetry: which telemetry the service emits.
         local_folder: the folder of the embedded PostgreSQL's data.
         database: how to reach PostgreSQL; without a URL, the embedded one is used.
     """
 
     server: ServerSettings = field(default_factory=ServerSettings)
-    max_connections: int = 4000  # the worst take 35 KB each: 140 MB, in addition to the 75 MB of a pod under load
+    max_connections: int = 4000  # of hostile callers, they take 35 KB each: 140 MB on top of a busy pod's 75 MB
     build: str = "development"
     api_key_hashes: tuple[bytes, ...] = field(default=(), repr=False)
     trusted_proxies: tuple[Network, ...] = ()

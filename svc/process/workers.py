@@ -15,9 +15,8 @@ _log = structlog.get_logger()
 
 _SIGNALS: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 _SHORT_LIFE_SECONDS: Final = 10.0
-_PAUSE_SECONDS: Final = (
-    1.0  # before a worker that replaces a short-lived one, so that a crash loop does not use up the CPU
-)
+# Before a worker that replaces a short-lived one, so that a crash loop does not use up the CPU.
+_PAUSE_SECONDS: Final = 1.0
 
 Work = Callable[[int, bool], None]
 
