@@ -109,9 +109,9 @@ class Batcher(Generic[Item, Result]):
     can do in time.
 
     An item joins only a batch that has not been sent, so its result is never older than the item. Equal items in one
-    unsent batch are sent once. A caller who goes away drops only its own wait. Where a batch fails for a reason that
-    lies in its items (no ServiceError), it is split and sent again until the item at fault is alone, and only that
-    item's callers get the error. All parts of a batch share the deadline of its oldest item.
+    unsent batch are sent once. A caller that is cancelled drops only its own wait. Where a batch fails because of its
+    items (no ServiceError), it is split and sent again until the item at fault is alone, and only that item's callers
+    get the error. All parts of a batch share the deadline of its oldest item.
 
     Args:
         send: gives the results of a batch, in its order; all or none.
@@ -125,7 +125,7 @@ class Batcher(Generic[Item, Result]):
         # Kept, since asking for it costs a system call on Python 3.11.
         self._loop = asyncio.get_running_loop()
         self._limits = limits
-        self._batch_size = limits.max_batch_size  # the most items of the next batch
+        self._batch_size = limits.max_batch_size  # the maximum of the next batch
         self._round_trip_seconds = 0.0
         self._in_flight: list[float] = []  # when each batch in flight was sent, the newest last
         self._queue: dict[Item, _Waiting[Result]] = {}
@@ -235,7 +235,7 @@ class Batcher(Generic[Item, Result]):
             self._batch_size = min(self._limits.max_batch_size, larger)
 
     def _take_batch(self) -> list[tuple[Item, _Waiting[Result]]]:
-        """The next batch, without items whose callers went away or that waited too long."""
+        """The next batch, without items that waited too long or whose callers were all cancelled."""
         batch: list[tuple[Item, _Waiting[Result]]] = []
         self._reject_late(time.monotonic())
         while self._queue and len(batch) < self._batch_size:

@@ -118,7 +118,7 @@ def _add() -> _Json:
             ),
             _query(
                 "money",
-                "An amount below 10^16 with at most 2 decimals; negative where the client owes it",
+                "An amount between -10^16 and 10^16 with at most 2 decimals; negative where the client owes it",
                 {"type": "string", "pattern": f"^{MONEY_PATTERN}$", "example": "12.50"},
                 required=True,
             ),
