@@ -84,7 +84,10 @@ def _common_claims(harness: Harness, audit: Audit) -> list[Claim]:
     """Returns the claims of every drill."""
     return [
         Claim("adds acknowledged", audit.acknowledged, at_least=1),
-        *(Claim(kind, count, at_most=0) for kind, count in audit.violations.items()),
+        *(
+            Claim(f"{kind} {'gets' if kind == 'stale' else 'adds'}", count, at_most=0)
+            for kind, count in audit.violations.items()
+        ),
         Claim("longest wait of a caller", harness.timeline.longest_wait(), at_most=DEADLINE_SECONDS, unit="s"),
     ]
 
