@@ -36,7 +36,7 @@ class Variant:
 
     @property
     def colours(self) -> Sequence[str]:
-        """One for each series, from the palette of Okabe and Ito, which colour-blind people can tell apart."""
+        """One for each series, from the palette of Okabe and Ito, which colour-blind people can distinguish."""
         return ("#56b4e9", "#e69f00", "#cc79a7") if self.dark else ("#0072b2", "#d55e00", "#8f4f77")
 
     @property

@@ -33,7 +33,7 @@ class Api:
     Args:
         url: of the service.
         run: the run's id.
-        source: tells this source's requests from those of other sources in the same run.
+        source: distinguishes this source's requests from those of other sources in the same run.
     """
 
     def __init__(self, url: str, run: str, source: str) -> None:
@@ -87,9 +87,9 @@ class Api:
                 response = connection.request(method, path, headers=headers)
                 body = bytes(response.read())
         except Timeout:
-            raise RequestFailed(f"no answer within {TIMEOUT_SECONDS:g} s") from None
+            raise RequestFailed(f"no response within {TIMEOUT_SECONDS:g} s") from None
         except (OSError, HTTPParseError) as error:
-            raise RequestFailed(f"no answer: {type(error).__name__}") from None
+            raise RequestFailed(f"no response: {type(error).__name__}") from None
         if response.status_code != expected:
             raise RequestFailed(f"status {response.status_code}")
         return body

@@ -39,7 +39,7 @@ def in_ms(place: int) -> float:
 
 
 class Observation(NamedTuple):
-    """The end of a request, as far as requests are told apart.
+    """The end of a request: what the recorder counts by.
 
     Attributes:
         second: of the run, in which the request was scheduled.

@@ -79,7 +79,7 @@ class Session:
         if data["is_last"]:
             self._running -= 1
             if not self._running:
-                # In a greenlet of its own: stopping waits for the source that sent this message.
+                # In another greenlet: stopping waits for the source that sent this message.
                 gevent.spawn(self._runner.quit if self._is_headless else self._runner.stop)
 
     def end_run(self, **_: Any) -> None:

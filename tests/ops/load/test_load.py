@@ -148,8 +148,8 @@ async def test_a_stall_delays_all_requests_scheduled_in_it_and_failures_are_coun
 ) -> None:
     """Requests scheduled during a stall count as slow, those with another status as failed; the service misses both."""
     fake.stalls_at = PREPARED + 30
-    fake.fails_from = PREPARED + 170
-    done = await Run(tmp_path, "browse", "--host", fake.url, "--rate", "100", "--duration", "3").done()
+    fake.fails_from = PREPARED + 130
+    done = await Run(tmp_path, "browse", "--host", fake.url, "--rate", "100", "--duration", "2").done()
     slow = sum(
         count
         for second in done.measurements.seconds
@@ -252,7 +252,7 @@ async def test_a_service_that_is_down_is_an_error(tmp_path: Path, unused_tcp_por
     done = await Run(tmp_path, "mixed", "--host", f"http://127.0.0.1:{unused_tcp_port}").done()
 
     assert done.status == 2
-    assert "error: no answer: ConnectionRefusedError" in done.output
+    assert "error: no response: ConnectionRefusedError" in done.output
 
 
 async def test_a_run_without_measurements_is_an_error(listener: socket.socket, tmp_path: Path) -> None:
