@@ -44,4 +44,4 @@ class InvalidSetting(ValueError):
     """A setting is not valid. The message names the variable, its value and what is valid."""
 
     def __init__(self, variable: str, value: str, expected: str) -> None:
-        super().__init__(f"{variable} is {value}, and has to be {expected}.")
+        super().__init__(f"{variable} is {value}, but must be {expected}.")

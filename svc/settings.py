@@ -246,7 +246,7 @@ def _hashes(name: str, value: str) -> tuple[bytes, ...]:
         raise InvalidSetting(name, HIDDEN, expected)
     hashes = tuple(dict.fromkeys(map(bytes.fromhex, parts)))
     if _EMPTY_KEY_HASH in hashes:
-        raise InvalidSetting(name, HIDDEN, "hashes of keys, but one is the hash of an empty key")
+        raise InvalidSetting(name, HIDDEN, "hashes of keys, and one is the hash of an empty key")
     return hashes
 
 

@@ -97,7 +97,7 @@ async def _body_pairs(request: Request, numbers: frozenset[str]) -> _Pairs:
         case "application/x-www-form-urlencoded":
             return _pairs(text, "form")
         case _:
-            raise UnsupportedBody("A body has to be application/json or application/x-www-form-urlencoded.")
+            raise UnsupportedBody("A body must be application/json or application/x-www-form-urlencoded.")
 
 
 _TOO_LARGE: Final = f"The body is larger than {MAX_BODY_BYTES} bytes."
@@ -151,12 +151,12 @@ def _json_pairs(text: str, numbers: frozenset[str]) -> _Pairs:
     except (ValueError, RecursionError):
         raise BadRequest("The body is not JSON.") from None
     if not isinstance(parsed, _Object):
-        raise BadRequest("The body has to be a JSON object.")
+        raise BadRequest("The body must be a JSON object.")
     return [(name, _json_text(name, value, numbers)) for name, value in parsed]
 
 
 def _json_text(name: str, value: object, numbers: frozenset[str]) -> str:
     if not isinstance(value, str) or (isinstance(value, _Number) and name not in numbers):
         kinds = "a string or a number" if name in numbers else "a string"
-        raise InvalidField(name[:40], f"In JSON, {name[:40]} has to be {kinds}.")
+        raise InvalidField(name[:40], f"In JSON, {name[:40]} must be {kinds}.")
     return value

@@ -22,7 +22,7 @@ from svc.telemetry.settings import TraceSettings
 VERIFIED = {"sslmode": "verify-full", "sslrootcert": "/ca.pem"}
 HASH, OTHER_HASH = "ab" * 32, "12" * 32
 NO_HASHES = (
-    "API_KEY_HASHES is (not shown), and has to be SHA-256 hashes of 64 hexadecimal digits, separated by commas; "
+    "API_KEY_HASHES is (not shown), but must be SHA-256 hashes of 64 hexadecimal digits, separated by commas; "
     "`python -m svc key` makes one."
 )
 
@@ -123,30 +123,30 @@ def test_settings_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({"PORT": "x"}, "PORT is 'x', and has to be a whole number from 0 to 65535."),
-        ({"PORT": "65536"}, "PORT is '65536', and has to be a whole number from 0 to 65535."),
-        ({"PORT": "٣"}, "PORT is '٣', and has to be a whole number from 0 to 65535."),
-        ({"MAX_CONNECTIONS": "0"}, "MAX_CONNECTIONS is '0', and has to be a whole number from 1 to 1000000."),
-        ({"WORKERS": "0"}, "WORKERS is '0', and has to be a whole number from 1 to 64."),
-        ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS is '-1', and has to be a number of seconds from 0 to 600."),
-        ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS is 'nan', and has to be a number of seconds from 0 to 600."),
+        ({"PORT": "x"}, "PORT is 'x', but must be a whole number from 0 to 65535."),
+        ({"PORT": "65536"}, "PORT is '65536', but must be a whole number from 0 to 65535."),
+        ({"PORT": "٣"}, "PORT is '٣', but must be a whole number from 0 to 65535."),
+        ({"MAX_CONNECTIONS": "0"}, "MAX_CONNECTIONS is '0', but must be a whole number from 1 to 1000000."),
+        ({"WORKERS": "0"}, "WORKERS is '0', but must be a whole number from 1 to 64."),
+        ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS is '-1', but must be a number of seconds from 0 to 600."),
+        ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS is 'nan', but must be a number of seconds from 0 to 600."),
         (
             {"SHUTDOWN_SECONDS": "6", "DB_STATEMENT_SECONDS": "2.5"},
-            "SHUTDOWN_SECONDS is 6, and has to be at least 6.5, the longest time that a request may take.",
+            "SHUTDOWN_SECONDS is 6, but must be at least 6.5, the longest time that a request may take.",
         ),
         (
             {"SHUTDOWN_SECONDS": "600", "DB_STATEMENT_SECONDS": "56"},
             (
-                "DB_ACQUIRE_SECONDS + DB_CONNECT_SECONDS + DB_STATEMENT_SECONDS is 59, and has to be less than 59, "
+                "DB_ACQUIRE_SECONDS + DB_CONNECT_SECONDS + DB_STATEMENT_SECONDS is 59, but must be less than 59, "
                 "so that the service responds before a load balancer times out."
             ),
         ),
-        ({"TELEMETRY": "no"}, "TELEMETRY is 'no', and has to be one of on, off."),
-        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is 'xml', and has to be one of auto, json, text."),
+        ({"TELEMETRY": "no"}, "TELEMETRY is 'no', but must be one of on, off."),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is 'xml', but must be one of auto, json, text."),
         (
             {"TRUSTED_PROXIES": "10.0.0.1/8"},
             (
-                "TRUSTED_PROXIES is '10.0.0.1/8', and has to be addresses or networks separated by commas, "
+                "TRUSTED_PROXIES is '10.0.0.1/8', but must be addresses or networks separated by commas, "
                 "such as 10.0.0.0/16,192.168.1.7."
             ),
         ),
@@ -159,44 +159,44 @@ def test_settings_are_frozen() -> None:
         ({"API_KEY_HASHES": " "}, NO_HASHES),
         (
             {"API_KEY_HASHES": ""},
-            "API_KEY_HASHES is empty, and has to be hashes of keys, or unset to open the API to everyone.",
+            "API_KEY_HASHES is empty, but must be hashes of keys, or unset to open the API to everyone.",
         ),
         (
             {"API_KEY_HASHES": f"{HASH},{hashlib.sha256().hexdigest()}"},
-            "API_KEY_HASHES is (not shown), and has to be hashes of keys, but one is the hash of an empty key.",
+            "API_KEY_HASHES is (not shown), but must be hashes of keys, and one is the hash of an empty key.",
         ),
-        ({"METRICS_INTERVAL": "0"}, "METRICS_INTERVAL is '0', and has to be a number of seconds from 1 to 60."),
+        ({"METRICS_INTERVAL": "0"}, "METRICS_INTERVAL is '0', but must be a number of seconds from 1 to 60."),
         (
             {"OTEL_TRACES_SAMPLER_ARG": "5%"},
-            "OTEL_TRACES_SAMPLER_ARG is '5%', and has to be a number from 0 to 1.",
+            "OTEL_TRACES_SAMPLER_ARG is '5%', but must be a number from 0 to 1.",
         ),
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"},
-            ("OTEL_EXPORTER_OTLP_ENDPOINT is 'collector:4318', and has to be a URL such as http://collector:4318."),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT is 'collector:4318', but must be a URL such as http://collector:4318."),
         ),
         (
             {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
-            "OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json', and has to be one of http/protobuf, grpc.",
+            "OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json', but must be one of http/protobuf, grpc.",
         ),
-        ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE is 'many', and has to be a whole number from 1 to 100."),
-        ({"DB_PORT": "5432"}, "DB_HOST is not set, and has to be the database's host, since DB_PORT is set."),
-        ({"DB_HOST": "h", "DB_PORT": "0"}, "DB_PORT is '0', and has to be a whole number from 1 to 65535."),
+        ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE is 'many', but must be a whole number from 1 to 100."),
+        ({"DB_PORT": "5432"}, "DB_HOST is not set, but must be the database's host, since DB_PORT is set."),
+        ({"DB_HOST": "h", "DB_PORT": "0"}, "DB_PORT is '0', but must be a whole number from 1 to 65535."),
         (
             {"DB_HOST": "h", "DB_SSLMODE": "on"},
-            "DB_SSLMODE is 'on', and has to be one of disable, allow, prefer, require, verify-ca, verify-full.",
+            "DB_SSLMODE is 'on', but must be one of disable, allow, prefer, require, verify-ca, verify-full.",
         ),
         (
             {"DB_SERVICE_PASSWORD": "pässword"},
-            "DB_SERVICE_PASSWORD is (not shown), and has to be of printable ASCII characters.",
+            "DB_SERVICE_PASSWORD is (not shown), but must be of printable ASCII characters.",
         ),
         (
             {"DATABASE_URL": "postgresql://h/d", "DB_HOST": "h"},
-            "DATABASE_URL is set, and has to be the only variable that names a database, but DB_HOST is set too.",
+            "DATABASE_URL is set, but must be the only variable that names a database, but DB_HOST is set too.",
         ),
         (
             {"DATABASE_URL": "mysql://u:secret@h/d"},
             (
-                "DATABASE_URL is (not shown), and has to be a URL such as postgresql://user:password@host:5432/name: "
+                "DATABASE_URL is (not shown), but must be a URL such as postgresql://user:password@host:5432/name: "
                 "it must start with postgresql://."
             ),
         ),
@@ -234,7 +234,7 @@ def test_passwords_are_not_shown(variables: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({"PORT": "x"}, "PORT is 'x', and has to be a whole number from 0 to 65535."),
+        ({"PORT": "x"}, "PORT is 'x', but must be a whole number from 0 to 65535."),
         (
             {
                 "DATABASE_URL": "postgresql://u@127.0.0.1:9/d",
@@ -242,7 +242,7 @@ def test_passwords_are_not_shown(variables: dict[str, str]) -> None:
                 "OTEL_BSP_MAX_QUEUE_SIZE": "0",
             },
             (
-                "an OTEL_* variable is wrong, and has to be what OpenTelemetry takes: "
+                "an OTEL_* variable is wrong, but must be what OpenTelemetry takes: "
                 "max_queue_size must be a positive integer."
             ),
         ),

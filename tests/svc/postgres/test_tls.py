@@ -162,5 +162,5 @@ def test_missing_ca_certificates_are_reported_at_the_start(content: str | None, 
 
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: sslrootcert is '{file}', and has to be a file of CA certificates (PEM): {reason}.\n"
+        f"error: sslrootcert is '{file}', but must be a file of CA certificates (PEM): {reason}.\n"
     )
