@@ -442,7 +442,7 @@ async def test_batches_of_the_same_keys_never_deadlock(database_settings: Databa
 
 
 async def test_every_acknowledged_add_is_read_back(serve: Callable[..., Service]) -> None:
-    """Each of 1,000 added clients is found by a get that another worker may serve, and has its own id."""
+    """Each of 10,000 added clients is found by a get that another worker may serve, and has its own id."""
     service = serve(WORKERS="2")
     ids: list[int] = []
     numbers = iter(range(ADDS))
