@@ -182,7 +182,7 @@ def main() -> int:
 
 
 def _show(before: Mapping[str, Any], after: Mapping[str, Any], changes: Sequence[Change]) -> None:
-    figures = map(console.right, ("before", "after", "99 % confidence interval of the difference"))
+    figures = map(console.right, ("before", "after", "99 % interval of the difference"))
     rows = [
         (
             change.name,
