@@ -1,1 +1,1 @@
-"""What calls people and what they look at: alarms, dashboards, queries and runbooks, as data that is tested."""
+"""Alarms, dashboards, saved queries and runbooks, as data that tests check."""

@@ -1,6 +1,6 @@
-"""Makes the dashboards: `python -m ops.cloudwatch.dashboard` writes them, and `--check` says which are not up to date.
+"""Generates the CloudWatch dashboards; with --check, reports those that are out of date.
 
-Terraform fills in ${name}, ${region} and ${account}. A dashboard is CloudWatch's JSON, on a grid of 24 columns:
+Terraform fills in ${name}, ${region} and ${account}. A dashboard is a JSON document on a grid of 24 columns:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
 """
 
@@ -32,8 +32,8 @@ from svc.logs import names
 
 DASHBOARDS: Final = Path(__file__).resolve().parent / "dashboards"
 
-# Colours that people who see few of them tell apart, in light and in dark.
-_GOOD, _BAD, _WARN, _CALM, _OTHER = "#2a9d8f", "#d1495b", "#e09f3e", "#3d7ebf", "#8d6cab"
+# Colours that colour-blind people can tell apart, on a light and on a dark background.
+_GOOD, _BAD, _WARN, _NEUTRAL, _OTHER = "#2a9d8f", "#d1495b", "#e09f3e", "#3d7ebf", "#8d6cab"
 
 _DATABASE: Final = {"DBInstanceIdentifier": NAME}
 _CLUSTER: Final = {"ClusterName": NAME}
@@ -42,57 +42,66 @@ _SERVICE: Final = {**_CLUSTER, "Namespace": "clients", "Service": "clients-api"}
 
 
 def service(alarms: Alarms) -> list[list[Widget]]:
-    """The service's dashboard: rows of widgets, from what callers get to why."""
+    """Returns the service dashboard as rows of widgets: what callers experience first, then the causes."""
     return [
-        [text("# The clients API\nWhat callers get comes first, then why. Each alarm has a runbook by its name.", 2)],
-        [states("Alarms", [*alarms.composite, *_calling(alarms, is_ours=True)], 4)],
+        [
+            text(
+                "# Clients API\nThe first rows show what callers experience, the others show the causes. "
+                "Each alarm has a runbook of the same name.",
+                2,
+            )
+        ],
+        [states("Alarms", [*alarms.composite, *_notifying(alarms, of_service=True)], 4)],
         [
             budget(alarms, "availability"),
             budget(alarms, "latency"),
-            number("Requests a second", rate(_ours(names.REQUESTS))),
-            number("Latency, p99", [line(_ours(names.LATENCY, "p99"), "p99")]),
+            number("Requests per second", rate(_service_metric(names.REQUESTS))),
+            number("Latency, p99", [line(_service_metric(names.LATENCY, "p99"), "p99")]),
         ],
         [
-            chart("Requests a second", rate(_ours(names.REQUESTS), _CALM), unit="a second"),
+            chart("Requests per second", rate(_service_metric(names.REQUESTS), _NEUTRAL), unit="per second"),
             chart(
-                "Faults, errors and shed, a minute",
+                "Faults, errors and shed requests per minute",
                 [
-                    line(_ours(names.FAULTS), "faults (5xx)", color=_BAD),
-                    line(_ours(names.SHED), "of these, shed", color=_OTHER),
-                    line(_ours(names.ERRORS), "errors (4xx)", color=_WARN),
+                    line(_service_metric(names.FAULTS), "faults (5xx)", color=_BAD),
+                    line(_service_metric(names.SHED), "of these, shed", color=_OTHER),
+                    line(_service_metric(names.ERRORS), "errors (4xx)", color=_WARN),
                 ],
             ),
             chart(
                 "Latency of all requests",
-                [line(_ours(names.LATENCY, f"p{share}"), f"p{share}", color=color) for share, color in _PERCENTILES],
+                [
+                    line(_service_metric(names.LATENCY, f"p{share}"), f"p{share}", color=color)
+                    for share, color in _PERCENTILES
+                ],
                 unit="ms",
-                limits=[(100, "objective: 99 % within")],
+                limits=[(100, "objective: 99 % within 100 ms")],
             ),
         ],
         [
             chart(
-                "Budget spent, times as fast as allowed",
+                "Error budget burn rate",
                 [
                     *burn(alarms, "availability", _BAD),
-                    *burn(alarms, "latency", _CALM),
+                    *burn(alarms, "latency", _NEUTRAL),
                 ],
-                limits=[(14.4, "page in an hour"), (6, "page in 6 hours"), (1, "as allowed")],
+                limits=[(14.4, "page: 1 h window"), (6, "page: 6 h window"), (1, "the budget lasts 30 days")],
                 period=300,
             ),
             chart(
                 "Latency by route, p99",
                 [
-                    line(_of_route(route, method, "2xx"), f"{method} {route}")
+                    line(_route_latency(route, method, "2xx"), f"{method} {route}")
                     for route, method in (("/get/{id}", "GET"), ("/add", "POST"), ("/getall", "GET"))
                 ],
                 unit="ms",
             ),
             chart(
-                "Where requests wait: the database, p99",
+                "Database queue wait and round trip, p99",
                 [
-                    line(_operation(name, operation, "p99"), f"{operation}: {what}")
+                    line(_operation(name, operation, "p99"), f"{operation}: {label}")
                     for operation in ("get", "add")
-                    for name, what in ((names.QUEUE_WAIT, "wait"), (names.ROUND_TRIP, "round trip"))
+                    for name, label in ((names.QUEUE_WAIT, "queue wait"), (names.ROUND_TRIP, "round trip"))
                 ],
                 unit="ms",
             ),
@@ -101,96 +110,108 @@ def service(alarms: Alarms) -> list[list[Widget]]:
             chart(
                 "Event loop lag",
                 [
-                    line(_ours(names.EVENT_LOOP_LAG, "p99"), "p99", color=_WARN),
-                    line(_ours(names.EVENT_LOOP_LAG, "p50"), "p50", color=_CALM),
+                    line(_service_metric(names.EVENT_LOOP_LAG, "p99"), "p99", color=_WARN),
+                    line(_service_metric(names.EVENT_LOOP_LAG, "p50"), "p50", color=_NEUTRAL),
                 ],
                 unit="ms",
                 limits=limits(alarms, "event-loop-lag"),
             ),
             chart(
-                "CPU, of one core a process",
-                _most_and_average(names.PROCESS_CPU),
-                unit="%",
+                "CPU per process",
+                _max_and_average(names.PROCESS_CPU),
+                unit="% of a core",
                 limits=limits(alarms, "cpu"),
             ),
             chart(
-                "Memory of a process",
-                [line(_ours(names.PROCESS_MEMORY, "Maximum"), "largest", color=_CALM)],
+                "Memory per process",
+                [line(_service_metric(names.PROCESS_MEMORY, "Maximum"), "maximum", color=_NEUTRAL)],
                 unit="bytes",
                 limits=limits(alarms, "memory"),
             ),
             chart(
-                "Requests in flight, of a process",
-                _most_and_average(names.IN_FLIGHT),
+                "Requests in flight per process",
+                _max_and_average(names.IN_FLIGHT),
             ),
         ],
         [
             chart(
-                "Connections of callers, of a process",
-                _most_and_average(names.CONNECTIONS),
+                "Client connections per process",
+                _max_and_average(names.CONNECTIONS),
             ),
             chart(
-                "Connections cut, a minute",
+                "Client connections closed per minute",
                 [
-                    line(_ours(names.CONNECTIONS_SHED), "for lack of room", color=_BAD),
-                    line(_ours(names.CONNECTIONS_TIMED_OUT), "that kept us waiting", color=_WARN),
+                    line(_service_metric(names.CONNECTIONS_SHED), "limit reached", color=_BAD),
+                    line(_service_metric(names.CONNECTIONS_TIMED_OUT), "timed out", color=_WARN),
                 ],
             ),
             chart(
-                "Files open and log lines dropped",
+                "Open files and dropped log lines",
                 [
-                    line(_ours(names.OPEN_FILES, "Maximum"), "files, of a process", color=_CALM),
-                    line(_ours(names.LOG_LINES_DROPPED), "lines dropped", color=_BAD, axis="right"),
+                    line(_service_metric(names.OPEN_FILES, "Maximum"), "open files per process", color=_NEUTRAL),
+                    line(_service_metric(names.LOG_LINES_DROPPED), "dropped lines", color=_BAD, axis="right"),
                 ],
             ),
         ],
         [
             chart(
-                "Share of time that the database was away",
-                [line(_ours(names.DATABASE_IS_UNAVAILABLE, "Average"), "away", color=_BAD)],
-                limits=limits(alarms, "database-away"),
+                "Share of time that the database was unavailable",
+                [line(_service_metric(names.DATABASE_IS_UNAVAILABLE, "Average"), "unavailable", color=_BAD)],
+                limits=limits(alarms, "database-unavailable"),
             ),
             chart(
-                "Connections in use, of a process",
-                _most_and_average(names.CONNECTIONS_IN_USE),
+                "Database connections in use per process",
+                _max_and_average(names.CONNECTIONS_IN_USE),
                 limits=limits(alarms, "connections"),
             ),
             chart(
-                "Questions in a batch",
+                "Batch size",
                 [line(_operation(names.BATCH_SIZE_METRIC, each, "Average"), each) for each in ("get", "add", "page")],
             ),
         ],
-        [log("The latest faults", "faults")],
+        [log("Latest faults", "faults")],
         [log("Slowest requests", "slowest-requests")],
     ]
 
 
 def platform(alarms: Alarms) -> list[list[Widget]]:
-    """The platform's dashboard: pods, nodes, the database, and the way of the signals."""
+    """Returns the platform dashboard as rows of widgets: pods, nodes, the database, and the delivery of telemetry."""
     return [
         [
             text(
-                "# What the clients API stands on\nPods, nodes, the database, and the way of logs, metrics and traces.",
+                "# Clients API: platform\nPods, nodes, the database, and the delivery of logs, metrics and traces.",
                 2,
             )
         ],
-        [states("Alarms", _calling(alarms, is_ours=False), 4)],
+        [states("Alarms", _notifying(alarms, of_service=False), 4)],
         [
             chart(
-                "Pods that are ready",
-                [line(_insights("service_number_of_running_pods", _SERVICE, "Minimum"), "of the service", color=_CALM)],
-                limits=limits(alarms, "pods-few"),
-            ),
-            chart(
-                "Restarts of containers",
-                [line(_insights("pod_number_of_container_restarts", _PODS, "Sum"), "of the service", color=_BAD)],
-            ),
-            chart(
-                "CPU and memory of a pod",
+                "Ready pods",
                 [
-                    line(_insights("pod_cpu_utilization", _PODS, "Maximum"), "CPU, of the node", color=_CALM),
                     line(
-                        _insights("pod_memory_utilization_over_pod_limit", _PODS, "Maximum"),
+                        _container_insights("service_number_of_running_pods", _SERVICE, "Minimum"),
+                        "clients-api",
+                        color=_NEUTRAL,
+                    )
+                ],
+                limits=limits(alarms, "pods-below-minimum"),
+            ),
+            chart(
+                "Container restarts",
+                [
+                    line(
+                        _container_insights("pod_number_of_container_restarts", _PODS, "Sum"), "clients-api", color=_BAD
+                    )
+                ],
+            ),
+            chart(
+                "CPU and memory per pod",
+                [
+                    line(
+                        _container_insights("pod_cpu_utilization", _PODS, "Maximum"), "CPU, of its node", color=_NEUTRAL
+                    ),
+                    line(
+                        _container_insights("pod_memory_utilization_over_pod_limit", _PODS, "Maximum"),
                         "memory, of its limit",
                         color=_OTHER,
                     ),
@@ -202,63 +223,63 @@ def platform(alarms: Alarms) -> list[list[Widget]]:
             chart(
                 "Nodes",
                 [
-                    line(_insights("cluster_node_count", _CLUSTER, "Maximum"), "there", color=_CALM),
-                    line(_insights("cluster_failed_node_count", _CLUSTER, "Maximum"), "failed", color=_BAD),
+                    line(_container_insights("cluster_node_count", _CLUSTER, "Maximum"), "nodes", color=_NEUTRAL),
+                    line(_container_insights("cluster_failed_node_count", _CLUSTER, "Maximum"), "failed", color=_BAD),
                 ],
-                limits=limits(alarms, "nodes-at-most"),
+                limits=limits(alarms, "nodes-at-maximum"),
             ),
             chart(
                 "Busiest node",
                 [
-                    line(_insights("node_cpu_utilization", _CLUSTER, "Maximum"), "CPU", color=_CALM),
-                    line(_insights("node_memory_utilization", _CLUSTER, "Maximum"), "memory", color=_OTHER),
-                    line(_insights("node_filesystem_utilization", _CLUSTER, "Maximum"), "disk", color=_WARN),
+                    line(_container_insights("node_cpu_utilization", _CLUSTER, "Maximum"), "CPU", color=_NEUTRAL),
+                    line(_container_insights("node_memory_utilization", _CLUSTER, "Maximum"), "memory", color=_OTHER),
+                    line(_container_insights("node_filesystem_utilization", _CLUSTER, "Maximum"), "disk", color=_WARN),
                 ],
                 unit="%",
             ),
         ],
         [
             chart(
-                "The database's CPU",
-                [line(_rds("CPUUtilization", "Average"), "CPU", color=_CALM)],
+                "Database CPU",
+                [line(_rds("CPUUtilization", "Average"), "CPU", color=_NEUTRAL)],
                 unit="%",
                 limits=limits(alarms, "database-cpu"),
             ),
             chart(
-                "The database's load",
-                [line(_rds("DBLoad", "Average"), "sessions at work", color=_CALM)],
+                "Database load",
+                [line(_rds("DBLoad", "Average"), "active sessions", color=_NEUTRAL)],
                 limits=limits(alarms, "database-load"),
             ),
             chart(
-                "The database's connections",
-                [line(_rds("DatabaseConnections", "Maximum"), "connections", color=_CALM)],
+                "Database connections",
+                [line(_rds("DatabaseConnections", "Maximum"), "connections", color=_NEUTRAL)],
                 limits=limits(alarms, "database-connections"),
             ),
             chart(
-                "Transaction ids in use",
-                [line(_rds("MaximumUsedTransactionIDs", "Maximum"), "ids in use", color=_CALM)],
+                "Transaction IDs in use",
+                [line(_rds("MaximumUsedTransactionIDs", "Maximum"), "IDs in use", color=_NEUTRAL)],
                 period=300,
             ),
         ],
         [
             chart(
-                "The database's disk, latency",
+                "Database disk latency",
                 [
-                    line(_rds("ReadLatency", "p90"), "read, p90", color=_CALM),
+                    line(_rds("ReadLatency", "p90"), "read, p90", color=_NEUTRAL),
                     line(_rds("WriteLatency", "p90"), "write, p90", color=_WARN),
                 ],
                 unit="s",
                 limits=limits(alarms, "database-write-latency"),
             ),
             chart(
-                "The database's disk, free",
-                [line(_rds("FreeStorageSpace", "Minimum"), "free", color=_CALM)],
+                "Free database storage",
+                [line(_rds("FreeStorageSpace", "Minimum"), "free", color=_NEUTRAL)],
                 unit="bytes",
                 limits=limits(alarms, "database-storage"),
             ),
             chart(
-                "The database's memory, free",
-                [line(_rds("FreeableMemory", "Average"), "free", color=_CALM)],
+                "Free database memory",
+                [line(_rds("FreeableMemory", "Average"), "free", color=_NEUTRAL)],
                 unit="bytes",
                 limits=limits(alarms, "database-memory"),
             ),
@@ -267,54 +288,54 @@ def platform(alarms: Alarms) -> list[list[Widget]]:
             chart(
                 "Records shipped",
                 [
-                    line(_shipping("fluentbit_output_proc_records_total"), "delivered", color=_GOOD),
-                    line(_shipping("fluentbit_output_retries_total"), "retries", color=_WARN, axis="right"),
-                    line(_shipping("fluentbit_output_dropped_records_total"), "dropped", color=_BAD, axis="right"),
+                    line(_shipper("fluentbit_output_proc_records_total"), "delivered", color=_GOOD),
+                    line(_shipper("fluentbit_output_retries_total"), "retries", color=_WARN, axis="right"),
+                    line(_shipper("fluentbit_output_dropped_records_total"), "dropped", color=_BAD, axis="right"),
                 ],
             ),
             chart(
                 "Spans shipped",
                 [
-                    line(_shipping("otelcol_exporter_sent_spans"), "delivered", color=_GOOD),
-                    line(_shipping("otelcol_exporter_send_failed_spans"), "failed", color=_BAD, axis="right"),
+                    line(_shipper("otelcol_exporter_sent_spans"), "delivered", color=_GOOD),
+                    line(_shipper("otelcol_exporter_send_failed_spans"), "failed", color=_BAD, axis="right"),
                 ],
             ),
             chart(
-                "Documents of metrics that CloudWatch could not take",
+                "Metric documents rejected by CloudWatch",
                 [
-                    line(_logs("EMFParsingErrors"), "not read", color=_BAD),
-                    line(_logs("EMFValidationErrors"), "refused", color=_OTHER),
+                    line(_logs("EMFParsingErrors"), "parsing errors", color=_BAD),
+                    line(_logs("EMFValidationErrors"), "validation errors", color=_OTHER),
                 ],
             ),
         ],
     ]
 
 
-_PERCENTILES: Final = (("50", _GOOD), ("90", _CALM), ("99", _WARN), ("99.9", _BAD))
+_PERCENTILES: Final = (("50", _GOOD), ("90", _NEUTRAL), ("99", _WARN), ("99.9", _BAD))
 
 
-def _calling(alarms: Alarms, *, is_ours: bool) -> list[str]:
-    """The alarms that call someone for themselves, by whether they look at the service's own metrics."""
-    rows = [row for row in alarms.metric.values() if row.severity != "part"]
+def _notifying(alarms: Alarms, *, of_service: bool) -> list[str]:
+    """Returns the metric alarms that notify someone: those on the service's own metrics, or the others."""
     return [
         row.name
-        for row in rows
-        if all(metric.namespace == names.NAMESPACE for metric in row.metrics.values()) == is_ours
+        for row in alarms.metric.values()
+        if row.severity != "part"
+        and all(metric.namespace == names.NAMESPACE for metric in row.metrics.values()) == of_service
     ]
 
 
-def _ours(name: str, statistic: str = "Sum") -> Metric:
+def _service_metric(name: str, statistic: str = "Sum") -> Metric:
     return Metric(names.NAMESPACE, name, (), statistic)
 
 
-def _most_and_average(name: str) -> Lines:
+def _max_and_average(name: str) -> Lines:
     return [
-        line(_ours(name, "Maximum"), "most", color=_WARN),
-        line(_ours(name, "Average"), "average", color=_CALM),
+        line(_service_metric(name, "Maximum"), "maximum", color=_WARN),
+        line(_service_metric(name, "Average"), "average", color=_NEUTRAL),
     ]
 
 
-def _of_route(route: str, method: str, status: str) -> Metric:
+def _route_latency(route: str, method: str, status: str) -> Metric:
     values = {names.ROUTE_DIMENSION: route, names.METHOD_DIMENSION: method, names.STATUS_DIMENSION: status}
     return Metric(names.NAMESPACE, names.LATENCY, tuple(sorted(values.items())), "p99")
 
@@ -323,7 +344,7 @@ def _operation(name: str, operation: str, statistic: str) -> Metric:
     return Metric(names.NAMESPACE, name, ((names.OPERATION_DIMENSION, operation),), statistic)
 
 
-def _insights(name: str, dimensions: Mapping[str, str], statistic: str) -> Metric:
+def _container_insights(name: str, dimensions: Mapping[str, str], statistic: str) -> Metric:
     return Metric("ContainerInsights", name, tuple(sorted(dimensions.items())), statistic)
 
 
@@ -331,7 +352,7 @@ def _rds(name: str, statistic: str) -> Metric:
     return Metric("AWS/RDS", name, tuple(_DATABASE.items()), statistic)
 
 
-def _shipping(name: str) -> Metric:
+def _shipper(name: str) -> Metric:
     return Metric("Telemetry", name, tuple(_CLUSTER.items()), "Sum")
 
 
@@ -339,29 +360,25 @@ def _logs(name: str) -> Metric:
     return Metric("AWS/Logs", name, (("LogGroupName", GROUPS["metrics"]),), "Sum")
 
 
-def made() -> dict[Path, str]:
-    """All dashboards, by where they are kept."""
-    # What Terraform fills in later stays as it is.
-    alarms = load(NAME)
-    made_of = {"service": service, "platform": platform}
-    return {DASHBOARDS / f"{name}.json": body(make(alarms)) for name, make in made_of.items()}
+def generate() -> dict[Path, str]:
+    """Returns the JSON of each dashboard by its file."""
+    alarms = load(NAME)  # a placeholder, which Terraform fills in
+    return {DASHBOARDS / f"{build.__name__}.json": body(build(alarms)) for build in (service, platform)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes them, or checks that they are written."""
+    """Writes the dashboards that are out of date, or only reports them; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m ops.cloudwatch.dashboard", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--check", action="store_true", help="change nothing, and fail where one is not up to date")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a dashboard is out of date")
     is_check = parser.parse_args(arguments).check
-    stale = [path for path, text in made().items() if not path.exists() or path.read_text() != text]
-    for path in stale:
+    stale = {path: new for path, new in generate().items() if not path.exists() or path.read_text() != new}
+    for path, new in stale.items():
         if is_check:
-            print(
-                f"{path.name} is not what dashboard.py makes: run python -m ops.cloudwatch.dashboard", file=sys.stderr
-            )
+            print(f"{path.name} is out of date: run make dashboards", file=sys.stderr)
         else:
-            path.write_text(made()[path])
+            path.write_text(new)
             print(f"wrote {path.name}")
     return int(is_check and bool(stale))
 

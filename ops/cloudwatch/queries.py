@@ -1,4 +1,4 @@
-"""The saved queries: a file each, with comments that say what it answers and where it looks."""
+"""The saved queries: one file each, whose comments say what it answers and which log group it reads."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,35 +6,35 @@ from typing import Final
 
 FOLDER: Final = Path(__file__).resolve().parent / "queries"
 
-_GROUP: Final = "group: "  # the comment that names the log group
+_GROUP: Final = "group: "  # starts the comment that names the log group
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedQuery:
     """A query in a file.
 
     Attributes:
-        name: the file's, without its ending.
-        says: what it answers.
-        group: of the log that it is for: application or metrics.
+        name: the file's name without its suffix.
+        description: what the query answers.
+        group: the log group that it reads: application or metrics.
         text: the query itself.
     """
 
     name: str
-    says: str
+    description: str
     group: str
     text: str
 
 
-def read(file: Path) -> Saved:
-    """The query in a file.
+def read(file: Path) -> SavedQuery:
+    """Reads a query from a file.
 
     Raises:
-        ValueError: it does not name one group.
+        ValueError: the comments do not name exactly one group.
     """
     lines = file.read_text(encoding="utf-8").splitlines()
-    said = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
-    (group,) = [words.removeprefix(_GROUP) for words in said if words.startswith(_GROUP)]
-    says = " ".join(words for words in said if not words.startswith(_GROUP))
+    comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+    (group,) = [comment.removeprefix(_GROUP) for comment in comments if comment.startswith(_GROUP)]
+    description = " ".join(comment for comment in comments if not comment.startswith(_GROUP))
     text = "\n".join(line for line in lines if not line.startswith("#")).strip()
-    return Saved(file.stem, says, group, text)
+    return SavedQuery(file.stem, description, group, text)

@@ -1,4 +1,4 @@
-"""The rows of alarms.yaml, each checked for what it has to have."""
+"""The rows of alarms.yaml as typed objects. A missing or an unknown field is an error."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -11,10 +11,11 @@ import yaml
 
 PATH: Final = Path(__file__).resolve().parent / "alarms.yaml"
 
-Severity: TypeAlias = Literal["page", "ticket", "part"]  # someone is woken, someone looks, a composite decides
+# A page wakes someone, a ticket waits for working hours, a part notifies nobody: its composite alarm does.
+Severity: TypeAlias = Literal["page", "ticket", "part"]
 Missing: TypeAlias = Literal["breaching", "notBreaching", "missing", "ignore"]
 Dimensions: TypeAlias = tuple[tuple[str, str], ...]
-Name: TypeAlias = tuple[str, str, Dimensions]  # of a metric: namespace, name and dimensions, which are sorted
+MetricKey: TypeAlias = tuple[str, str, Dimensions]  # namespace, name and sorted dimensions
 
 _COMPARISONS: Final[dict[str, tuple[str, Callable[[float, float], bool]]]] = {
     "GreaterThanThreshold": (">", operator.gt),
@@ -26,14 +27,14 @@ _COMPARISONS: Final[dict[str, tuple[str, Callable[[float, float], bool]]]] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by one of its statistics.
+    """One statistic of a metric.
 
     Attributes:
         namespace: such as ClientsApi.
         name: such as Latency.
-        dimensions: names with their values, sorted.
-        statistic: Sum, Average, Minimum, Maximum, SampleCount, a percentile such as p99.9, or a rank such as PR(:100),
-            the share of samples in per cent that are above the first bound, if any, and at most the second.
+        dimensions: pairs of name and value, sorted.
+        statistic: Sum, Average, Minimum, Maximum, SampleCount, a percentile such as p99.9, or a percentile rank such
+            as PR(:100): the percentage of samples above the lower bound, if there is one, and up to the upper bound.
     """
 
     namespace: str
@@ -42,8 +43,8 @@ class Metric:
     statistic: str
 
     @property
-    def key(self) -> Name:
-        """What it is a statistic of."""
+    def key(self) -> MetricKey:
+        """Identifies the metric, whatever the statistic."""
         return self.namespace, self.name, self.dimensions
 
 
@@ -52,19 +53,19 @@ class MetricAlarm:
     """A row of `alarms`.
 
     Attributes:
-        name: short, and the name of its runbook.
-        severity: page, ticket, or part of a composite, which then decides.
-        means: what is the matter when it fires.
-        reason: why this threshold.
-        metrics: what it looks at, by the names that `expression` has for them.
-        expression: of metric math; empty where there is one metric.
-        unit: of the threshold, for people.
-        comparison: as CloudWatch calls it.
-        threshold: in that unit.
-        period_seconds: of a point.
-        periods: how many points it looks at.
-        periods_to_alarm: how many of them have to be beyond the threshold.
-        missing: what a point without data counts as.
+        name: a short name, which is also the name of the runbook.
+        severity: page, ticket, or part of a composite alarm.
+        means: what is wrong when the alarm fires.
+        reason: why the threshold has this value.
+        metrics: the metrics that the alarm evaluates, by their IDs in `expression`.
+        expression: metric math; empty if the alarm has a single metric.
+        unit: the unit of the threshold, for display.
+        comparison: CloudWatch's comparison operator.
+        threshold: the limit, in `unit`.
+        period_seconds: the length of the period that one data point covers.
+        periods: the number of data points to evaluate.
+        periods_to_alarm: how many of these have to breach the threshold.
+        missing: how a missing data point is treated.
     """
 
     name: str
@@ -81,19 +82,17 @@ class MetricAlarm:
     periods_to_alarm: int
     missing: Missing
 
-    @property
-    def is_beyond(self) -> Callable[[float], bool]:
-        """Whether a value is beyond the threshold."""
-        compare = _COMPARISONS[self.comparison][1]
-        return lambda value: compare(value, self.threshold)
+    def is_breached_by(self, value: float) -> bool:
+        """Whether a value breaches the threshold."""
+        return _COMPARISONS[self.comparison][1](value, self.threshold)
 
-    def said(self, value: float | None) -> str:
-        """A value beside the threshold, for people."""
+    def describe(self, value: float | None) -> str:
+        """Describes a value and the condition of the alarm in a sentence for display."""
         sign = _COMPARISONS[self.comparison][0]
         unit = f" {self.unit}" if self.unit else ""
         shown = "no data" if value is None else f"{value:.4g}{unit}"
         limit, points = f"{sign} {self.threshold:g}{unit}", f"{self.periods_to_alarm} of {self.periods} points"
-        return f"{shown}; it fires at {limit} in {points} of {_time(self.period_seconds)}"
+        return f"{shown}; it fires at {limit} in {points} of {_duration(self.period_seconds)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +101,10 @@ class Objective:
 
     Attributes:
         name: availability or latency.
-        percent: of requests that have to be good, over 30 days.
-        means: what is good.
-        metrics: what `bad` is made of.
-        bad: an expression that gives the requests that are not, in per cent.
+        percent: the percentage of good requests to reach over 30 days.
+        means: what a good request is.
+        metrics: the metrics in the expression `bad`, by their IDs.
+        bad: metric math that gives the percentage of bad requests.
     """
 
     name: str
@@ -116,22 +115,22 @@ class Objective:
 
     @property
     def budget(self) -> float:
-        """The requests that may be bad, in per cent."""
+        """The error budget: the percentage of requests that may be bad."""
         return round(100 - self.percent, 9)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BurnRate:
-    """A row of `burn_rates`: an alarm that fires while all of its parts do.
+    """A row of `burn_rates`: a composite alarm that fires while all of its parts fire.
 
     Attributes:
-        name: short, and the name of its runbook.
+        name: a short name, which is also the name of the runbook.
         severity: page or ticket.
-        objective: whose budget is spent.
-        burn: how many times as fast as allowed.
-        windows: in seconds, by the ends of the parts' names.
-        means: what is the matter when it fires.
-        reason: why these windows.
+        objective: the objective whose error budget is consumed.
+        burn: the burn rate at which the alarm fires: 1 consumes the budget in exactly 30 days.
+        windows: lengths in seconds, by the suffixes of the parts' names.
+        means: what is wrong when the alarm fires.
+        reason: why this rate and these windows.
     """
 
     name: str
@@ -144,12 +143,12 @@ class BurnRate:
 
     @property
     def parts(self) -> list[MetricAlarm]:
-        """An alarm for each window."""
-        return [self._part(which, seconds) for which, seconds in self.windows.items()]
+        """One alarm per window."""
+        return [self._part(window, seconds) for window, seconds in self.windows.items()]
 
-    def _part(self, which: str, seconds: int) -> MetricAlarm:
+    def _part(self, window: str, seconds: int) -> MetricAlarm:
         return MetricAlarm(
-            name=f"{self.name}-{which}",
+            name=f"{self.name}-{window}",
             severity="part",
             means=self.means,
             reason=self.reason,
@@ -170,9 +169,9 @@ class Alarms:
     """All rows, by name.
 
     Attributes:
-        objectives: what callers are promised.
-        metric: alarms that look at metrics.
-        composite: alarms that look at others.
+        objectives: the service level objectives.
+        metric: the alarms on metrics.
+        composite: the alarms on other alarms.
     """
 
     objectives: Mapping[str, Objective]
@@ -181,10 +180,10 @@ class Alarms:
 
 
 def load(name: str, path: Path = PATH) -> Alarms:
-    """The rows of the deployment of that name.
+    """Loads the rows for the deployment with this name.
 
     Raises:
-        TypeError: a row lacks something, or has something that no row has.
+        TypeError: a row lacks a field, or has an unknown one.
     """
     rows = yaml.safe_load(Template(path.read_text()).substitute(name=name))
     objectives = {row["name"]: Objective(**{**row, "metrics": _metrics(row["metrics"])}) for row in rows["objectives"]}
@@ -201,7 +200,7 @@ def _metrics(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     }
 
 
-def _time(seconds: int) -> str:
+def _duration(seconds: int) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds % length == 0:
             return f"{seconds // length} {unit}"

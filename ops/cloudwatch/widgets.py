@@ -1,4 +1,4 @@
-"""Widgets of CloudWatch's dashboards, as their JSON has them.
+"""Widgets of CloudWatch dashboards, in their JSON form.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
 """
@@ -10,14 +10,14 @@ from typing import Any, Final, TypeAlias
 from ops.cloudwatch.queries import FOLDER, read
 from ops.cloudwatch.rows import Alarms, Metric
 
-NAME: Final = "${name}"  # filled in by Terraform, as the others are
+NAME: Final = "${name}"  # filled in by Terraform, as are ${region} and ${account}
 GROUPS: Final = {
     "application": f"/aws/containerinsights/{NAME}/application",
     "metrics": f"/{NAME}/clients-api/metrics",
 }
 
 Widget: TypeAlias = dict[str, Any]
-Line: TypeAlias = list[Any]  # of a chart
+Line: TypeAlias = list[Any]  # a metric or an expression of a chart
 Lines: TypeAlias = list[Line]
 
 _COLUMNS: Final = 24
@@ -26,59 +26,59 @@ _ALARM: Final = "arn:aws:cloudwatch:${region}:${account}:alarm:${name}-"
 
 
 def line(metric: Metric, label: str, *, color: str = "", axis: str = "", **more: Any) -> Line:
-    """A metric."""
+    """Returns a line that shows a metric."""
     dimensions = [part for pair in metric.dimensions for part in pair]
-    said = {"stat": metric.statistic, "label": label, "color": color, "yAxis": axis, **more}
-    return [metric.namespace, metric.name, *dimensions, {name: value for name, value in said.items() if value != ""}]
+    options = {"stat": metric.statistic, "label": label, "color": color, "yAxis": axis, **more}
+    return [metric.namespace, metric.name, *dimensions, {name: value for name, value in options.items() if value != ""}]
 
 
 def expression(math: str, label: str, color: str = "") -> Line:
-    """Metric math over metrics that are in the same chart."""
+    """Returns a line that shows metric math over metrics of the same chart."""
     return [{"expression": math, "label": label, **({"color": color} if color else {})}]
 
 
 def hidden(metrics: Mapping[str, Metric]) -> Lines:
-    """Metrics that an expression takes, by its names for them."""
+    """Returns invisible lines for the metrics that an expression reads by their IDs."""
     return [line(metric, name, id=name, visible=False) for name, metric in metrics.items()]
 
 
 def rate(metric: Metric, color: str = "") -> Lines:
-    """A metric that is a sum, by the second."""
-    return [*hidden({"total": metric}), expression("total / PERIOD(total)", "a second", color)]
+    """Returns lines that show the sum of a metric per second."""
+    return [*hidden({"total": metric}), expression("total / PERIOD(total)", "per second", color)]
 
 
 def burn(alarms: Alarms, name: str, color: str) -> Lines:
-    """How fast an objective's budget is spent."""
+    """Returns lines that show the burn rate of an objective's error budget."""
     objective = alarms.objectives[name]
     return [*hidden(objective.metrics), expression(f"({objective.bad}) / {objective.budget:g}", name, color)]
 
 
 def budget(alarms: Alarms, name: str) -> Widget:
-    """What is left of an objective's budget, over 30 days."""
+    """Returns a widget with the rest of an objective's error budget over 30 days."""
     objective = alarms.objectives[name]
-    left = expression(f"100 - 100 * ({objective.bad}) / {objective.budget:g}", "% of the budget left")
+    left = expression(f"100 - 100 * ({objective.bad}) / {objective.budget:g}", "% of the error budget left")
     title = f"{name.capitalize()}: {objective.percent:g} % over 30 days"
     return number(title, [*hidden(objective.metrics), left], start="-P30D", setPeriodToTimeRange=True)
 
 
 def limits(alarms: Alarms, name: str) -> list[tuple[float, str]]:
-    """Where an alarm fires."""
+    """Returns the threshold of an alarm with a label, for a chart."""
     return [(alarms.metric[name].threshold, f"alarm {name}")]
 
 
 def text(markdown: str, height: int) -> Widget:
-    """Words across the dashboard."""
+    """Returns a text widget as wide as the dashboard."""
     return {"type": "text", "width": _COLUMNS, "height": height, "properties": {"markdown": markdown}}
 
 
 def states(title: str, alarms: Sequence[str], height: int) -> Widget:
-    """The states of alarms across the dashboard."""
+    """Returns an alarm status widget as wide as the dashboard."""
     properties = {"title": title, "alarms": [_ALARM + name for name in alarms]}
     return {"type": "alarm", "width": _COLUMNS, "height": height, "properties": properties}
 
 
 def number(title: str, lines: Lines, **more: Any) -> Widget:
-    """The latest value as a figure."""
+    """Returns a widget with the latest values as numbers."""
     return {"type": "metric", "height": 4, "properties": {**_metrics(title, lines, 60), "view": "singleValue", **more}}
 
 
@@ -90,14 +90,14 @@ def chart(
     limits: Sequence[tuple[float, str]] = (),
     period: int = 60,
 ) -> Widget:
-    """Lines over time.
+    """Returns a time series chart.
 
     Args:
-        title: above it.
-        lines: in it.
-        unit: beside its axis.
-        limits: values with their labels, drawn across.
-        period: of a point, in seconds.
+        title: the title of the chart.
+        lines: its lines.
+        unit: the label of the left axis.
+        limits: values and labels of horizontal lines.
+        period: the period of a data point, in seconds.
     """
     left: dict[str, Any] = {"min": 0, "showUnits": False}
     properties: dict[str, Any] = {"view": "timeSeries", "yAxis": {"left": {**left, "label": unit} if unit else left}}
@@ -112,7 +112,7 @@ def _metrics(title: str, lines: Lines, period: int) -> dict[str, Any]:
 
 
 def log(title: str, query: str) -> Widget:
-    """What one of the saved queries finds."""
+    """Returns a table of the results of a saved query."""
     saved = read(FOLDER / f"{query}.txt")
     properties = {
         "title": title,
@@ -124,7 +124,7 @@ def log(title: str, query: str) -> Widget:
 
 
 def body(rows: Sequence[Sequence[Widget]]) -> str:
-    """A dashboard's JSON: each row's widgets side by side, those without a width as wide as each other."""
+    """Returns the JSON of a dashboard. The widgets of a row share its width equally."""
     placed, y = [], 0
     for row in rows:
         width = _COLUMNS // len(row)

@@ -1,14 +1,14 @@
-"""Recordings of real runs: a quiet one, and one under load in which what goes wrong once in a while goes wrong."""
+"""Recordings of two real runs, a quiet one and a busy one with faults. All test processes of a test run share them."""
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
+import fcntl
+import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 import orjson
@@ -19,135 +19,194 @@ from aiohttp import ClientError, ClientSession
 from ops.common.process import Service
 from ops.oncall.metrics import MetricStore
 from ops.oncall.recorder import FILE
+from svc.logs import names
 from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import SERVICE_ROLE, Databases
 
-AWAY_SECONDS = 15
+Moments: TypeAlias = dict[str, float]
+Scenario: TypeAlias = Callable[["Recorded"], Coroutine[Any, Any, Moments]]
+
+METRICS_SECONDS: Final = 1  # the shortest interval that the service allows
+# More than a tenth of a minute, so that the outage breaches the threshold of the alarm database-unavailable.
+OUTAGE_SECONDS: Final = 7
+_WAIT_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
 class Run:
-    """A real run.
+    """The recording of a run.
 
     Attributes:
         path: of the recording.
-        moments: when what began, in seconds since 1970: calm, worker_killed, locked, broken, away, back, over.
+        moments: when each phase of the run started, in seconds since 1970.
     """
 
     path: Path
-    moments: dict[str, float]
+    moments: Moments
 
     def lines(self) -> list[bytes]:
-        """All of it."""
+        """The lines of the recording."""
         return self.path.read_bytes().splitlines()
 
     def documents(self) -> list[dict[str, Any]]:
-        """Its metrics' documents, in order."""
+        """The metric documents, in order."""
         return [orjson.loads(line) for line in self.lines() if b'"_aws"' in line]
 
     def metrics(self) -> MetricStore:
-        """What they tell."""
+        """The metrics in these documents."""
         store = MetricStore()
         for document in self.documents():
             store.add(document)
         return store
 
 
-@pytest.fixture(scope="session")
-def recorded(postgres: EmbeddedPostgres, databases: Databases) -> Iterator[Run]:
-    """The run, which all tests share: it takes a minute."""
-    database = asyncio.run(databases.new())
-    folder = Path(tempfile.mkdtemp(prefix="clients-"))
-    service = Service(
-        {
-            "DATABASE_URL": postgres.dsn(SERVICE_ROLE, database),
-            "LOCAL_FOLDER": str(folder),
-            "METRICS_INTERVAL": "1",
-            "DRAIN_SECONDS": "0.2",
-            "MAX_QUEUE": "8",
-            "DB_STATEMENT_SECONDS": "1",
-            "OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=pod-1,k8s.node.name=node-1",
-        },
-        module=["ops.oncall.recorder"],
-    )
-    try:
-        service.wait_until_listening()
-        moments = asyncio.run(_happen(service, postgres, database))
-        service.stop()
-        yield Run(folder / FILE, moments)
-    finally:
-        service.end()
-        asyncio.run(databases.drop(database))
-        shutil.rmtree(folder)
+@dataclass(frozen=True)
+class Recorded:
+    """A service that is being recorded.
+
+    Attributes:
+        service: the recorder, which has the service as its child process.
+        path: of the recording.
+        postgres: the server of the service's database.
+        database: the name of the database.
+    """
+
+    service: Service
+    path: Path
+    postgres: EmbeddedPostgres
+    database: str
+
+    def count(self, event: str) -> int:
+        """How often the service has logged an event."""
+        return self.path.read_bytes().count(f'"event":"{event}"'.encode())
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Waits for a condition."""
+        async with asyncio.timeout(_WAIT_SECONDS):
+            while not condition():  # noqa: ASYNC110 - the recording is written by another process
+                await asyncio.sleep(0.1)
+
+    async def request(self, session: ClientSession, path: str) -> None:
+        """Sends a request, which need not succeed: a worker that is killed sends no response."""
+        method = "POST" if path.startswith("add") else "GET"
+        with contextlib.suppress(ClientError):
+            async with session.request(method, f"{self.service.url}/{path}") as response:
+                await response.read()
+
+
+@pytest.fixture(scope="session", name="busy_run")
+def record_busy_run(postgres: EmbeddedPostgres, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run under load: a worker is killed, a table is locked and renamed, the database is stopped for a while."""
+    environment = {
+        "DRAIN_SECONDS": "0.2",
+        "MAX_QUEUE": "8",
+        "DB_STATEMENT_SECONDS": "1",
+        "OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=pod-1,k8s.node.name=node-1",
+    }
+    return _once(tmp_path_factory, "busy-run", lambda folder: _record(folder, postgres, databases, environment, _busy))
 
 
 @pytest.fixture(scope="session")
 def recording(postgres: EmbeddedPostgres, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recording of a quiet run: seven requests."""
+    environment = {"DRAIN_SECONDS": "0"}
+    return _once(
+        tmp_path_factory, "quiet-run", lambda folder: _record(folder, postgres, databases, environment, _quiet)
+    ).path
+
+
+def _once(factory: pytest.TempPathFactory, name: str, record: Callable[[Path], Moments]) -> Run:
+    """Records a run, unless another process of this test run has done so.
+
+    https://pytest-xdist.readthedocs.io/en/stable/how-to.html#making-session-scoped-fixtures-execute-only-once
+    """
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    finished = folder / "moments.json"
+    with (folder / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            finished.write_bytes(orjson.dumps(record(folder)))
+    return Run(folder / FILE, orjson.loads(finished.read_bytes()))
+
+
+def _record(
+    folder: Path, postgres: EmbeddedPostgres, databases: Databases, environment: Mapping[str, str], scenario: Scenario
+) -> Moments:
     database = asyncio.run(databases.new())
-    folder = tmp_path_factory.mktemp("recording")
-    environment = {"DATABASE_URL": postgres.dsn(SERVICE_ROLE, database), "LOCAL_FOLDER": str(folder)}
-    service = Service({**environment, "METRICS_INTERVAL": "1", "DRAIN_SECONDS": "0"}, module=["ops.oncall.recorder"])
+    own = {
+        "DATABASE_URL": postgres.dsn(SERVICE_ROLE, database),
+        "LOCAL_FOLDER": str(folder),
+        "METRICS_INTERVAL": str(METRICS_SECONDS),
+    }
+    service = Service({**own, **environment}, module=["ops.oncall.recorder"])
     try:
         service.wait_until_listening()
-        asyncio.run(_ask_a_little(service))
+        moments = asyncio.run(scenario(Recorded(service, folder / FILE, postgres, database)))
         service.stop()
     finally:
         service.end()
         asyncio.run(databases.drop(database))
-    return folder / FILE
+    return moments
 
 
-async def _ask_a_little(service: Service) -> None:
+async def _quiet(recorded: Recorded) -> Moments:
     async with ClientSession() as session:
         for path in (*["get/1"] * 5, "add?name=Valentina&money=1", "getall"):
-            await _ask(session, service, path)
+            await recorded.request(session, path)
+    return {}
 
 
-async def _happen(service: Service, postgres: EmbeddedPostgres, database: str) -> dict[str, float]:
+async def _busy(recorded: Recorded) -> Moments:
     moments = {}
-    async with _load(service), ClientSession() as session:
+    async with _load(recorded), ClientSession() as session:
+        await recorded.wait_until(lambda: recorded.count(names.STARTED) == 2)
         moments["calm"] = time.time()
-        await asyncio.sleep(12)
+        await asyncio.sleep(2 * METRICS_SECONDS)
 
         moments["worker_killed"] = time.time()
-        (serving,) = psutil.Process(service.process.pid).children()
-        serving.children()[0].kill()
-        await asyncio.sleep(3)
+        (parent,) = psutil.Process(recorded.service.process.pid).children()
+        parent.children()[0].kill()
+        await recorded.wait_until(lambda: recorded.count(names.STARTED) == 3)  # the new one too
 
         moments["locked"] = time.time()
-        owner = await asyncpg.connect(postgres.dsn(database=database))
+        owner = await asyncpg.connect(recorded.postgres.dsn(database=recorded.database))
         async with owner.transaction():
             await owner.execute("LOCK TABLE clients")
-            await asyncio.gather(*(_ask(session, service, "get/1") for _ in range(60)))
+            await asyncio.gather(*(recorded.request(session, "get/1") for _ in range(60)))
 
         moments["broken"] = time.time()
         await owner.execute("ALTER TABLE clients RENAME TO others")
         for path in ("get/1", "add?name=A&money=1", "readyz"):
-            await _ask(session, service, path)
+            await recorded.request(session, path)
         await owner.execute("ALTER TABLE others RENAME TO clients")
         await owner.close()
 
-        moments["away"] = time.time()
-        await asyncio.to_thread(postgres.stop)
-        await asyncio.sleep(AWAY_SECONDS)
-        postgres.start()  # here, not in a thread: the server ends with the thread that started it
-        moments["back"] = time.time()
-        await asyncio.sleep(12)
+        moments["unavailable"] = time.time()
+        await asyncio.to_thread(recorded.postgres.stop)
+        await asyncio.sleep(OUTAGE_SECONDS)
+        recorded.postgres.start()  # not in a thread: the server exits with the thread that started it
+        await recorded.wait_until(
+            lambda: recorded.count(names.DATABASE_RECOVERED) == recorded.count(names.DATABASE_UNAVAILABLE) > 0
+        )
+
+        moments["recovered"] = time.time()
+        await asyncio.sleep(4 * METRICS_SECONDS)
     moments["over"] = time.time()
     return moments
 
 
 @contextlib.asynccontextmanager
-async def _load(service: Service) -> AsyncIterator[None]:
-    """Callers meanwhile, some hundred requests a second."""
+async def _load(recorded: Recorded) -> AsyncIterator[None]:
+    """Sends some hundred requests per second."""
     stopping = asyncio.Event()
 
     async def call(session: ClientSession, number: int) -> None:
         paths = ["get/1", "get/2", f"add?name=caller-{number}&money=1", "get/999999", "getall?limit=10", "get/x"]
         while not stopping.is_set():
             for path in paths:
-                await _ask(session, service, path)
+                await recorded.request(session, path)
                 await asyncio.sleep(0.02)
 
     async with ClientSession() as session:
@@ -157,11 +216,3 @@ async def _load(service: Service) -> AsyncIterator[None]:
         finally:
             stopping.set()
             await asyncio.gather(*callers)
-
-
-async def _ask(session: ClientSession, service: Service, path: str) -> None:
-    method = "POST" if path.startswith("add") else "GET"
-    # A worker that is killed answers nobody; there is no connection to it afterwards.
-    with contextlib.suppress(ClientError):
-        async with session.request(method, f"{service.url}/{path}") as answer:
-            await answer.read()

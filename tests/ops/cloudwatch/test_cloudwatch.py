@@ -1,19 +1,20 @@
-"""Dashboards and alarms cannot lie: each metric that they name is told of in a real run, and each panel has data."""
+"""The dashboards and alarms: a real run reports each metric that they read, and each panel has data."""
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from ops.cloudwatch import dashboard
 from ops.cloudwatch.rows import Metric, load
 from ops.oncall import dashboards
-from ops.oncall.desk import Desk
 from ops.oncall.machine import NAME
 from ops.oncall.metrics import MetricStore
 from ops.oncall.panels import has_data
 from ops.oncall.sources import Replay
+from ops.oncall.state import OnCallState
 from svc.logs import names
 from tests.ops.adot import model as adot
 from tests.ops.cloudwatch.recording import Run
@@ -21,7 +22,7 @@ from tests.ops.cloudwatch.recording import Run
 ALARMS: Final = load(NAME)
 WIDGETS: Final = dashboards.load({"name": NAME, "region": "local", "account": "000000000000"})
 
-# What AWS tells of a PostgreSQL and of log groups, as far as it is used here, by the dimensions that are used here.
+# The metrics of PostgreSQL instances and of log groups that are used here, with their dimensions.
 # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-metrics.html
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Logs-Monitoring-CloudWatch-Metrics.html
 AWS: Final = {
@@ -43,52 +44,50 @@ AWS: Final = {
 
 
 def read_by_alarms() -> set[Metric]:
-    """All metrics that alarms look at."""
+    """The metrics that alarms evaluate."""
     return {metric for row in ALARMS.metric.values() for metric in row.metrics.values()}
 
 
 def read_by_panels() -> set[Metric]:
-    """All metrics that panels draw."""
+    """The metrics that panels show."""
     return {metric for widgets in WIDGETS.values() for widget in widgets for metric in dashboards.metrics_of(widget)}
 
 
 @pytest.fixture(scope="module")
-def told(recorded: Run) -> MetricStore:
-    """The metrics of the run."""
-    return recorded.metrics()
+def reported(busy_run: Run) -> MetricStore:
+    """The metrics of the busy run."""
+    return busy_run.metrics()
 
 
 @pytest.fixture(scope="module")
-def desk(recorded: Run) -> Iterator[Desk]:
-    """What whoever is on call sees at the end of the run."""
-    found = Desk(Replay(recorded.path))
-    while found.step(0):
+def on_call(busy_run: Run) -> Iterator[OnCallState]:
+    """The state of the on-call page at the end of the busy run."""
+    state = OnCallState(Replay(busy_run.path))
+    while state.step(0):
         pass
-    yield found
-    found.close()
+    yield state
+    state.close()
 
 
-def test_the_dashboards_are_those_that_are_made() -> None:
-    """What is in the repository is what the code makes."""
+def test_the_dashboards_are_up_to_date() -> None:
+    """The dashboards in the repository are those that the code generates."""
     assert dashboard.main(["--check"]) == 0
 
 
-def test_a_dashboard_that_is_not_up_to_date_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+def test_a_dashboard_that_is_out_of_date_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And what mends it."""
+    """The check names the dashboard and the command that updates it, and passes after the update."""
     monkeypatch.setattr(dashboard, "DASHBOARDS", tmp_path)
 
     assert dashboard.main(["--check"]) == 1
-    assert "service.json is not what dashboard.py makes: run python -m ops.cloudwatch.dashboard" in (
-        capsys.readouterr().err
-    )
+    assert "service.json is out of date: run make dashboards" in capsys.readouterr().err
     assert dashboard.main([]) == 0
     assert dashboard.main(["--check"]) == 0
 
 
 def test_widgets_do_not_overlap() -> None:
-    """And none reaches beyond the 24 columns."""
+    """No widgets overlap, and none exceeds the 24 columns."""
     for widgets in WIDGETS.values():
         taken: set[tuple[int, int]] = set()
         for widget in widgets:
@@ -103,14 +102,14 @@ def test_widgets_do_not_overlap() -> None:
 
 
 @pytest.mark.parametrize("read", [read_by_alarms(), read_by_panels()], ids=["alarms", "panels"])
-def test_each_metric_is_told_of_in_a_real_run(read: set[Metric], told: MetricStore) -> None:
-    """By the service, or by this machine for what AWS has; with just these dimensions."""
-    assert {metric.key for metric in read} - told.known() == set()
+def test_each_metric_is_reported_in_a_real_run(read: set[Metric], reported: MetricStore) -> None:
+    """The service reports each of its metrics with these dimensions; this machine reports those of AWS."""
+    assert {metric.key for metric in read} - reported.keys() == set()
 
 
 @pytest.mark.parametrize("read", [read_by_alarms(), read_by_panels()], ids=["alarms", "panels"])
-def test_each_metric_is_one_that_its_source_has(read: set[Metric]) -> None:
-    """The service's catalogue, what the collector declares, what AWS documents."""
+def test_each_metric_is_declared_by_its_source(read: set[Metric]) -> None:
+    """Each metric is in the service's catalogue, the collector's configuration or AWS's documentation."""
     declared = set.union(*(adot.declared_metrics(file) for file in adot.FILES))
     for metric in read:
         dimensions = {name for name, _ in metric.dimensions}
@@ -123,39 +122,35 @@ def test_each_metric_is_one_that_its_source_has(read: set[Metric]) -> None:
             assert (metric.namespace, metric.name, frozenset(dimensions)) in declared
 
 
-def test_no_panel_is_without_data(desk: Desk) -> None:
-    """In a run of a minute under load and faults: each line of each chart, and each table."""
+def test_each_panel_has_data(on_call: OnCallState) -> None:
+    """Each line of each chart, and each table, has data after a run under load and with faults."""
     empty = [
         (name, panel["title"])
         for name in WIDGETS
-        for panel in desk.view(name, 15, 0)["panels"]
-        if not has_data(panel) or any(not any_value(line["values"]) for line in panel.get("lines", ()))
+        for panel in on_call.view(name, 15, 0)["panels"]
+        if not has_data(panel) or any(set(line["values"]) == {None} for line in panel.get("lines", ()))
     ]
 
     assert empty == []
 
 
-def any_value(values: list[float | None]) -> bool:
-    return any(value is not None for value in values)
-
-
-def test_each_metric_of_the_service_is_looked_at_somewhere() -> None:
-    """A metric that no panel and no alarm reads would be paid for in vain."""
+def test_each_metric_of_the_service_is_used() -> None:
+    """A panel or an alarm reads each metric of the service; an unused metric would only cost money."""
     read = {metric.name for metric in read_by_alarms() | read_by_panels() if metric.namespace == names.NAMESPACE}
 
     assert names.METRICS.keys() - read == set()
 
 
-def test_each_alarm_is_in_sight_on_a_dashboard() -> None:
-    """Those that call someone, once; windows are parts of them."""
+def test_each_alarm_is_on_a_dashboard_once() -> None:
+    """Each alarm that notifies someone is in one widget; parts of composite alarms are in none."""
     text = json.dumps([widget for widgets in WIDGETS.values() for widget in widgets if widget["type"] == "alarm"])
-    calling = [name for name, row in ALARMS.metric.items() if row.severity != "part"] + list(ALARMS.composite)
+    notifying = [name for name, row in ALARMS.metric.items() if row.severity != "part"] + list(ALARMS.composite)
 
-    assert {name: text.count(f'alarm:{NAME}-{name}"') for name in calling} == dict.fromkeys(calling, 1)
+    assert {name: text.count(f'alarm:{NAME}-{name}"') for name in notifying} == dict.fromkeys(notifying, 1)
 
 
-def test_a_limit_in_a_panel_is_an_alarms() -> None:
-    """Where a panel shows when an alarm fires, it is the alarm's threshold, and the panel shows its metric."""
+def test_a_limit_in_a_panel_is_the_threshold_of_its_alarm() -> None:
+    """A panel with the limit of an alarm shows that alarm's threshold and its metrics."""
     shown = [
         (limit, widget)
         for widgets in WIDGETS.values()

@@ -1,4 +1,4 @@
-"""The runbooks: one for each alarm, in one shape, and all that they name is there."""
+"""The runbooks: one per alarm, all with the same structure. Everything that they refer to exists."""
 
 import re
 from itertools import pairwise
@@ -10,7 +10,7 @@ import pytest
 import yaml
 from botocore import xform_name
 
-from ops.cloudwatch.dashboard import made
+from ops.cloudwatch.dashboard import generate
 from ops.cloudwatch.rows import load
 from ops.common.process import ROOT
 from tests.conftest import Owner
@@ -19,11 +19,11 @@ CLOUDWATCH: Final = ROOT / "ops" / "cloudwatch"
 RUNBOOKS: Final = {file.stem: file for file in (CLOUDWATCH / "runbooks").iterdir()}
 EACH: Final = pytest.mark.parametrize("name", sorted(RUNBOOKS))
 
-HEADINGS: Final = ["## First look", "## What to do", "## When to wake someone"]
-LINES_MOST: Final = 60
-WIDTH_MOST: Final = 120
+HEADINGS: Final = ["## First checks", "## What to do", "## When to escalate"]
+MAX_LINES: Final = 60
+MAX_WIDTH: Final = 120
 
-# As kubectl lets people call kinds.
+# kubectl's short names of kinds.
 KINDS: Final = {
     "cronjob": "CronJob",
     "daemonset": "DaemonSet",
@@ -33,34 +33,34 @@ KINDS: Final = {
     "service": "Service",
 }
 
-# What the AWS command line adds to what AWS's APIs have, and what it takes with any command.
-OF_THE_COMMAND_LINE: Final = {"eks update-kubeconfig", "logs tail", "rds wait"}
-OF_ANY_COMMAND: Final = {"query", "output"}
+# Commands that only the AWS command line has, and options that it accepts with any command.
+CLI_COMMANDS: Final = {"eks update-kubeconfig", "logs tail", "rds wait"}
+CLI_OPTIONS: Final = {"query", "output"}
 
 
 def text(name: str) -> str:
     return RUNBOOKS[name].read_text(encoding="utf-8")
 
 
-def said(name: str) -> str:
-    """A runbook's text on one line, in which no name is broken."""
+def on_one_line(name: str) -> str:
+    """The text of a runbook on one line, so that no name is split."""
     return " ".join(text(name).split())
 
 
 def blocks(name: str, language: str = r"\w+") -> list[str]:
-    """What is between fences."""
+    """The contents of fenced code blocks."""
     return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text(name), re.DOTALL | re.MULTILINE)
 
 
 def commands(name: str) -> list[str]:
-    """What people paste: each line of a block, with those that continue it, and what stands in a sentence."""
+    """The commands: each line of a code block with its continuation lines, and the inline code."""
     sentences = re.sub(r"^ *```\w+\n.*?^ *```$", "", text(name), flags=re.DOTALL | re.MULTILINE)
     inline = [" ".join(words.split()) for words in re.findall(r"`([^`]+)`", sentences)]
     return [*(line for block in blocks(name) for line in block.replace("\\\n", " ").splitlines()), *inline]
 
 
 def objects() -> set[tuple[str, str, str]]:
-    """Namespace, kind and name of all that k8s/ has."""
+    """Namespace, kind and name of each object in k8s/."""
     found = set()
     for kustomization in (ROOT / "k8s").glob("*/kustomization.yaml"):
         namespace = yaml.safe_load(kustomization.read_text())["namespace"]
@@ -71,19 +71,19 @@ def objects() -> set[tuple[str, str, str]]:
 
 
 def panels() -> set[tuple[str, str]]:
-    """Dashboard and title of all panels."""
-    titles = {path.stem: re.findall(r'"title": "(.*)"', body) for path, body in made().items()}
+    """Dashboard and title of each panel."""
+    titles = {path.stem: re.findall(r'"title": "(.*)"', body) for path, body in generate().items()}
     return {(dashboard, title) for dashboard, found in titles.items() for title in found}
 
 
 def headings_of(file: Path) -> set[str]:
-    """A file's headings, as GitHub lets links point to them."""
+    """The headings of a file, in the form of GitHub's anchors."""
     headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def asked_of_aws(name: str) -> list[str]:
-    """What a runbook says to aws, whether for itself or within another command."""
+def aws_commands(name: str) -> list[str]:
+    """The aws commands of a runbook, including those within other commands."""
     found = []
     for command in commands(name):
         outer = command
@@ -95,23 +95,23 @@ def asked_of_aws(name: str) -> list[str]:
 
 
 def options_of(service: str, operation: str) -> set[str]:
-    """What an operation of an API takes, as the command line calls it."""
+    """The options of an API operation, in the form of the command line."""
     model = botocore.session.get_session().get_service_model(service)
     (found,) = (one for one in model.operation_names if xform_name(one, "-") == operation)
     return {xform_name(member, "-") for member in model.operation_model(found).input_shape.members}
 
 
 def test_each_alarm_has_a_runbook() -> None:
-    """Each row and each burn rate, by its name, and there is none besides; parts of burn rates call nobody."""
+    """Each alarm that notifies someone has a runbook of the same name, and there are no other runbooks."""
     alarms = load("olimac")
-    calling = {row.name for row in alarms.metric.values() if row.severity != "part"} | set(alarms.composite)
+    notifying = {row.name for row in alarms.metric.values() if row.severity != "part"} | set(alarms.composite)
 
-    assert {file.name for file in RUNBOOKS.values()} == {f"{name}.md" for name in calling}
+    assert {file.name for file in RUNBOOKS.values()} == {f"{name}.md" for name in notifying}
 
 
 @EACH
-def test_a_runbook_has_the_shape_of_all(name: str) -> None:
-    """Its name, what is the matter, and three headings, in order, with something below each."""
+def test_all_runbooks_have_the_same_structure(name: str) -> None:
+    """A runbook has its name, a summary, and three sections in order, none of which is empty."""
     lines = [line for line in text(name).splitlines() if line]
     headings = [line for line in lines if line.startswith("#") and line not in "".join(blocks(name))]
 
@@ -123,33 +123,34 @@ def test_a_runbook_has_the_shape_of_all(name: str) -> None:
 
 
 @EACH
-def test_a_runbook_can_be_read_at_night(name: str) -> None:
-    """It is short, and no line of its sentences is wide; a command may be, since it is pasted."""
+def test_a_runbook_is_short(name: str) -> None:
+    """A runbook has few lines, and only lines in code blocks may be long, because they are pasted."""
     lines = text(name).splitlines()
-    pasted = {line for block in blocks(name) for line in block.splitlines()}
+    code = {line for block in blocks(name) for line in block.splitlines()}
 
-    assert len(lines) <= LINES_MOST
-    assert [line for line in lines if len(line) > WIDTH_MOST and line not in pasted] == []
+    assert len(lines) <= MAX_LINES
+    assert [line for line in lines if len(line) > MAX_WIDTH and line not in code] == []
 
 
 @EACH
-def test_what_to_look_at_is_there(name: str) -> None:
-    """A runbook names a panel or more, each by its title and its dashboard, and queries by their names."""
+def test_panels_and_queries_exist(name: str) -> None:
+    """A runbook refers to at least one panel with its dashboard. All its panels and queries exist."""
     named = {
-        (dashboard, title) for title, dashboard in re.findall(r'[Pp]anel "([^"]+)" of the (\w+) dashboard', said(name))
+        (dashboard, title)
+        for title, dashboard in re.findall(r'[Pp]anel "([^"]+)" of the (\w+) dashboard', on_one_line(name))
     }
-    queries = set(re.findall(r"[Qq]uery `([^`]+)`", said(name)))
+    queries = set(re.findall(r"[Qq]uery `([^`]+)`", on_one_line(name)))
 
     assert named
     assert named <= panels()
-    assert set(re.findall(r'[Pp]anel "([^"]+)"', said(name))) <= {title for _, title in panels()}
+    assert set(re.findall(r'[Pp]anel "([^"]+)"', on_one_line(name))) <= {title for _, title in panels()}
     assert queries <= {file.stem for file in (CLOUDWATCH / "queries").glob("*.txt")}
 
 
 @EACH
-def test_links_lead_somewhere(name: str) -> None:
-    """To a file of the repository and, where they say so, to one of its headings."""
-    for target in re.findall(r"\]\(([^)\s]+)\)", said(name)):
+def test_link_targets_exist(name: str) -> None:
+    """A link leads to a file of the repository, and its anchor to a heading of that file."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", on_one_line(name)):
         path, _, anchor = target.partition("#")
         file = RUNBOOKS[name].parent / path
 
@@ -159,32 +160,32 @@ def test_links_lead_somewhere(name: str) -> None:
 
 
 @EACH
-def test_what_kubectl_is_told_of_is_in_the_cluster(name: str) -> None:
-    """An object by its kind and name is one that the manifests have, in that namespace."""
-    there = objects()
+def test_kubernetes_objects_exist(name: str) -> None:
+    """An object in a kubectl command is in the manifests, in the same namespace."""
+    existing = objects()
     for command in commands(name):
         for namespace, words in re.findall(r"kubectl -n (\S+) ([^|]*)", command):
             named = [word.removeprefix("--from=") for word in words.split()]
 
-            assert namespace in {where for where, _, _ in there}, command
-            for kind, _, called in (word.partition("/") for word in named if re.fullmatch(r"[a-z]+/[a-z0-9-]+", word)):
-                assert (namespace, KINDS[kind], called) in there, command
+            assert namespace in {found for found, _, _ in existing}, command
+            for kind, _, found in (word.partition("/") for word in named if re.fullmatch(r"[a-z]+/[a-z0-9-]+", word)):
+                assert (namespace, KINDS[kind], found) in existing, command
 
 
 @EACH
-def test_what_aws_is_asked_it_understands(name: str) -> None:
-    """Each command is an operation of one of its APIs, and each option is one that the operation takes."""
-    for command in asked_of_aws(name):
+def test_aws_commands_are_valid(name: str) -> None:
+    """An aws command is an operation of an AWS API, with options that the operation has."""
+    for command in aws_commands(name):
         _, service, operation, *words = command.split()
-        if f"{service} {operation}" not in OF_THE_COMMAND_LINE:
+        if f"{service} {operation}" not in CLI_COMMANDS:
             options = {word.removeprefix("--").removeprefix("no-") for word in words if word.startswith("--")}
 
-            assert options <= options_of(service, operation) | OF_ANY_COMMAND, command
+            assert options <= options_of(service, operation) | CLI_OPTIONS, command
 
 
 @EACH
-def test_make_and_terraform_know_what_they_are_given(name: str) -> None:
-    """Targets are the Makefile's, and variables are Terraform's."""
+def test_make_targets_and_terraform_variables_exist(name: str) -> None:
+    """A target of make is in the Makefile, and a TF_VAR_ variable is in variables.tf."""
     makefile, variables = (ROOT / "Makefile").read_text(), (ROOT / "terraform" / "variables.tf").read_text()
     for command in commands(name):
         targets = re.findall(r"\bmake ((?:[a-z-]+ ?)+)", command)
@@ -193,10 +194,10 @@ def test_make_and_terraform_know_what_they_are_given(name: str) -> None:
         assert all(f'variable "{one}"' in variables for one in re.findall(r"\bTF_VAR_(\w+)=", command)), command
 
 
-async def test_the_database_understands_what_it_is_asked(owner: Owner) -> None:
-    """What is selected is explained rather than done, since some of it ends sessions; the rest is done."""
-    told = "".join(block for name in RUNBOOKS for block in blocks(name, "sql"))
-    statements = [statement.strip() for statement in told.replace("PID", "1").split(";")[:-1]]
+async def test_sql_statements_are_valid(owner: Owner) -> None:
+    """PostgreSQL accepts each statement. A SELECT is only explained, because some of them end sessions."""
+    sql = "".join(block for name in RUNBOOKS for block in blocks(name, "sql"))
+    statements = [statement.strip() for statement in sql.replace("PID", "1").split(";")[:-1]]
     for statement in statements:
         await owner.execute(f"EXPLAIN {statement}" if statement.startswith("SELECT") else statement)
 
