@@ -1,7 +1,8 @@
-"""The collector's configurations held against what the collector takes, and what it would make of spans and counters.
+"""A model of the collector: which configurations it accepts, and how it converts spans and counters.
 
-Facts are of aws-otel-collector v0.49.0, that is of version 0.156.0 of what it is built from, by their source: what it
-carries is in pkg/defaultcomponents/defaults.go, what a component takes in the `mapstructure` tags of its Config.
+The facts are from the source of aws-otel-collector v0.49.0, which is built from version 0.156.0 of the OpenTelemetry
+Collector. Its components are listed in pkg/defaultcomponents/defaults.go, and a component's settings in the
+`mapstructure` tags of its Config.
 """
 
 import json
@@ -21,8 +22,8 @@ Config: TypeAlias = dict[str, Any]
 FOLDER: Final = ROOT / "ops" / "adot"
 FILES: Final = (FOLDER / "collector.yaml", FOLDER / "container-insights.yaml")
 
-# All types that it carries, by their current names: not the old ones that it still understands.
-CARRIED: Final = {
+# All component types that it includes, by their current names, without the old names that it still accepts.
+INCLUDED: Final = {
     "receivers": set(
         "awscontainerinsightreceiver awsecscontainermetrics awsxray file_log jaeger kafka otlp prometheus statsd "
         "zipkin".split()
@@ -41,36 +42,36 @@ CARRIED: Final = {
 
 
 def read(file: Path) -> Config:
-    """A configuration, with what the environment gives still by its names."""
+    """A configuration, with variables not yet expanded."""
     config: Config = yaml.safe_load(file.read_text())
     return config
 
 
 def type_of(component: str) -> str:
-    """Of a component's id, such as batch/traces."""
+    """The type in a component's ID, such as batch/traces."""
     return component.partition("/")[0]
 
 
-# --- What components take
+# --- The settings of components
 
 
-class Form(NamedTuple):
-    """What a text has to look like."""
+class Pattern(NamedTuple):
+    """A string that matches a regular expression."""
 
     pattern: str
 
 
 class Choice(NamedTuple):
-    """One of these."""
+    """One of these values."""
 
     values: tuple[object, ...]
 
 
-# A mapping names all keys that are known; a list has one form for all that is in it.
-Shape: TypeAlias = "type | Form | Choice | list[Shape] | dict[str, Shape]"
+# A mapping has all known keys; a list has one shape for all its elements.
+Shape: TypeAlias = "type | Pattern | Choice | list[Shape] | dict[str, Shape]"
 
-ADDRESS: Final = Form(r"[\d.]+:\d+")
-DURATION: Final = Form(r"(\d+(ms|s|m|h))+")
+ADDRESS: Final = Pattern(r"[\d.]+:\d+")
+DURATION: Final = Pattern(r"(\d+(ms|s|m|h))+")
 PERCENT: Final = Choice(tuple(range(1, 101)))
 
 _AWS: Final[dict[str, Shape]] = {
@@ -200,7 +201,7 @@ SHAPES: Final[dict[str, dict[str, Shape]]] = {
             "metric_declarations": [
                 {
                     "dimensions": [[str]],
-                    "metric_name_selectors": [Form(r"\^[a-z0-9_]+\$")],
+                    "metric_name_selectors": [Pattern(r"\^[a-z0-9_]+\$")],
                     "label_matchers": [{"label_names": [str], "separator": str, "regex": str}],
                 }
             ],
@@ -242,7 +243,7 @@ SERVICE: Final[Shape] = {
                         "exporter": {
                             "otlp": {
                                 "protocol": Choice(("grpc", "http/protobuf")),
-                                "endpoint": Form(r"http://127\.0\.0\.1:\d+"),
+                                "endpoint": Pattern(r"http://127\.0\.0\.1:\d+"),
                                 "temporality_preference": Choice(("cumulative", "delta", "lowmemory")),
                                 "timeout": int,
                             }
@@ -255,33 +256,33 @@ SERVICE: Final[Shape] = {
 }
 
 
-def faults(config: Config) -> list[str]:
-    """What the collector would not take: types that it does not carry, keys that they do not know, and wrong values."""
+def errors(config: Config) -> list[str]:
+    """The errors of a configuration: component types that are not included, unknown keys, and invalid values."""
     found = [f"{kind}: unknown" for kind in config.keys() - SHAPES.keys() - {"service"}]
-    for kind, carried in CARRIED.items():
+    for kind, included in INCLUDED.items():
         for component, settings in config.get(kind, {}).items():
             name = type_of(component)
             shape = SHAPES[kind].get(name, {})
             found += (
-                _faults(settings or {}, shape, f"{kind}.{component}") if name in carried else [f"{kind}.{component}"]
+                _errors(settings or {}, shape, f"{kind}.{component}") if name in included else [f"{kind}.{component}"]
             )
-    return [*found, *_faults(config["service"], SERVICE, "service")]
+    return [*found, *_errors(config["service"], SERVICE, "service")]
 
 
-def _faults(value: object, shape: Shape, where: str) -> Iterator[str]:
+def _errors(value: object, shape: Shape, where: str) -> Iterator[str]:
     if isinstance(shape, dict) and isinstance(value, dict):
         for key, inner in value.items():
-            yield from _faults(inner, shape[key], f"{where}.{key}") if key in shape else [f"{where}.{key}"]
+            yield from _errors(inner, shape[key], f"{where}.{key}") if key in shape else [f"{where}.{key}"]
     elif isinstance(shape, list) and isinstance(value, list):
         for inner in value:
-            yield from _faults(inner, shape[0], where)
+            yield from _errors(inner, shape[0], where)
     elif not _is(value, shape):
         yield f"{where}: {json.dumps(value)}"
 
 
 def _is(value: object, shape: Shape) -> bool:
     match shape:
-        case Form():
+        case Pattern():
             return isinstance(value, str) and re.fullmatch(shape.pattern, value) is not None
         case Choice():
             return value in shape.values
@@ -291,13 +292,13 @@ def _is(value: object, shape: Shape) -> bool:
             return False
 
 
-# --- What becomes of a metric
+# --- Metrics
 
 Declared: TypeAlias = tuple[str, str, frozenset[str]]
 
 
 def declared_metrics(file: Path) -> set[Declared]:
-    """The metrics that CloudWatch gets of a configuration: namespace, name, names of the dimensions."""
+    """The metrics that a configuration sends to CloudWatch: namespace, name, and names of the dimensions."""
     exporter = read(file)["exporters"]["awsemf"]
     return {
         (exporter["namespace"], selector.strip("^$"), frozenset(dimensions))
@@ -308,13 +309,13 @@ def declared_metrics(file: Path) -> set[Declared]:
 
 
 class Total(NamedTuple):
-    """What a sender has counted since it started.
+    """The value of a sender's counter since its start.
 
     Attributes:
-        sender: its address.
+        sender: the sender's address.
         metric: the counter's name.
-        output: what it counts of.
-        total: so far.
+        output: the output that it counts for.
+        total: the value.
     """
 
     sender: str
@@ -324,7 +325,7 @@ class Total(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A value as CloudWatch gets it."""
+    """A value as CloudWatch receives it."""
 
     namespace: str
     metric: str
@@ -334,14 +335,14 @@ class Point(NamedTuple):
 
 
 def passes(config: Config, metric: str) -> bool:
-    """Whether the filter lets a metric by this name pass."""
+    """Whether the filter passes a metric with this name."""
     (condition,) = config["processors"]["filter"]["metric_conditions"]
     patterns = re.findall(r'not IsMatch\(metric\.name, "(.+?)"\)', condition)
     return any(re.search(pattern, metric) for pattern in patterns)
 
 
 def counts(config: Config, cluster: str, totals: Iterable[Total]) -> Iterator[Point]:
-    """What filter, resource and awsemf make of totals (datapoint.go): of each but the first, by how much it grew."""
+    """The points that filter, resource and awsemf compute from totals: the growth since the last one (datapoint.go)."""
     exporter = config["exporters"]["awsemf"]
     units = {one["metric_name"]: one["unit"] for one in exporter["metric_descriptors"]}
     last: dict[tuple[str, str, str], float] = {}
@@ -354,7 +355,7 @@ def counts(config: Config, cluster: str, totals: Iterable[Total]) -> Iterator[Po
 
 
 def points(event: Mapping[str, Any]) -> Iterator[Point]:
-    """What CloudWatch makes of an event in its Embedded Metric Format."""
+    """The points that CloudWatch reads from an event in the Embedded Metric Format."""
     for directive in event["_aws"]["CloudWatchMetrics"]:
         for metric in directive["Metrics"]:
             for names in directive["Dimensions"]:
@@ -362,7 +363,7 @@ def points(event: Mapping[str, Any]) -> Iterator[Point]:
                 yield Point(directive["Namespace"], metric["Name"], metric["Unit"], dimensions, event[metric["Name"]])
 
 
-# --- What becomes of a span
+# --- Spans
 
 _SQL: Final = {"db2", "derby", "hive", "mariadb", "mssql", "mysql", "oracle", "postgresql", "sqlite", "teradata"}
 _HTTP: Final = {
@@ -374,41 +375,42 @@ _HTTP: Final = {
 
 
 def segment(span: Span, resource: Mapping[str, Any], exporter: Config) -> dict[str, Any]:
-    """What awsxray makes of a span, as far as this project counts on it (translator/*.go)."""
-    found = attributes(span.attributes)
-    is_part = span.kind != Span.SPAN_KIND_SERVER and bool(span.parent_span_id)
-    made: dict[str, Any] = {
+    """The segment that awsxray makes from a span, as far as this project relies on it (translator/*.go)."""
+    span_attributes = attributes(span.attributes)
+    is_subsegment = span.kind != Span.SPAN_KIND_SERVER and bool(span.parent_span_id)
+    document: dict[str, Any] = {
         "trace_id": xray_id(span.trace_id.hex()),
         "id": span.span_id.hex(),
-        "name": _name(span, found, resource),
+        "name": _name(span, span_attributes, resource),
         "start_time": span.start_time_unix_nano / 1e9,
         "end_time": span.end_time_unix_nano / 1e9,
-        **_outcome(span, found),
+        **_outcome(span, span_attributes),
         "aws": {
             "cloudwatch_logs": [{"log_group": group} for group in exporter["aws_log_groups"]],
             "eks": {"cluster_name": resource["k8s.cluster.name"], "pod": resource["k8s.pod.name"]},
         },
     }
     if span.parent_span_id:
-        made["parent_id"] = span.parent_span_id.hex()
-    if is_part:
-        made["type"] = "subsegment"
+        document["parent_id"] = span.parent_span_id.hex()
+    if is_subsegment:
+        document["type"] = "subsegment"
     if span.kind == Span.SPAN_KIND_CLIENT:
-        made["namespace"] = "remote"
-    if http := _http(found):
-        made["http"] = http
-    if found.get("db.system") in _SQL:
-        made["sql"] = {
+        document["namespace"] = "remote"
+    if http := _http(span_attributes):
+        document["http"] = http
+    if span_attributes.get("db.system") in _SQL:
+        document["sql"] = {
             "url": span.name,
-            "connection_string": f"localhost/{found['db.name']}",
-            "database_type": found["db.system"],
-            "sanitized_query": found["db.statement"],
+            "connection_string": f"localhost/{span_attributes['db.name']}",
+            "database_type": span_attributes["db.system"],
+            "sanitized_query": span_attributes["db.statement"],
         }
-    # Those of the resource only where a service's part of the trace begins.
-    known = found if is_part else found | {f"otel.resource.{name}": value for name, value in resource.items()}
-    if annotations := {name: known[name] for name in exporter["indexed_attributes"] if name in known}:
-        made["annotations"] = annotations
-    return made
+    # The resource's attributes are only on a segment, not on a subsegment.
+    of_resource = {} if is_subsegment else {f"otel.resource.{name}": value for name, value in resource.items()}
+    indexed = span_attributes | of_resource
+    if annotations := {name: indexed[name] for name in exporter["indexed_attributes"] if name in indexed}:
+        document["annotations"] = annotations
+    return document
 
 
 def xray_id(trace_id: str) -> str:
@@ -416,22 +418,22 @@ def xray_id(trace_id: str) -> str:
     return f"1-{trace_id[:8]}-{trace_id[8:]}"
 
 
-def _name(span: Span, found: Mapping[str, Any], resource: Mapping[str, Any]) -> str:
-    of_service = resource["service.name"] if span.kind == Span.SPAN_KIND_SERVER else None
-    return str(found.get("peer.service") or found.get("db.name") or of_service or span.name)
+def _name(span: Span, span_attributes: Mapping[str, Any], resource: Mapping[str, Any]) -> str:
+    service = resource["service.name"] if span.kind == Span.SPAN_KIND_SERVER else None
+    return str(span_attributes.get("peer.service") or span_attributes.get("db.name") or service or span.name)
 
 
-def _outcome(span: Span, found: Mapping[str, Any]) -> dict[str, bool]:
-    """By the status of the answer; by the span's own only where there is none that tells of an error (cause.go)."""
-    status = found.get("http.response.status_code", 0)
+def _outcome(span: Span, span_attributes: Mapping[str, Any]) -> dict[str, bool]:
+    """From the response's status; from the span's own only if the response's is not an error (cause.go)."""
+    status = span_attributes.get("http.response.status_code", 0)
     if 400 <= status <= 599:
         return {"fault": status >= 500, "error": status < 500, "throttle": status == 429}
     return {"fault": span.status.code == Status.STATUS_CODE_ERROR, "error": False, "throttle": False}
 
 
-def _http(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    made: dict[str, dict[str, Any]] = {}
+def _http(span_attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    http: dict[str, dict[str, Any]] = {}
     for name, (part, field) in _HTTP.items():
-        if name in found:
-            made.setdefault(part, {})[field] = found[name]
-    return made
+        if name in span_attributes:
+            http.setdefault(part, {})[field] = span_attributes[name]
+    return http

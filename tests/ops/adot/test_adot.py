@@ -1,7 +1,7 @@
-"""The collector's configurations: that it takes them, and what becomes of a trace and of a counter.
+"""Tests of the collector's configurations: that it accepts them, and how it converts traces and counters.
 
-It is a program that no registry of CI's has. So each claim is checked against a model of what its source says
-(tests/ops/adot/model.py) and, on a machine that has the collector itself, against that as well.
+CI has no registry with the collector. So each claim is checked against a model of its source (tests/ops/adot/model.py)
+and, on a machine that has the collector, against the collector, too.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from ops.common.ports import free_port
 from ops.common.process import ROOT, Service
-from ops.deploy.common import aws
+from ops.deploy.common import aws_client
 from ops.rehearsal.aws import REGION
 from svc.logs import names
 from tests.conftest import Owner
@@ -38,50 +38,50 @@ from tests.svc.telemetry.otlp import Collector, collecting
 CLUSTER = "olimac"
 TRACES = adot.read(adot.FILES[0])["exporters"]["awsxray"]
 BINARY = next(filter(None, map(shutil.which, ("aws-otel-collector", "awscollector", "otelcol-contrib"))), None)
-WAYS = ["model", *(["collector"] if BINARY else [])]
+IMPLEMENTATIONS = ["model", *(["collector"] if BINARY else [])]
 
 Document: TypeAlias = dict[str, Any]
 
 each_file = pytest.mark.parametrize("file", adot.FILES, ids=lambda file: file.stem)
-either_way = pytest.mark.parametrize("way", WAYS)
+each_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 
 
 # --- The collector itself
 
 
 def run(file: Path, *more: str) -> "subprocess.Popen[str]":
-    """The collector, outside a cluster, with AWS where the environment says."""
+    """Starts the collector outside a cluster, with the AWS endpoint that the environment names."""
     assert BINARY
-    known = {"CLUSTER": CLUSTER, "REGION": REGION, "NODE": "node-1", "RUN_IN_CONTAINER": "True"}
-    cluster = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}  # where nobody answers
+    variables = {"CLUSTER": CLUSTER, "REGION": REGION, "NODE": "node-1", "RUN_IN_CONTAINER": "True"}
+    cluster = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}  # where nothing listens
     command = [BINARY, f"--config={file}", *(f"--config=yaml:{one}" for one in more)]
     return subprocess.Popen(
-        command, env={**os.environ, **known, **cluster}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, env={**os.environ, **variables, **cluster}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Where it takes OTLP meanwhile; at the end it has sent all on."""
-    taking, health = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    """Runs the collector, and yields its OTLP address. At the end it has exported everything."""
+    otlp, health = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     process = run(
         adot.FILES[0],
         "processors::k8s_attributes::auth_type: none",
-        f"receivers::otlp::protocols::http::endpoint: {taking}",
+        f"receivers::otlp::protocols::http::endpoint: {otlp}",
         f"receivers::otlp::protocols::grpc::endpoint: 127.0.0.1:{free_port()}",
         f"extensions::health_check::endpoint: {health}",
         "service::telemetry::metrics: {level: none, readers: []}",
     )
     try:
-        wait_until_well(process, health)
-        yield taking
+        wait_until_healthy(process, health)
+        yield otlp
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
-def wait_until_well(process: "subprocess.Popen[str]", health: str) -> None:
-    end = time.monotonic() + 30
+def wait_until_healthy(process: "subprocess.Popen[str]", health: str) -> None:
+    end = time.monotonic() + 60
     while True:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
@@ -100,18 +100,18 @@ def post(address: str, path: str, body: bytes, sender: str = "127.0.0.1") -> Non
 # --- Configurations
 
 
-@either_way
+@each_implementation
 @each_file
-def test_the_collector_takes_it(way: str, file: Path) -> None:
-    """It carries each type, knows each key, and each value is of the right kind."""
-    if way == "model":
-        assert adot.faults(adot.read(file)) == []
+def test_the_collector_accepts_the_configuration(implementation: str, file: Path) -> None:
+    """All component types are included, all keys are known, and all values are valid."""
+    if implementation == "model":
+        assert adot.errors(adot.read(file)) == []
     else:
-        assert re.search("failed to initialize NodeCapacity|initialize kube client", said_of(file))
+        assert re.search("failed to initialize NodeCapacity|initialize kube client", output_of(file))
 
 
-def said_of(file: Path) -> str:
-    """What the collector says of a configuration, until it comes to what only a cluster has."""
+def output_of(file: Path) -> str:
+    """The collector's output for a configuration, until it needs a cluster."""
     process = run(file)
     try:
         return process.communicate(timeout=5)[0]
@@ -120,7 +120,7 @@ def said_of(file: Path) -> str:
         return process.communicate()[0]
 
 
-SLIPS = [
+MISTAKES = [
     ("batch::timeot", "1s", "processors.batch.timeot"),
     ("awsemf::dimension_rollup", "NoDimensionRollup", "exporters.awsemf.dimension_rollup"),
     ("memory_limiter::check_interval", "soon", "processors.memory_limiter.check_interval"),
@@ -129,50 +129,50 @@ SLIPS = [
 ]
 
 
-@either_way
-@pytest.mark.parametrize(("place", "value", "found"), SLIPS, ids=[place for place, *_ in SLIPS])
-def test_a_slip_is_seen(way: str, place: str, value: object, found: str, tmp_path: Path) -> None:
-    """The check above is no blank cheque."""
+@each_implementation
+@pytest.mark.parametrize(("place", "value", "found"), MISTAKES, ids=[place for place, *_ in MISTAKES])
+def test_a_mistake_is_found(implementation: str, place: str, value: object, found: str, tmp_path: Path) -> None:
+    """The check above fails for a misspelt key, type or value."""
     component, key = place.split("::")
     config = adot.read(adot.FILES[1])
     config[found.partition(".")[0]].setdefault(component, {})[key] = value
-    if way == "collector":
-        file = tmp_path / "slip.yaml"
+    if implementation == "collector":
+        file = tmp_path / "mistake.yaml"
         file.write_text(yaml.safe_dump(config))
-        said = said_of(file)
-        assert "failed to get config" in said
-        assert found.rpartition(".")[2] in said
+        output = output_of(file)
+        assert "failed to get config" in output
+        assert found.rpartition(".")[2] in output
     else:
-        assert [one for one in adot.faults(config) if one.startswith(found)] == adot.faults(config) != []
+        assert [one for one in adot.errors(config) if one.startswith(found)] == adot.errors(config) != []
 
 
-def test_an_old_name_is_none() -> None:
-    """The collector still understands some, for now, and says so each time."""
-    assert adot.faults({"processors": {"k8sattributes": {}}, "service": {}}) == ["processors.k8sattributes"]
+def test_old_component_names_are_rejected() -> None:
+    """The collector still accepts some of them for now, with a warning at each start."""
+    assert adot.errors({"processors": {"k8sattributes": {}}, "service": {}}) == ["processors.k8sattributes"]
 
 
 @each_file
-def test_all_that_is_defined_is_used(file: Path) -> None:
-    """And all that is used is defined."""
+def test_all_defined_components_are_used(file: Path) -> None:
+    """And all used components are defined."""
     config = adot.read(file)
     pipelines = config["service"]["pipelines"].values()
-    used = {kind: {one for pipeline in pipelines for one in pipeline.get(kind, [])} for kind in adot.CARRIED}
+    used = {kind: {one for pipeline in pipelines for one in pipeline.get(kind, [])} for kind in adot.INCLUDED}
     used["extensions"] = set(config["service"]["extensions"])
 
-    assert used == {kind: set(config[kind]) for kind in adot.CARRIED}
+    assert used == {kind: set(config[kind]) for kind in adot.INCLUDED}
 
 
 @each_file
 def test_each_pipeline_limits_memory_first_and_batches_last(file: Path) -> None:
-    """What is refused has cost nothing yet; and what makes batches has nothing left to wait for."""
+    """Data is refused before it costs anything, and batches are made after everything else."""
     for pipeline in adot.read(file)["service"]["pipelines"].values():
         types = [adot.type_of(one) for one in pipeline["processors"]]
         assert (types[0], types[-1]) == ("memory_limiter", "batch")
         assert "batch" not in types[:-1]
 
 
-def test_what_is_known_of_a_connection_is_found_before_batches_forget_it() -> None:
-    """Both pipelines that take from pods ask whose the connection is."""
+def test_senders_are_identified_before_batches_are_made() -> None:
+    """Both pipelines that receive from pods look up the pod, since a batch no longer has the connection's address."""
     for pipeline in adot.read(adot.FILES[0])["service"]["pipelines"].values():
         assert "k8s_attributes" in pipeline["processors"]
 
@@ -180,8 +180,8 @@ def test_what_is_known_of_a_connection_is_found_before_batches_forget_it() -> No
 # --- Metrics
 
 
-def test_the_counters_that_pass_are_those_that_are_declared() -> None:
-    """Whatever else senders have is neither stored nor paid for, and each has a unit that CloudWatch knows."""
+def test_only_declared_counters_pass() -> None:
+    """Other metrics are neither stored nor paid for. Each counter has a unit that CloudWatch knows."""
     config = adot.read(adot.FILES[0])
     declared = {metric for _, metric, _ in adot.declared_metrics(adot.FILES[0])}
     others = (
@@ -194,8 +194,8 @@ def test_the_counters_that_pass_are_those_that_are_declared() -> None:
 
 
 @each_file
-def test_no_metric_is_of_one_pod_or_one_node(file: Path) -> None:
-    """Each pod and node would make its own anew; a dimension's values are names that people gave."""
+def test_no_metric_is_for_one_pod_or_node(file: Path) -> None:
+    """Each new pod or node would create new metrics. The values of dimensions are names that people chose."""
     declared = adot.declared_metrics(file)
     exporter = adot.read(file)["exporters"]["awsemf"]
 
@@ -210,8 +210,8 @@ def test_no_metric_is_of_one_pod_or_one_node(file: Path) -> None:
     assert exporter["resource_to_telemetry_conversion"] == {"enabled": True}
 
 
-def test_the_workloads_name_is_the_pods() -> None:
-    """The receiver's PodName has no hash of a pod's own, which would make it a dimension without end."""
+def test_pod_name_is_the_workloads_name() -> None:
+    """The receiver's PodName has no suffix of a single pod, so its number of values is limited."""
     receiver = adot.read(adot.FILES[1])["receivers"]["awscontainerinsightreceiver"]
 
     assert receiver["prefer_full_pod_name"] is False
@@ -231,11 +231,11 @@ TOTALS = [
 ]
 
 
-@either_way
-@pytest.mark.usefixtures("ground")
-def test_counts_of_all_senders_add_up(way: str) -> None:
-    """Each sender's totals become counts by themselves; one that has run for long is not counted anew."""
-    found = sorted(counted_by(way))
+@each_implementation
+@pytest.mark.usefixtures("mock_aws")
+def test_counts_of_all_senders_add_up(implementation: str) -> None:
+    """Each sender's totals are converted to counts separately, and the first total is not counted."""
+    found = sorted(counted_by(implementation))
     in_cluster = frozenset({("ClusterName", CLUSTER)})
 
     assert {point[:4] for point in found} == {
@@ -245,10 +245,10 @@ def test_counts_of_all_senders_add_up(way: str) -> None:
     assert sorted(point.value for point in found) == [1, 2, 3, 7]
 
 
-def counted_by(way: str) -> list[Point]:
-    if way == "model":
+def counted_by(implementation: str) -> list[Point]:
+    if implementation == "model":
         return list(adot.counts(adot.read(adot.FILES[0]), CLUSTER, TOTALS))
-    logs, group = aws("logs", REGION), f"/{CLUSTER}/telemetry/metrics"
+    logs, group = aws_client("logs", REGION), f"/{CLUSTER}/telemetry/metrics"
     logs.create_log_group(logGroupName=group)
     with running() as address:
         for number, total in enumerate(TOTALS):
@@ -262,7 +262,7 @@ def counted_by(way: str) -> list[Point]:
 
 
 def exported(total: Total, at: float) -> bytes:
-    """A total as Fluent Bit sends it."""
+    """A total as Fluent Bit exports it."""
     request = ExportMetricsServiceRequest()
     metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name=total.metric, unit="1")
     metric.sum.is_monotonic = True
@@ -275,24 +275,28 @@ def exported(total: Total, at: float) -> bytes:
 # --- Traces
 
 
-@either_way
-@pytest.mark.usefixtures("ground")
-async def test_a_trace_is_found_by_the_id_in_the_log(way: str, serve: Callable[..., Service], owner: Owner) -> None:
-    """With its query, its outcome, what it is searched by, and the group that its log lines are in."""
-    collector, told = await served(serve, owner)
-    documents = await asyncio.to_thread(through, way, collector, [line[names.XRAY_TRACE_ID] for line in told])
-
-    fine, unknown, failed = (
-        [one for one in documents if one["trace_id"] == line[names.XRAY_TRACE_ID]] for line in told
+@each_implementation
+@pytest.mark.usefixtures("mock_aws")
+async def test_a_trace_is_found_by_the_id_in_the_log(
+    implementation: str, serve: Callable[..., Service], owner: Owner
+) -> None:
+    """The trace has the query, the outcome, the indexed attributes, and the group of its log lines."""
+    collector, logged = await served(serve, owner)
+    documents = await asyncio.to_thread(
+        through, implementation, collector, [line[names.XRAY_TRACE_ID] for line in logged]
     )
-    request, query = fine
+
+    succeeded, unknown, failed = (
+        [one for one in documents if one["trace_id"] == line[names.XRAY_TRACE_ID]] for line in logged
+    )
+    request, query = succeeded
     assert (request["name"], request["annotations"]["http.route"]) == ("clients-api", "/get/{id}")
     assert request["annotations"]["otel.resource.service.version"] == "abc"
     assert (request["http"]["request"]["method"], request["http"]["response"]["status"]) == ("GET", 200)
     assert (query["type"], query["namespace"], query["parent_id"]) == ("subsegment", "remote", request["id"])
     assert (query["sql"]["database_type"], query["sql"]["url"]) == ("postgresql", "SELECT clients")
     assert "$1" in query["sql"]["sanitized_query"]
-    assert [[one["fault"], one["error"]] for one in fine] == [[False, False]] * 2
+    assert [[one["fault"], one["error"]] for one in succeeded] == [[False, False]] * 2
     assert [[one["fault"], one["error"]] for one in unknown] == [[False, True]]
     assert [[one["fault"], one["error"]] for one in failed] == [[True, False]] * 2
     assert {one["annotations"]["error.type"] for one in failed} == {"QueryTimedOut"}
@@ -302,7 +306,7 @@ async def test_a_trace_is_found_by_the_id_in_the_log(way: str, serve: Callable[.
 
 
 async def served(serve: Callable[..., Service], owner: Owner) -> tuple[Collector, list[lines.Record]]:
-    """What the service sends of three requests, and says of them: one is fine, one is lost, and one fails."""
+    """The spans and the log lines of three requests: one succeeds, one has an unknown path, and one fails."""
     with collecting("http/protobuf") as collector:
         service = serve(
             OTEL_TRACES_SAMPLER="always_on",
@@ -324,27 +328,27 @@ async def served(serve: Callable[..., Service], owner: Owner) -> tuple[Collector
 
 
 async def status_of(session: ClientSession, url: str) -> int:
-    async with session.get(url) as answer:
-        return answer.status
+    async with session.get(url) as response:
+        return response.status
 
 
-def through(way: str, collector: Collector, ids: list[str]) -> list[Document]:
-    """What X-Ray has of these traces in the end, in order of their beginning."""
+def through(implementation: str, collector: Collector, ids: list[str]) -> list[Document]:
+    """The documents that X-Ray stores for these traces, by start time."""
     config = {
         **TRACES,
         "aws_log_groups": [group.replace("${env:CLUSTER}", CLUSTER) for group in TRACES["aws_log_groups"]],
     }
     expected = [adot.segment(span, collector.resources[0], config) for span in collector.spans]
-    xray = aws("xray", REGION)
-    if way == "model":
+    xray = aws_client("xray", REGION)
+    if implementation == "model":
         xray.put_trace_segments(TraceSegmentDocuments=[json.dumps(one) for one in expected])
     else:
         with running() as address:
             post(address, "/v1/traces", exported_spans(collector))
     traces = xray.batch_get_traces(TraceIds=ids)["Traces"]
     found = [json.loads(one["Document"]) for trace in traces for one in trace["Segments"]]
-    for one, known in zip(sorted(found, key=by_id), sorted(expected, key=by_id), strict=True):
-        assert_agrees(one, known)
+    for one, model in zip(sorted(found, key=by_id), sorted(expected, key=by_id), strict=True):
+        assert_contains(one, model)
     return sorted(found, key=lambda one: (one["start_time"], "parent_id" in one))
 
 
@@ -353,17 +357,17 @@ def by_id(document: Document) -> str:
     return found
 
 
-def assert_agrees(found: Any, known: Any) -> None:
-    """Asserts that all that is known of a document is in the one that was found."""
-    if isinstance(known, dict):
-        for name, value in known.items():
-            assert_agrees(found[name], value)
+def assert_contains(found: Any, expected: Any) -> None:
+    """Asserts that a document contains all members of the expected one."""
+    if isinstance(expected, dict):
+        for name, value in expected.items():
+            assert_contains(found[name], value)
     else:
-        assert found == (pytest.approx(known) if isinstance(known, float) else known)
+        assert found == (pytest.approx(expected) if isinstance(expected, float) else expected)
 
 
 def exported_spans(collector: Collector) -> bytes:
-    """What the service sent, in one."""
+    """All spans that the service exported, as one request."""
     request = ExportTraceServiceRequest()
     of_resource = request.resource_spans.add()
     for name, value in collector.resources[0].items():
@@ -372,13 +376,13 @@ def exported_spans(collector: Collector) -> bytes:
     return bytes(request.SerializeToString())
 
 
-def test_the_group_that_traces_name_is_where_the_services_lines_go() -> None:
-    """The one that Terraform makes, and each exporter's own."""
+def test_terraform_creates_all_log_groups_that_exporters_name() -> None:
+    """These are the group of the service's lines, which traces name, and each metrics exporter's own."""
     logs = (ROOT / "terraform" / "logs.tf").read_text()
-    made = {one.replace("${var.name}", "${env:CLUSTER}") for one in re.findall(r'= +"(/.*)"', logs)}
+    created = {one.replace("${var.name}", "${env:CLUSTER}") for one in re.findall(r'= +"(/.*)"', logs)}
     named = [*TRACES["aws_log_groups"], *(exporter(file)["log_group_name"] for file in adot.FILES)]
 
-    assert set(named) <= made
+    assert set(named) <= created
     assert len(set(named)) == 3
 
 

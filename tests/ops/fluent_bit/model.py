@@ -1,6 +1,6 @@
-"""Fluent Bit under ops/fluent-bit/fluent-bit.yaml: a model of what it makes of logs, and the real one on this machine.
+"""Fluent Bit with ops/fluent-bit/fluent-bit.yaml: a model of how it processes logs, and the real one on this machine.
 
-Facts are of Fluent Bit 5.1.1, by its source and by trial.
+The facts are from the source of Fluent Bit 5.1.1 and from experiments with it.
 """
 
 import codecs
@@ -33,23 +33,23 @@ BINARY: Final = shutil.which("fluent-bit")
 JOURNAL_WRITER: Final = shutil.which("systemd-journal-remote", path="/usr/lib/systemd:/lib/systemd")
 ENVIRONMENT: Final = {"CLUSTER": "made-up", "REGION": "us-east-1", "NODE": "node-1", "NODE_ADDRESS": "127.0.0.1"}
 
-_RUNTIME_BYTES: Final = 16384  # of a line that containerd writes as one
+_RUNTIME_BYTES: Final = 16384  # the longest line that containerd writes in one part
 
 
 def read() -> Options:
-    """The configuration, with what the environment gives."""
+    """The configuration, with variables expanded."""
     text = re.sub(r"\$\{(\w+)\}", lambda found: ENVIRONMENT[found[1]], FILE.read_text())
     config: Options = yaml.safe_load(text)
     return config
 
 
 def of_kind(config: Options, part: str, name: str) -> list[Options]:
-    """Of the inputs, filters or outputs, those of one plugin."""
+    """The inputs, filters or outputs of one plugin."""
     return [one for one in config["pipeline"][part] if one["name"] == name]
 
 
 class Event(NamedTuple):
-    """What CloudWatch gets."""
+    """An event that CloudWatch receives."""
 
     group: str
     stream: str
@@ -57,12 +57,12 @@ class Event(NamedTuple):
     message: str
 
     def record(self) -> Record:
-        """What is in the message, without the pod's metadata: the model has none, and the real one made-up ones."""
-        found: Record = json.loads(self.message)
-        return {name: value for name, value in found.items() if name != "kubernetes"}
+        """The message's fields, without the pod metadata: the model has none, and the real one has a mock's."""
+        fields: Record = json.loads(self.message)
+        return {name: value for name, value in fields.items() if name != "kubernetes"}
 
     def comparable(self) -> "Event":
-        """The same with a message that is the same whatever the order of its members."""
+        """The event with its message's members in sorted order."""
         if self.group.endswith("/metrics"):
             return self
         return self._replace(message=json.dumps(self.record(), sort_keys=True))
@@ -70,30 +70,30 @@ class Event(NamedTuple):
 
 @dataclass
 class Logs:
-    """What is said on a node.
+    """The logs of a node.
 
     Attributes:
-        containers: files by their names, as the runtime writes them.
-        journal: entries.
+        containers: the content of log files, by name, as the runtime writes them.
+        journal: the journal's entries.
     """
 
     containers: dict[str, bytes] = field(default_factory=dict)
     journal: list[dict[str, str]] = field(default_factory=list)
 
-    def say(self, pod: str, namespace: str, container: str, *lines: str | bytes, stream: str = "stdout") -> None:
+    def add(self, pod: str, namespace: str, container: str, *lines: str | bytes, stream: str = "stdout") -> None:
         """Adds lines to a container's file."""
         name = f"{pod}_{namespace}_{container}-{'0123456789abcdef' * 4}.log"
         self.containers[name] = self.containers.get(name, b"") + b"".join(parts(line, stream) for line in lines)
 
 
 def parts(line: str | bytes, stream: str = "stdout") -> bytes:
-    """A line as the runtime writes it: in parts (P), of which the last is full (F)."""
-    whole = line.encode() if isinstance(line, str) else line
-    cut = [whole[at : at + _RUNTIME_BYTES] for at in range(0, len(whole), _RUNTIME_BYTES)] or [b""]
-    flags = ["P"] * (len(cut) - 1) + ["F"]
+    """A line as the runtime writes it: in parts with the flag P, and F for the last one."""
+    encoded = line.encode() if isinstance(line, str) else line
+    pieces = [encoded[at : at + _RUNTIME_BYTES] for at in range(0, len(encoded), _RUNTIME_BYTES)] or [b""]
+    flags = ["P"] * (len(pieces) - 1) + ["F"]
     return b"".join(
         b"2026-11-25T10:00:00.%09dZ %s %s %s\n" % (at, stream.encode(), flag.encode(), part)
-        for at, (flag, part) in enumerate(zip(flags, cut, strict=True), 123_456_789)
+        for at, (flag, part) in enumerate(zip(flags, pieces, strict=True), 123_456_789)
     )
 
 
@@ -101,7 +101,7 @@ def parts(line: str | bytes, stream: str = "stdout") -> bytes:
 
 
 class Line(NamedTuple):
-    """What is on its way."""
+    """A record in the pipeline."""
 
     tag: str
     milliseconds: int
@@ -109,7 +109,7 @@ class Line(NamedTuple):
 
 
 def ship(config: Options, logs: Logs) -> list[Event]:
-    """What CloudWatch gets. Left out are lines of more than 1 MB, and those that the runtime did not write."""
+    """The events that CloudWatch receives. The model does not cover lines above 1 MB, or not written by the runtime."""
     lines = [line for source in config["pipeline"]["inputs"] for line in _INPUTS[source["name"]](source, logs)]
     for step in config["pipeline"]["filters"]:
         lines = [_FILTERS[step["name"]](step, line) if matches(step, line.tag) else line for line in lines]
@@ -124,14 +124,14 @@ def ship(config: Options, logs: Logs) -> list[Event]:
 
 
 def matches(step: Options, tag: str) -> bool:
-    """Whether a filter or an output takes what has this tag."""
+    """Whether a filter or an output matches a tag."""
     if "match" in step:
         return fnmatchcase(tag, step["match"])
     return search(step["match_regex"], tag)
 
 
 def search(pattern: str, text: str) -> bool:
-    """Whether it is found; classes such as white space are of ASCII alone in Fluent Bit."""
+    """Whether the pattern is found. In Fluent Bit, classes such as white space are ASCII only."""
     return re.search(pattern, text, re.ASCII) is not None
 
 
@@ -149,27 +149,27 @@ def _tail(source: Options, logs: Logs) -> Iterator[Line]:
 _CRI: Final = re.compile(r"(?P<time>\S+) (?P<stream>stdout|stderr) (?P<_p>[FP]) (?P<log>.*)")
 
 
-def _told_by_byte(error: UnicodeError) -> tuple[str, int]:
-    """Each byte that is no UTF-8 as a character of its own; Python would have one for several."""
+def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
+    """Replaces each byte that is not UTF-8 by a character; Python would use one character for several bytes."""
     assert isinstance(error, UnicodeDecodeError)
     return "\ufffd" * (error.end - error.start), error.end
 
 
-codecs.register_error("fluent-bit", _told_by_byte)
+codecs.register_error("fluent-bit", _replace_each_byte)
 
 
 def _whole_lines(content: bytes) -> Iterator[Record]:
-    """Of each stream the parts of a line as one, with what else the first of them says."""
-    begun: dict[str, Record] = {}
+    """Joins the parts of lines, for each stream separately. Other fields are those of the first part."""
+    incomplete: dict[str, Record] = {}
     for line in content.decode(errors="fluent-bit").removesuffix("\n").split("\n"):
-        found = _CRI.fullmatch(line)
-        assert found, line
-        part = found.groupdict()
-        whole = begun.setdefault(part["stream"], {**part, "log": ""})
+        match = _CRI.fullmatch(line)
+        assert match, line
+        part = match.groupdict()
+        whole = incomplete.setdefault(part["stream"], {**part, "log": ""})
         whole["log"] += part["log"]
         if part["_p"] == "F":
-            yield begun.pop(part["stream"])
-    assert not begun
+            yield incomplete.pop(part["stream"])
+    assert not incomplete
 
 
 def _milliseconds(timestamp: str) -> int:
@@ -208,7 +208,7 @@ def _modify(step: Options, line: Line) -> Line:
 
 
 def _kubernetes(step: Options, line: Line) -> Line:
-    """An object takes the place of the text that it was in."""
+    """Replaces the text of a JSON object by the object."""
     assert (step["merge_log"], step["merge_log_trim"], step["keep_log"]) == (True, False, False)
     merged = _values(line.record.get("log", ""))
     if len(merged) != 1 or not isinstance(merged[0], dict):
@@ -217,20 +217,20 @@ def _kubernetes(step: Options, line: Line) -> Line:
     return line._replace(record={**rest, **({step["merge_log_key"]: merged[0]} if merged[0] else {})})
 
 
-_JSON: Final = json.JSONDecoder(parse_constant=int)  # which NaN and Infinity are none of
+_JSON: Final = json.JSONDecoder(parse_constant=int)  # int() rejects NaN and Infinity
 
 
 def _values(text: str) -> list[Any]:
-    """JSON's values up to where there is none."""
-    found: list[Any] = []
+    """The JSON values at the beginning of a text."""
+    values: list[Any] = []
     while text := text.lstrip(" \t\r"):
         try:
             value, end = _JSON.raw_decode(text)
         except ValueError:
             break
-        found.append(value)
+        values.append(value)
         text = text[end:]
-    return found
+    return values
 
 
 def _record_modifier(step: Options, line: Line) -> Line:
@@ -243,7 +243,7 @@ def _cloudwatch_logs(output: Options, line: Line) -> Iterator[Event]:
         yield Event(output["log_group_name"], output["log_stream_prefix"] + line.tag, line.milliseconds, message)
 
 
-# What is not here is not known, and ends the test.
+# A plugin that is missing here is not modelled, and fails the test.
 _INPUTS: Final[dict[str, Callable[[Options, Logs], Iterator[Line]]]] = {
     "tail": _tail,
     "systemd": _journal,
@@ -254,7 +254,7 @@ _FILTERS: Final = {"modify": _modify, "kubernetes": _kubernetes, "record_modifie
 _OUTPUTS: Final = {"cloudwatch_logs": _cloudwatch_logs}
 
 
-# All options that are used, of those that it knows.
+# The options that the configuration uses and the model knows.
 _OPTIONS: Final = {
     "tail": set(
         "tag path exclude_path multiline.parser read_from_head refresh_interval rotate_wait buffer_chunk_size "
@@ -282,7 +282,7 @@ _OPTIONS: Final = {
 
 
 def unknown(config: Options) -> list[str]:
-    """Options that it would not take, or that the model says nothing of."""
+    """Options that Fluent Bit does not know, or that the model does not cover."""
     pipeline = config["pipeline"]
     steps = [*pipeline["inputs"], *pipeline["filters"], *pipeline["outputs"], *processors(config)]
     return [
@@ -293,15 +293,16 @@ def unknown(config: Options) -> list[str]:
 
 
 def processors(config: Options) -> list[Options]:
-    """Those of all inputs."""
+    """The processors of all inputs."""
     return [step for one in config["pipeline"]["inputs"] for step in one.get("processors", {}).get("logs", ())]
 
 
 # --- The real one
 
 
-# Of its own counts, those that the collector may ask for: each has the alias of its input or output as its name.
-COUNTS: Final = {
+# Fluent Bit's own metrics that the collector may use, with their values of the attribute "name": aliases of inputs and
+# outputs.
+METRICS: Final = {
     "fluentbit_input_long_line_skipped_total": {"clients", "containers"},
     "fluentbit_input_records_total": {"clients", "containers", "journal", "counts"},
     **{
@@ -311,8 +312,8 @@ COUNTS: Final = {
 }
 
 
-def deviating(config: Options, folder: Path, aws: Address, authority: Path, collector: Address) -> Options:
-    """The configuration as it can be run here: all that is not as it is on a node."""
+def for_this_machine(config: Options, folder: Path, aws: Address, authority: Path, collector: Address) -> Options:
+    """The configuration for this machine. This function makes all changes from the configuration on a node."""
     text = json.dumps(config).replace("/var/log/containers", f"{folder}/containers")
     changed: Options = json.loads(text.replace("/var/lib/fluent-bit", f"{folder}/state"))
     changed["service"] |= {"flush": 0.2, "http_listen": "127.0.0.1", "http_port": free_port()}
@@ -333,14 +334,14 @@ def deviating(config: Options, folder: Path, aws: Address, authority: Path, coll
 
 
 class Real:
-    """Fluent Bit on this machine, on a node that is a folder.
+    """Fluent Bit on this machine, with a folder as the node's file system.
 
     Args:
-        folder: for all that is the node's.
-        config: deviating.
+        folder: the node's file system.
+        config: from for_this_machine().
 
     Attributes:
-        config: likewise.
+        config: the same configuration.
     """
 
     def __init__(self, folder: Path, config: Options) -> None:
@@ -349,13 +350,13 @@ class Real:
         self._file = folder / "fluent-bit.yaml"
         self._file.write_text(yaml.safe_dump(config, sort_keys=False, width=10_000))
         self._process: subprocess.Popen[bytes] | None = None
-        self._said = folder / "said"
+        self._output = folder / "output"
         (folder / "containers").mkdir()
         (folder / "journal").mkdir()
         (folder / "state").mkdir()
 
     def write(self, logs: Logs) -> None:
-        """Adds to what is said on the node."""
+        """Adds logs to the node."""
         for name, content in logs.containers.items():
             with (self._folder / "containers" / name).open("ab") as file:
                 file.write(content)
@@ -363,26 +364,26 @@ class Real:
             write_journal(self._folder / "journal", logs.journal)
 
     @property
-    def said(self) -> str:
-        """What it has said of itself."""
-        return self._said.read_text(errors="replace")
+    def output(self) -> str:
+        """Fluent Bit's own log."""
+        return self._output.read_text(errors="replace")
 
     def check(self) -> subprocess.CompletedProcess[str]:
-        """Has it read its configuration, and no more."""
+        """Lets it check its configuration, without running it."""
         return subprocess.run(self._command("--dry-run"), capture_output=True, text=True, timeout=30, check=False)
 
     def start(self) -> None:
-        with self._said.open("ab") as said:
-            self._process = subprocess.Popen(self._command(), stdout=said, stderr=said)
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(self._command(), stdout=output, stderr=output)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Its exit status."""
+    def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
+        """Stops it, and returns its exit status."""
         assert self._process
-        self._process.send_signal(how)
+        self._process.send_signal(sent)
         return self._process.wait(60)
 
     def end(self) -> None:
-        """Leaves nothing of it behind."""
+        """Kills it if it still runs."""
         if self._process and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -392,28 +393,28 @@ class Real:
         return [BINARY, *more, "--config", str(self._file)]
 
     def has_read(self, logs: Mapping[str, bytes]) -> bool:
-        """Whether it has noted that it read this much of the containers' files."""
-        noted: dict[str, int] = {}
+        """Whether it has saved that it read these files completely."""
+        offsets: dict[str, int] = {}
         for database in (self._folder / "state").glob("c*.db"):
             with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-                noted |= dict(connection.execute("SELECT name, offset FROM in_tail_files").fetchall())
-        at = {Path(name).name: offset for name, offset in noted.items()}
+                offsets |= dict(connection.execute("SELECT name, offset FROM in_tail_files").fetchall())
+        at = {Path(name).name: offset for name, offset in offsets.items()}
         return all(at.get(name) == len(content) for name, content in logs.items())
 
 
 def write_journal(folder: Path, entries: list[dict[str, str]]) -> None:
-    """A journal as systemd writes it, which finds it by the machine's id."""
+    """Writes a journal as systemd does, in a folder with the machine's ID."""
     assert JOURNAL_WRITER
-    of_machine = folder / ("1" * 32)
-    of_machine.mkdir()
+    machine = folder / ("1" * 32)
+    machine.mkdir()
     common = {"_MACHINE_ID": "1" * 32, "_BOOT_ID": "2" * 32, "__MONOTONIC_TIMESTAMP": "1"}
     text = "\n".join("".join(f"{name}={value}\n" for name, value in {**entry, **common}.items()) for entry in entries)
-    command = [JOURNAL_WRITER, "--output", str(of_machine / "system.journal"), "-"]
+    command = [JOURNAL_WRITER, "--output", str(machine / "system.journal"), "-"]
     subprocess.run(command, input=f"{text}\n".encode(), capture_output=True, check=True, timeout=30)
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)

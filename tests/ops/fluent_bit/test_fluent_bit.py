@@ -1,12 +1,11 @@
-"""Fluent Bit's configuration: what becomes of each line that is said on a node.
+"""Tests of Fluent Bit's configuration: where each log line of a node goes.
 
-No registry that CI reaches has Fluent Bit. So each claim is checked against a model (model.py) and, on a machine that
-has Fluent Bit, against the real one as well, which sends to a mock of CloudWatch. Both have to agree record by record.
+CI has no registry with Fluent Bit. So each claim is checked against a model (model.py) and, on a machine that has
+Fluent Bit, against the real one, which sends to a mock of CloudWatch. Both must agree on each record.
 
-The model knows options, tags and regular expressions, what the runtime's format and the merging of objects make of a
-record, and what an output sends of it. Only the real one shows that it takes the configuration, that it joins, escapes
-and signs as it should, that nothing is lost when it is ended, and what it counts. Neither shows what a kubelet tells:
-the pod's metadata is made up.
+The model covers options, tags, regular expressions, the runtime's format, the merging of objects, and what an output
+sends. Only the real one shows that the configuration is accepted, that lines are joined, escaped and signed correctly,
+that no line is lost when Fluent Bit stops, and its own metrics. Neither covers a kubelet's pod metadata, which is a mock.
 """
 
 import itertools
@@ -28,20 +27,20 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from ops.common.process import ROOT, Service
-from ops.deploy.common import aws
+from ops.deploy.common import aws_client
 from ops.rehearsal import tls
 from ops.rehearsal.aws import REGION
 from svc.logs import names
 from tests.ops.adot import model as adot
-from tests.ops.deploy.cloud import Ground, Way, lost
+from tests.ops.deploy.fixtures import FaultyProxy, MockAws, connection_reset
 from tests.ops.fluent_bit import model as fluentbit
 from tests.ops.fluent_bit.model import Event, Logs, Real
 from tests.svc.logs import lines
 from tests.svc.telemetry.otlp import attributes
 
 CONFIG = fluentbit.read()
-WAYS = ["model", *(["real"] if fluentbit.BINARY else [])]
-WAYS_OF_JOURNALS = ["model", *(["real"] if fluentbit.BINARY and fluentbit.JOURNAL_WRITER else [])]
+IMPLEMENTATIONS = ["model", *(["real"] if fluentbit.BINARY else [])]
+JOURNAL_IMPLEMENTATIONS = ["model", *(["real"] if fluentbit.BINARY and fluentbit.JOURNAL_WRITER else [])]
 
 METRICS = "/made-up/clients-api/metrics"
 APPLICATION, DATAPLANE, HOST = (
@@ -59,9 +58,9 @@ DOCUMENTS = {
     "after objects in arrays and objects": f'{{"a":[{{"b":{{"c":"}}"}}}}],"_aws":{HEAD}}}',
     "last": f'{{"a":1,"_aws":{HEAD}}}',
     "with white space": f' {{ "a" : 1 , "_aws" : {HEAD} }}',
-    "in parts, cut before _aws": f'{{"a":"{"x" * 40_000}","_aws":{HEAD}}}',
-    "in parts, cut within _aws": f'{{"a":"{"x" * 16_376}","_aws":{HEAD}}}',
-    "with other letters": f'{{"a":"é 😀","_aws":{HEAD}}}',
+    "in parts, split before _aws": f'{{"a":"{"x" * 40_000}","_aws":{HEAD}}}',
+    "in parts, split within _aws": f'{{"a":"{"x" * 16_376}","_aws":{HEAD}}}',
+    "with letters that are not ASCII": f'{{"a":"é 😀","_aws":{HEAD}}}',
 }
 ORDINARY: dict[str, str | bytes] = {
     "an object": '{"event":"request","status":200,"duration_ms":1.0,"error":null,"sampled":true,"client":["::1"]}',
@@ -71,54 +70,54 @@ ORDINARY: dict[str, str | bytes] = {
     "an empty object": "{}",
     "an array": "[1,2,3]",
     "a number": "17",
-    "half an object": '{"event":"request","status":',
-    "an object with words behind it": '{"event":"request"} and more',
+    "a truncated object": '{"event":"request","status":',
+    "an object followed by text": '{"event":"request"} and more',
     "two objects": '{"a":1}{"b":2}',
     "the same member twice": '{"a":1,"a":2}',
-    "other letters": 'é 😀 \\ "quoted" \t tab',
-    "other letters in an object": '{"a":"é 😀 \\u00e9 \\ud83d\\ude00 \\u0000","b":"end\\n"}',
+    "letters that are not ASCII": 'é 😀 \\ "quoted" \t tab',
+    "letters that are not ASCII, in an object": '{"a":"é 😀 \\u00e9 \\ud83d\\ude00 \\u0000","b":"end\\n"}',
     "large numbers": '{"a":12345678901234567890,"b":0.1,"c":1e300,"d":-0.0}',
-    "a mention of _aws in a text": '"_aws":{ is what it begins with',
+    "a mention of _aws in a text": '"_aws":{ at the beginning',
     "a mention of _aws in an object's text": '{"detail":"{\\"_aws\\":{\\"Timestamp\\":1}}"}',
     "a mention of _aws in the name of a member": '{"\\"_aws\\":{":1}',
-    "a text by the name of _aws": '{"_aws":"a text"}',
+    "a member _aws that is a text": '{"_aws":"a text"}',
     "an inner _aws": f'{{"a":{{"_aws":{HEAD}}}}}',
     "an _aws in an array": f'[{{"_aws":{HEAD}}}]',
     "an _aws in an inner array": f'{{"a":[{{"_aws":{HEAD}}}],"b":{{"c":{{"d":{{"_aws":{{}}}}}}}}}}',
     "a document after a word": f'INFO {{"_aws":{HEAD}}}',
     "an object in parts": f'{{"a":"{"y" * 40_000}"}}',
     "a text in parts": "z" * 40_000,
-    "no UTF-8": b"caf\xe9 \xff\xfe.",
-    "no UTF-8 in an object": b'{"a":"caf\xe9!","b":1}',
+    "invalid UTF-8": b"caf\xe9 \xff\xfe.",
+    "invalid UTF-8 in an object": b'{"a":"caf\xe9!","b":1}',
 }
 
 
-# --- The real one, and CloudWatch
+# --- The real Fluent Bit, and CloudWatch
 
 
 @dataclass(frozen=True)
 class CloudWatch:
-    """A mock of it.
+    """A mock of CloudWatch Logs.
 
     Attributes:
-        front: where it listens.
-        way: to the mock.
+        front: its TLS endpoint.
+        proxy: the proxy to it, which can inject faults.
     """
 
-    front: tls.Front
-    way: Way
+    front: tls.TlsProxy
+    proxy: FaultyProxy
 
-    def go_away(self) -> None:
-        """Resets each connection on which it is asked for something."""
+    def fail(self) -> None:
+        """Resets the connection of each request."""
         for operation in ("CreateLogStream", "PutLogEvents"):
-            self.way.at(operation, itertools.repeat(lost))
+            self.proxy.inject(operation, itertools.repeat(connection_reset))
 
-    def come_back(self) -> None:
-        self.way.clear()
+    def recover(self) -> None:
+        self.proxy.reset()
 
     def events(self) -> list[Event]:
-        """All that it has."""
-        logs = aws("logs", REGION)
+        """All events that it received."""
+        logs = aws_client("logs", REGION)
         return [
             Event(group, stream["logStreamName"], event["timestamp"], event["message"])
             for group in (METRICS, APPLICATION, DATAPLANE, HOST)
@@ -129,10 +128,11 @@ class CloudWatch:
 
 
 def pages(group: str, stream: str) -> Iterator[list[dict[str, Any]]]:
-    """Of a stream's events."""
+    """The pages of a stream's events."""
     token: dict[str, str] = {}
     while True:
-        page = aws("logs", REGION).get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True, **token)
+        logs = aws_client("logs", REGION)
+        page = logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True, **token)
         if not page["events"]:
             return
         yield page["events"]
@@ -140,36 +140,36 @@ def pages(group: str, stream: str) -> Iterator[list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def cloudwatch(ground: Ground) -> Iterator[CloudWatch]:
-    """Over TLS, with the groups that Terraform makes."""
-    behind = urlsplit(ground.way.url)
+def cloudwatch(mock_aws: MockAws) -> Iterator[CloudWatch]:
+    """Listens with TLS, and has the groups that Terraform creates."""
+    behind = urlsplit(mock_aws.proxy.url)
     assert behind.hostname
     assert behind.port
     address = behind.hostname, behind.port
-    front = tls.listen(ground.ours, lambda: address, ("127.0.0.1", 0))
+    front = tls.listen(mock_aws.certificate, lambda: address, ("127.0.0.1", 0))
     for group in (METRICS, APPLICATION, DATAPLANE, HOST):
-        aws("logs", REGION).create_log_group(logGroupName=group)
-    yield CloudWatch(front, ground.way)
+        aws_client("logs", REGION).create_log_group(logGroupName=group)
+    yield CloudWatch(front, mock_aws.proxy)
     front.close()
-    ground.way.clear()
+    mock_aws.proxy.reset()
     for group in (METRICS, APPLICATION, DATAPLANE, HOST):
-        aws("logs", REGION).delete_log_group(logGroupName=group)
+        aws_client("logs", REGION).delete_log_group(logGroupName=group)
 
 
-class Counts(ThreadingHTTPServer):
-    """A collector of counts, by OTLP over HTTP.
+class MetricsReceiver(ThreadingHTTPServer):
+    """Receives metrics by OTLP over HTTP.
 
     Attributes:
-        names: of each count, the names that it is told of.
+        names: the values of the attribute "name", by metric.
     """
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _TakingCounts)
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.names: dict[str, set[str]] = {}
 
 
-class _TakingCounts(BaseHTTPRequestHandler):
-    server: Counts
+class _Handler(BaseHTTPRequestHandler):
+    server: MetricsReceiver
 
     def do_POST(self) -> None:  # as the base class names it
         assert self.path == "/v1/metrics"
@@ -177,8 +177,8 @@ class _TakingCounts(BaseHTTPRequestHandler):
         for of_resource in request.resource_metrics:
             for metric in itertools.chain(*(of_scope.metrics for of_scope in of_resource.scope_metrics)):
                 assert metric.sum.aggregation_temporality != AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
-                told = self.server.names.setdefault(metric.name, set())
-                told |= {attributes(point.attributes).get("name", "") for point in metric.sum.data_points}
+                values = self.server.names.setdefault(metric.name, set())
+                values |= {attributes(point.attributes).get("name", "") for point in metric.sum.data_points}
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -188,8 +188,8 @@ class _TakingCounts(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def counts() -> Iterator[Counts]:
-    server = Counts()
+def receiver() -> Iterator[MetricsReceiver]:
+    server = MetricsReceiver()
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
@@ -199,37 +199,37 @@ def counts() -> Iterator[Counts]:
 
 
 @pytest.fixture
-def real(cloudwatch: CloudWatch, counts: Counts, ground: Ground, tmp_path: Path) -> Iterator[Real]:
-    """Fluent Bit itself, not yet started."""
-    collector = "127.0.0.1", counts.server_port
-    config = fluentbit.deviating(CONFIG, tmp_path, cloudwatch.front.address, ground.ca.certificate, collector)
+def real(cloudwatch: CloudWatch, receiver: MetricsReceiver, mock_aws: MockAws, tmp_path: Path) -> Iterator[Real]:
+    """The real Fluent Bit, not yet started."""
+    collector = "127.0.0.1", receiver.server_port
+    config = fluentbit.for_this_machine(CONFIG, tmp_path, cloudwatch.front.address, mock_aws.ca.certificate, collector)
     made = Real(tmp_path, config)
     yield made
     made.end()
 
 
 @pytest.fixture(name="ship")
-def make_ship(way: str, request: pytest.FixtureRequest) -> Ship:
-    """What CloudWatch gets of logs, by the model or by the real one, which is held against the model."""
-    if way == "model":
+def make_ship(implementation: str, request: pytest.FixtureRequest) -> Ship:
+    """A function that returns the events for logs: from the model, or from the real one, which must equal the model."""
+    if implementation == "model":
         return lambda logs: fluentbit.ship(CONFIG, logs)
-    found: Real = request.getfixturevalue("real")
+    real: Real = request.getfixturevalue("real")
     cloudwatch: CloudWatch = request.getfixturevalue("cloudwatch")
 
     def ship(logs: Logs) -> list[Event]:
-        expected = fluentbit.ship(found.config, logs)
-        found.write(logs)
-        found.start()
-        fluentbit.wait_until(lambda: len(cloudwatch.events()) >= len(expected) or " [error] " in found.said)
-        assert found.stop() == 0  # it sends all that it has before it ends
-        got = cloudwatch.events()
-        assert Counter(one.comparable() for one in got) == Counter(one.comparable() for one in expected)
-        return got
+        expected = fluentbit.ship(real.config, logs)
+        real.write(logs)
+        real.start()
+        fluentbit.wait_until(lambda: len(cloudwatch.events()) >= len(expected) or " [error] " in real.output)
+        assert real.stop() == 0  # before it exits, it sends everything
+        events = cloudwatch.events()
+        assert Counter(one.comparable() for one in events) == Counter(one.comparable() for one in expected)
+        return events
 
     return ship
 
 
-either_way = pytest.mark.parametrize("way", WAYS)
+each_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 
 
 def text_of(line: str | bytes) -> str:
@@ -239,22 +239,22 @@ def text_of(line: str | bytes) -> str:
 # --- Lines
 
 
-@either_way
+@each_implementation
 def test_each_metric_arrives_once_as_it_was_written(ship: Ship) -> None:
-    """Wherever its _aws is among its members, it is a bare document in the group of metrics, and nowhere else."""
+    """Wherever _aws is among its members, the document is unchanged in the group of metrics, and in no other group."""
     logs = Logs()
-    logs.say("clients-api-1", "clients", "clients-api", *DOCUMENTS.values())
+    logs.add("clients-api-1", "clients", "clients-api", *DOCUMENTS.values())
     events = ship(logs)
 
     assert Counter(event.message for event in events) == Counter(DOCUMENTS.values())
     assert {event.group for event in events} == {METRICS}
 
 
-@either_way
-def test_each_other_line_arrives_once_with_all_that_is_in_it(ship: Ship) -> None:
-    """In the application's group: an object as an object, all else as a text, and neither as both."""
+@each_implementation
+def test_each_other_line_arrives_once_and_complete(ship: Ship) -> None:
+    """In the application's group, an object arrives as an object, any other line as text, and no line as both."""
     logs = Logs()
-    logs.say("clients-api-1", "clients", "clients-api", *ORDINARY.values())
+    logs.add("clients-api-1", "clients", "clients-api", *ORDINARY.values())
     events = ship(logs)
     records = [event.record() for event in events]
     objects = [json.dumps(record["log_processed"]) for record in records if "log_processed" in record]
@@ -269,16 +269,16 @@ def test_each_other_line_arrives_once_with_all_that_is_in_it(ship: Ship) -> None
 
 
 def is_object(line: str) -> bool:
-    """Whether it is one, with something in it and nothing behind it."""
+    """Whether the line is a JSON object that is not empty."""
     try:
-        return isinstance(found := json.loads(line), dict) and bool(found)
+        return isinstance(parsed := json.loads(line), dict) and bool(parsed)
     except ValueError:
         return False
 
 
-@either_way
-async def test_what_the_service_says_arrives_once(ship: Ship, serve: Callable[..., Service]) -> None:
-    """Its lines in the application's group, its metrics, all of them valid, in theirs; nothing is paid for twice."""
+@each_implementation
+async def test_the_services_lines_and_metrics_arrive_once(ship: Ship, serve: Callable[..., Service]) -> None:
+    """Lines arrive in the application's group, and valid metrics in theirs. Nothing is paid for twice."""
     service = serve(LOG_FORMAT="json", DRAIN_SECONDS="0", METRICS_INTERVAL="1")
     async with ClientSession() as session:
         for path in ("/get/1", "/get/999", "/get/_aws", "/getall", "/healthz", '/"_aws":{'):
@@ -286,86 +286,86 @@ async def test_what_the_service_says_arrives_once(ship: Ship, serve: Callable[..
                 await response.read()
     service.stop()
     logs = Logs()
-    said = service.output.splitlines()
-    logs.say("clients-api-1", "clients", "clients-api", *said)
+    output = service.output.splitlines()
+    logs.add("clients-api-1", "clients", "clients-api", *output)
     events = ship(logs)
     metrics = [event.message for event in events if event.group == METRICS]
     others = [event.record().get("log_processed", {}) for event in events if event.group == APPLICATION]
 
-    assert Counter(metrics) == Counter(line for line in said if is_object(line) and "_aws" in json.loads(line))
+    assert Counter(metrics) == Counter(line for line in output if is_object(line) and "_aws" in json.loads(line))
     assert len(lines.documents("\n".join(metrics))) == len(metrics) > 3
     assert len([one for one in others if one.get("event") == names.REQUEST]) == 5  # probes have no line
-    assert len(metrics) + len(others) == len(events) == len(said)
+    assert len(metrics) + len(others) == len(events) == len(output)
 
 
-@either_way
-def test_only_the_services_own_containers_have_metrics(ship: Ship) -> None:
-    """What others write in that form is a line like any other."""
+@each_implementation
+def test_only_the_services_containers_have_metrics(ship: Ship) -> None:
+    """A document that another container writes is an ordinary line."""
     logs = Logs()
-    logs.say("stranger-1", "default", "stranger", *DOCUMENTS.values())
+    logs.add("other-1", "default", "other", *DOCUMENTS.values())
     events = ship(logs)
 
     assert {event.group for event in events} == {APPLICATION}
     assert len(events) == len(DOCUMENTS)
 
 
-@either_way
-def test_the_clusters_own_pods_have_a_group_of_their_own(ship: Ship) -> None:
-    """By their namespace, whatever they are called; but what Fluent Bit says of its work is not sent by itself."""
+@each_implementation
+def test_system_pods_have_a_group_of_their_own(ship: Ship) -> None:
+    """The namespace decides, whatever the pod's name. Fluent Bit does not ship its own log."""
     logs = Logs()
-    logs.say("coredns-1", "kube-system", "coredns", "of coredns", '{"of":"coredns"}')
-    logs.say("collector-1", "telemetry", "collector", "of the collector")
-    logs.say("fluent-bit-x1", "telemetry", "fluent-bit", "of Fluent Bit")
-    logs.say("telemetry-kube-system-1", "clients", "kube-system", "of a pod by such a name")
-    logs.say("telemetry-1", "default", "telemetry", "of a pod by another")
+    logs.add("coredns-1", "kube-system", "coredns", "of coredns", '{"of":"coredns"}')
+    logs.add("collector-1", "telemetry", "collector", "of the collector")
+    logs.add("fluent-bit-x1", "telemetry", "fluent-bit", "of Fluent Bit")
+    logs.add("telemetry-kube-system-1", "clients", "kube-system", "of a pod with such a name")
+    logs.add("telemetry-1", "default", "telemetry", "of a pod with another")
     events = ship(logs)
-    said = {
+    shipped = {
         (event.group, str(record.get("log", record.get("log_processed")))) for event, record in with_records(events)
     }
 
-    assert said == {
+    assert shipped == {
         (DATAPLANE, "of coredns"),
         (DATAPLANE, "{'of': 'coredns'}"),
         (DATAPLANE, "of the collector"),
-        (APPLICATION, "of a pod by such a name"),
-        (APPLICATION, "of a pod by another"),
+        (APPLICATION, "of a pod with such a name"),
+        (APPLICATION, "of a pod with another"),
     }
-    assert len(events) == len(said)
+    assert len(events) == len(shipped)
 
 
 def with_records(events: list[Event]) -> Iterator[tuple[Event, dict[str, Any]]]:
     return ((event, event.record()) for event in events)
 
 
-@either_way
+@each_implementation
 def test_parts_of_two_streams_are_not_mixed_up(ship: Ship) -> None:
-    """A container's stdout and stderr are cut and joined each by itself, though they are in one file."""
+    """A container's stdout and stderr are in one file, but their parts are joined separately."""
     long = {"stdout": f'{{"a":"{"o" * 40_000}"}}', "stderr": "e" * 40_000}
-    cut = [fluentbit.parts(line, stream).splitlines(keepends=True) for stream, line in long.items()]
+    pieces = [fluentbit.parts(line, stream).splitlines(keepends=True) for stream, line in long.items()]
     logs = Logs()
-    logs.say("app-1", "default", "app")
+    logs.add("app-1", "default", "app")
     (name,) = logs.containers
-    logs.containers[name] = b"".join(itertools.chain(*zip(*cut, strict=True)))
+    logs.containers[name] = b"".join(itertools.chain(*zip(*pieces, strict=True)))
     records = {record["stream"]: record for _, record in with_records(ship(logs))}
 
     assert records["stdout"]["log_processed"] == json.loads(long["stdout"])
     assert records["stderr"]["log"] == long["stderr"]
 
 
-@pytest.mark.parametrize("way", WAYS_OF_JOURNALS)
-def test_the_journal_is_of_the_node_but_for_what_runs_its_containers(ship: Ship) -> None:
-    """The kubelet and containerd are the cluster's; each entry arrives once, without fields that nobody asks for."""
+@pytest.mark.parametrize("implementation", JOURNAL_IMPLEMENTATIONS)
+def test_the_journal_goes_to_the_groups_of_host_and_data_plane(ship: Ship) -> None:
+    """The kubelet's and containerd's entries go to the data plane. Each entry arrives once, with the listed fields."""
     units = ["kubelet.service", "containerd.service", "sshd.service", "kubelet.service.d", "", "init.scope"]
     logs = Logs()
     for number, unit in enumerate(units):
-        of_unit = {"_SYSTEMD_UNIT": unit} if unit else {}
+        unit_field = {"_SYSTEMD_UNIT": unit} if unit else {}
         logs.journal.append(
             {
                 "__REALTIME_TIMESTAMP": str(1_795_600_800_000_000 + number * 1000),
                 "MESSAGE": f"entry {number}",
                 "PRIORITY": "6",
                 "_CMDLINE": "long",
-                **of_unit,
+                **unit_field,
             }
         )
     events = ship(logs)
@@ -379,8 +379,8 @@ def test_the_journal_is_of_the_node_but_for_what_runs_its_containers(ship: Ship)
 # --- The configuration
 
 
-def test_regular_expressions_mean_the_same_to_both() -> None:
-    """They keep to what Onigmo and Python read alike, so that the model's matches are Fluent Bit's."""
+def test_regular_expressions_mean_the_same_in_onigmo_and_python() -> None:
+    """They use only syntax that both interpret equally, so that the model's matches are Fluent Bit's."""
     text = fluentbit.FILE.read_text()
     outputs = [one["match_regex"] for one in CONFIG["pipeline"]["outputs"] if "match_regex" in one]
     rules = [step["rule"].split(" ")[1] for step in fluentbit.processors(CONFIG)]
@@ -391,11 +391,11 @@ def test_regular_expressions_mean_the_same_to_both() -> None:
     for pattern in patterns:
         assert set(re.findall(r"\\.", pattern)) <= {r"\A", r"\s", r"\.", r"\{", r"\}", r"\\"}
         assert set(re.findall(r"\(\?.", pattern)) <= {"(?>", "(?!"}
-        assert not re.search(r"[*+?}]\+", pattern)  # which is possessive to one of them, at times
+        assert not re.search(r"[*+?}]\+", pattern)  # possessive in one of them, under some options
 
 
-def test_a_long_line_that_is_no_metric_is_looked_at_in_no_time() -> None:
-    """No text makes the search go back and forth: one of 1 MB takes no longer than its length says."""
+def test_the_search_for_metrics_does_not_backtrack() -> None:
+    """The search takes time linear in the length of a line: with backtracking, lines of 1 MB would block it."""
     (step,) = fluentbit.processors(CONFIG)
     pattern = step["rule"].split(" ")[1]
     for text in ('{"a":"' + "\\" * 1_000_000, "{" + '{"a":' * 200_000, "{" + '"a":[' * 200_000, "{" + " " * 1_000_000):
@@ -403,7 +403,7 @@ def test_a_long_line_that_is_no_metric_is_looked_at_in_no_time() -> None:
 
 
 def test_each_line_has_one_output() -> None:
-    """Whatever a tag is, one output takes it: none would be a loss, two would cost double."""
+    """Each tag matches one output. Without one, the line would be lost; with two, it would be paid for twice."""
     tags = [
         f"{prefix}{pod}_{namespace}_{container}-{'a' * 64}.log"
         for prefix in ("kube.var.log.containers.", "emf.kube.var.log.containers.")
@@ -416,24 +416,24 @@ def test_each_line_has_one_output() -> None:
     tags.append("counts")
 
     for tag in tags:
-        taking = [one["alias"] for one in CONFIG["pipeline"]["outputs"] if fluentbit.matches(one, tag)]
-        assert len(taking) == 1, (tag, taking)
+        matching = [one["alias"] for one in CONFIG["pipeline"]["outputs"] if fluentbit.matches(one, tag)]
+        assert len(matching) == 1, (tag, matching)
 
 
-def test_groups_are_terraforms() -> None:
-    """Fluent Bit may make none, and one that it made would keep its events for ever."""
-    made = re.findall(r'^    \w+ += "(/.+)"$', (ROOT / "terraform" / "logs.tf").read_text(), re.MULTILINE)
+def test_terraform_creates_all_log_groups() -> None:
+    """Fluent Bit must not create one, because it would keep its events forever."""
+    created = re.findall(r'^    \w+ += "(/.+)"$', (ROOT / "terraform" / "logs.tf").read_text(), re.MULTILINE)
     outputs = fluentbit.of_kind(CONFIG, "outputs", "cloudwatch_logs")
 
-    assert {one["log_group_name"] for one in outputs} <= {name.replace("${var.name}", "made-up") for name in made}
+    assert {one["log_group_name"] for one in outputs} <= {name.replace("${var.name}", "made-up") for name in created}
     assert {one["auto_create_group"] for one in outputs} == {False}
 
 
 def test_an_outage_of_a_day_loses_nothing_that_fits_on_the_disk() -> None:
-    """Each output tries for so long, has a bound, and all bounds together leave most of a node's disk."""
+    """Each output retries for a day, and has a limit. All limits together leave most of a node's disk free."""
     service = CONFIG["service"]
     outputs = fluentbit.of_kind(CONFIG, "outputs", "cloudwatch_logs")
-    seconds = (service["scheduler.base"] + service["scheduler.cap"]) / 2  # of a wait, on average
+    seconds = (service["scheduler.base"] + service["scheduler.cap"]) / 2  # the average wait before a retry
     gigabytes = {"M": 1 / 1024, "G": 1}
     bounds = [one["storage.total_limit_size"] for one in outputs]
     (disk,) = re.findall(r"volume_size += (\d+)", (ROOT / "terraform" / "nodes.tf").read_text())
@@ -442,97 +442,99 @@ def test_an_outage_of_a_day_loses_nothing_that_fits_on_the_disk() -> None:
     assert sum(int(bound[:-1]) * gigabytes[bound[-1]] for bound in bounds) <= int(disk) / 5
 
 
-# --- Its life
+# --- Start and stop
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
-@either_way
-def test_nothing_is_lost_when_it_is_ended(way: str, how: signal.Signals, request: pytest.FixtureRequest) -> None:
-    """It is ended while CloudWatch is away and lines go on coming, and starts anew: each arrives.
+@pytest.mark.parametrize("sent_signal", [signal.SIGTERM, signal.SIGKILL], ids=lambda sent_signal: sent_signal.name)
+@each_implementation
+def test_no_line_is_lost_when_it_stops(
+    implementation: str, sent_signal: signal.Signals, request: pytest.FixtureRequest
+) -> None:
+    """It stops while CloudWatch is unavailable and lines are still written, and starts again: each line arrives.
 
-    And once, where it was told to end. Where it was killed, what was on its way may arrive twice.
+    After SIGTERM, each arrives once. After SIGKILL, lines that were in flight may arrive twice.
     """
-    if way == "model":
-        kept = [one for one in CONFIG["pipeline"]["inputs"] if one["name"] in ("tail", "systemd")]
-        assert {one["storage.type"] for one in kept} == {"filesystem"}
-        assert len({one["db"] for one in kept}) == len(kept) == 3
-        # A filter's queue would be in memory alone.
+    if implementation == "model":
+        persistent = [one for one in CONFIG["pipeline"]["inputs"] if one["name"] in ("tail", "systemd")]
+        assert {one["storage.type"] for one in persistent} == {"filesystem"}
+        assert len({one["db"] for one in persistent}) == len(persistent) == 3
+        # A filter's queue would be only in memory.
         assert "rewrite_tag" not in [one["name"] for one in CONFIG["pipeline"]["filters"]]
         return
     real: Real = request.getfixturevalue("real")
     cloudwatch: CloudWatch = request.getfixturevalue("cloudwatch")
     all_logs = Logs()
 
-    def say(rounds: range) -> None:
+    def write(rounds: range) -> None:
         for number in rounds:
             more = Logs()
             for pod in range(8):
-                said = f'{{"number":{number},"pod":{pod}'
-                more.say(f"clients-api-{pod}", "clients", "clients-api", f"{said}}}", f'{said},"_aws":{HEAD}}}')
+                line = f'{{"number":{number},"pod":{pod}'
+                more.add(f"clients-api-{pod}", "clients", "clients-api", f"{line}}}", f'{line},"_aws":{HEAD}}}')
             real.write(more)
             all_logs.containers |= {
                 name: all_logs.containers.get(name, b"") + content for name, content in more.containers.items()
             }
 
-    say(range(20))
+    write(range(20))
     real.start()
     fluentbit.wait_until(lambda: len(cloudwatch.events()) == 20 * 8 * 2)
-    cloudwatch.go_away()
-    say(range(20, 60))
+    cloudwatch.fail()
+    write(range(20, 60))
     fluentbit.wait_until(lambda: real.has_read(all_logs.containers))
-    say(range(60, 80))
-    real.stop(how)
-    say(range(80, 100))
-    cloudwatch.come_back()
+    write(range(60, 80))
+    real.stop(sent_signal)
+    write(range(80, 100))
+    cloudwatch.recover()
     real.start()
     expected = Counter(event.comparable() for event in fluentbit.ship(real.config, all_logs))
-    fluentbit.wait_until(lambda: {event.comparable() for event in cloudwatch.events()} >= expected.keys(), 60)
+    fluentbit.wait_until(lambda: {event.comparable() for event in cloudwatch.events()} >= expected.keys())
     assert real.stop() == 0
-    got = Counter(event.comparable() for event in cloudwatch.events())
+    received = Counter(event.comparable() for event in cloudwatch.events())
 
-    assert got.keys() == expected.keys()
-    twice = {int(re.findall(r'"number": ?(\d+)', event.message)[0]) for event in got - expected}
-    assert twice <= (set(range(20, 80)) if how is signal.SIGKILL else set())
+    assert received.keys() == expected.keys()
+    twice = {int(re.findall(r'"number": ?(\d+)', event.message)[0]) for event in received - expected}
+    assert twice <= (set(range(20, 80)) if sent_signal is signal.SIGKILL else set())
 
 
-@either_way
-def test_it_takes_its_configuration(way: str, request: pytest.FixtureRequest) -> None:
-    """By its own check, and in a start without a word of error; the model has no option that it does not know."""
-    if way == "model":
+@each_implementation
+def test_it_accepts_its_configuration(implementation: str, request: pytest.FixtureRequest) -> None:
+    """Its own check passes, and it starts without logging an error. The model knows all options."""
+    if implementation == "model":
         assert fluentbit.unknown(CONFIG) == []
         return
     real: Real = request.getfixturevalue("real")
     logs = Logs()
-    logs.say("app-1", "default", "app", "a line")
+    logs.add("app-1", "default", "app", "a line")
     real.write(logs)
-    checked = real.check()
+    check = real.check()
     real.start()
     fluentbit.wait_until(lambda: real.has_read(logs.containers))
 
     assert real.stop() == 0
-    assert "configuration test is successful" in checked.stdout + checked.stderr
-    assert [line for line in real.said.splitlines() if "[error]" in line] == []
+    assert "configuration test is successful" in check.stdout + check.stderr
+    assert [line for line in real.output.splitlines() if "[error]" in line] == []
 
 
-@either_way
-def test_it_counts_what_the_collector_asks_for(way: str, request: pytest.FixtureRequest) -> None:
-    """Under the names that the collector lets pass, for each input and each output, as totals."""
-    asked = {name for _, name, _ in adot.declared_metrics(adot.FILES[0]) if name.startswith("fluentbit_")}
-    if way == "model":
-        assert asked <= fluentbit.COUNTS.keys()
+@each_implementation
+def test_it_exports_the_metrics_that_the_collector_uses(implementation: str, request: pytest.FixtureRequest) -> None:
+    """They have the names that the collector passes, and are totals for each input and output."""
+    used = {name for _, name, _ in adot.declared_metrics(adot.FILES[0]) if name.startswith("fluentbit_")}
+    if implementation == "model":
+        assert used <= fluentbit.METRICS.keys()
         return
     real: Real = request.getfixturevalue("real")
-    counts: Counts = request.getfixturevalue("counts")
+    receiver: MetricsReceiver = request.getfixturevalue("receiver")
     logs = Logs()
     for namespace in ("clients", "default"):
-        logs.say("app-1", namespace, "app", "a line")
+        logs.add("app-1", namespace, "app", "a line")
         (name,) = [one for one in logs.containers if f"_{namespace}_" in one]
         logs.containers[name] += b"x" * 2_000_000 + b"\n"
     real.write(logs)
     real.start()
 
-    def is_told() -> bool:
-        return all(told <= counts.names.get(name, set()) for name, told in fluentbit.COUNTS.items())
+    def has_all_metrics() -> bool:
+        return all(values <= receiver.names.get(name, set()) for name, values in fluentbit.METRICS.items())
 
-    fluentbit.wait_until(is_told)
+    fluentbit.wait_until(has_all_metrics)
     assert real.stop() == 0
