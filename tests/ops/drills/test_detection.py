@@ -50,7 +50,7 @@ class FaultyService:
         key, name, money = request.headers["Idempotency-Key"], request.query["name"], request.query["money"]
         self.adds += 1
         self.tries[name].append(key)
-        if self._fault == "serves nobody" or (self._fault == "refuses twice" and len(self.tries[name]) < 3):
+        if self._fault == "refuses everything" or (self._fault == "refuses twice" and len(self.tries[name]) < 3):
             return web.json_response({}, status=503)
         if key in self._ids and self._fault != "forgets keys":
             return web.json_response({"id": self._ids[key]}, status=201)
@@ -132,7 +132,7 @@ async def run(body: drill.Body, tmp_path: Path) -> Run:
         ("returns an old read", {"stale gets"}),
         ("forgets keys", {"duplicated adds", "contradicted adds"}),
         ("is slow", {"longest wait of a caller"}),
-        ("serves nobody", {"adds acknowledged"}),
+        ("refuses everything", {"adds acknowledged"}),
     ],
 )
 async def test_a_drill_detects_a_faulty_service(
@@ -141,7 +141,7 @@ async def test_a_drill_detects_a_faulty_service(
     """One fault in 10 clients or gets is enough. A correct service passes, even if it refuses requests at first."""
     if fault == "is slow":
         monkeypatch.setattr(drill, "DEADLINE_SECONDS", SLOW_SECONDS / 2)
-    if fault == "serves nobody":
+    if fault == "refuses everything":
         monkeypatch.setattr(callers, "_SETTLE_SECONDS", 0.1)
 
     async def call(harness: Harness) -> None:
@@ -156,7 +156,7 @@ async def test_a_drill_detects_a_faulty_service(
     assert {claim.description for claim in result.claims if not claim.is_met} == not_met
     assert result.state == (State.FAILED if not_met else State.PASSED)
     assert result.audit
-    assert result.audit.acknowledged > 10 or fault == "serves nobody"
+    assert result.audit.acknowledged > 10 or fault == "refuses everything"
 
 
 async def test_callers_retry_with_the_same_key(postgres: EmbeddedPostgres, test_database: str) -> None:
