@@ -28,7 +28,7 @@ LIMITS = Limits(
     max_wait_seconds=60,
     deadline_seconds=120,
 )
-ADDS = 1000
+ADDS = 10_000
 WAIT_SECONDS = 60
 
 
