@@ -5,7 +5,7 @@ Fluent Bit, against the real one, which sends to a mock of CloudWatch. Both must
 
 The model covers options, tags, regular expressions, the runtime's format, the merging of objects, and what an output
 sends. Only the real one shows that the configuration is accepted, that lines are joined, escaped and signed correctly,
-that no line is lost when Fluent Bit stops, and its own metrics. Neither covers a kubelet's pod metadata, which is a mock.
+that no line is lost when it stops, and its own metrics. Neither covers a kubelet's pod metadata, which is a mock's.
 """
 
 import itertools
