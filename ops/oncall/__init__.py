@@ -1,1 +1,1 @@
-"""A small CloudWatch on one's own machine: dashboards, alarms, logs and traces of a service that runs here."""
+"""A small CloudWatch on your machine: dashboards, alarms, logs and traces of a service that runs here."""

@@ -1,4 +1,4 @@
-"""Dashboards as CloudWatch takes them: what their widgets say, with its shorthand written out.
+"""Parses dashboards in CloudWatch's format, with its shorthand expanded.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
 """
@@ -16,13 +16,13 @@ Widget: TypeAlias = Mapping[str, Any]
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "cloudwatch" / "dashboards"
 
-_PERIOD_SECONDS: Final = 300  # CloudWatch's, where a widget says none
-_STATISTIC: Final = "Average"  # likewise
+_PERIOD_SECONDS: Final = 300  # CloudWatch's default
+_STATISTIC: Final = "Average"  # CloudWatch's default
 _VARIABLE: Final = re.compile(r"\$?\$\{(\w+)\}")
 
 
 class InvalidDashboard(ValueError):
-    """A dashboard is none that CloudWatch would take, as far as it is read here."""
+    """The dashboard is not in CloudWatch's format."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Line:
     """A line of a chart, or a number.
 
     Attributes:
-        id: by which expressions name it; may be empty.
+        id: its name in expressions; may be empty.
         label: for people.
         of: a metric, or an expression of metric math.
         period_seconds: of a point.
-        is_visible: whether it is drawn; what is not may be part of an expression.
+        is_visible: whether it is drawn; expressions can also use lines that are not drawn.
         axis: left or right.
-        color: such as #1f77b4; empty for the page's choice.
+        color: such as #1f77b4; empty for the page's default.
     """
 
     id: str
@@ -49,14 +49,14 @@ class Line:
 
 
 def load(variables: Mapping[str, str], folder: Path = FOLDER) -> dict[str, list[Widget]]:
-    """The widgets of each dashboard in a folder, by its name; service comes first.
+    """The widgets of each dashboard in a folder, by its name; the dashboard named service is first.
 
     Args:
-        variables: what Terraform's templatefile would fill in: the deployment's name, the region.
-        folder: with a file of JSON for each.
+        variables: those of Terraform's templatefile: the deployment's name, the region.
+        folder: with one JSON file for each dashboard.
 
     Raises:
-        InvalidDashboard: one is none.
+        InvalidDashboard: a file is not a dashboard.
     """
     files = sorted(folder.glob("*.json"), key=lambda file: (file.stem != "service", file.stem))
     return {file.stem: _widgets(file, variables) for file in files}
@@ -64,7 +64,7 @@ def load(variables: Mapping[str, str], folder: Path = FOLDER) -> dict[str, list[
 
 def _widgets(file: Path, variables: Mapping[str, str]) -> list[Widget]:
     try:
-        widgets: list[Widget] = json.loads(_filled(file.read_text(encoding="utf-8"), variables))["widgets"]
+        widgets: list[Widget] = json.loads(_substitute(file.read_text(encoding="utf-8"), variables))["widgets"]
         for widget in widgets:
             lines_of(widget)
     except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -72,24 +72,24 @@ def _widgets(file: Path, variables: Mapping[str, str]) -> list[Widget]:
     return sorted(widgets, key=lambda widget: (widget.get("y", 0), widget.get("x", 0)))
 
 
-def _filled(text: str, variables: Mapping[str, str]) -> str:
-    """Fills in `${name}` as Terraform does, which takes `$${` for a mere `${`."""
+def _substitute(text: str, variables: Mapping[str, str]) -> str:
+    """Replaces `${name}` as Terraform does, and `$${` by `${`."""
     return _VARIABLE.sub(lambda found: found[0][1:] if found[0][1] == "$" else variables[found[1]], text)
 
 
 def lines_of(widget: Widget) -> list[Line]:
-    """The lines of a widget; none where it draws no metrics."""
+    """The lines of a widget; empty where it has no metrics."""
     properties = widget["properties"]
     return [_line(row, options, properties) for row, options in _rows(properties.get("metrics", ()))]
 
 
 def metrics_of(widget: Widget) -> list[Metric]:
-    """The metrics that a widget reads, those that only its expressions take included."""
+    """The metrics of a widget, including those that only its expressions use."""
     return [line.of for line in lines_of(widget) if isinstance(line.of, Metric)]
 
 
 def _rows(rows: Sequence[Sequence[Any]]) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
-    """Rows with their shorthand written out, each with its options: `.` repeats a part of the row before, `...` all."""
+    """Expands the shorthand of rows: `.` repeats one part of the row before, `...` all of its parts."""
     before: list[str] = []
     for row in rows:
         options = row[-1] if isinstance(row[-1], Mapping) else {}

@@ -1,6 +1,6 @@
-"""CloudWatch's metric math, as far as alarms and dashboards here use it: what is not understood is refused.
+"""Evaluates the part of CloudWatch's metric math that alarms and dashboards here use, and refuses the rest.
 
-Its grammar is Python's, as far as it goes, so Python reads it.
+This part of its syntax is the same as Python's, so Python's own parser reads it.
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
 """
 
@@ -23,24 +23,24 @@ _OPERATORS: Final[dict[type[ast.AST], Callable[[float, float], float]]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-# Of several series, at each point those that have a value there.
+# Over several series, point by point; a series without a value at a point is left out there.
 _ACROSS: Final[dict[str, Callable[[list[float]], float]]] = {"SUM": sum, "MAX": max, "MIN": min}
 
 
 class InvalidExpression(ValueError):
-    """An expression is none, or uses what is not known here."""
+    """The expression is not valid, or uses something that is not supported here."""
 
 
 def evaluate(expression: str, series: Mapping[str, Series], period: int) -> list[float | None]:
-    """What the expression gives for each period.
+    """Evaluates an expression for each period.
 
     Args:
         expression: in metric math.
-        series: those that it may name, all of one length.
+        series: by the names that it can use, all of the same length.
         period: of each, in seconds.
 
     Returns:
-        A value for each period; None where one that it takes is missing, or where it divides by 0.
+        A value for each period; None where an operand is missing, or at a division by 0.
 
     Raises:
         InvalidExpression: it cannot be evaluated.
@@ -49,10 +49,10 @@ def evaluate(expression: str, series: Mapping[str, Series], period: int) -> list
 
 
 def names_in(expression: str) -> set[str]:
-    """The series that an expression takes.
+    """The names of the series that an expression uses.
 
     Raises:
-        InvalidExpression: it is none.
+        InvalidExpression: it is not valid.
     """
     nodes = list(ast.walk(_parsed(expression)))
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
@@ -63,7 +63,7 @@ def _parsed(expression: str) -> ast.expr:
     try:
         return ast.parse(expression.strip(), mode="eval").body
     except SyntaxError as error:
-        raise InvalidExpression(f"{expression} is no expression: {error.msg}") from None
+        raise InvalidExpression(f"invalid expression {expression}: {error.msg}") from None
 
 
 class _Evaluator:
@@ -86,7 +86,7 @@ class _Evaluator:
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
                 found = self._call(name, arguments)
             case _:
-                raise self._refusal(ast.unparse(node))
+                raise self._unsupported(ast.unparse(node))
         return list(found)
 
     def _call(self, name: str, arguments: list[ast.expr]) -> Series:
@@ -94,26 +94,26 @@ class _Evaluator:
             case "IF", [condition, then, otherwise]:
                 choices = zip(self.value(condition), self.value(then), self.value(otherwise), strict=True)
                 return [None if met is None else yes if met else no for met, yes, no in choices]
-            case "FILL", [line, instead]:
-                filled = zip(self.value(line), self.value(instead), strict=True)
-                return [other if value is None else value for value, other in filled]
+            case "FILL", [line, filler]:
+                filled = zip(self.value(line), self.value(filler), strict=True)
+                return [default if value is None else value for value, default in filled]
             case "PERIOD", [_]:
                 return [self._period] * self._count
             case _, [ast.List(elts=parts)] if name in _ACROSS:
                 columns = zip(*(self.value(part) for part in parts), strict=True)
                 present = [[value for value in column if value is not None] for column in columns]
                 return [_ACROSS[name](values) if values else None for values in present]
-        raise self._refusal(f"{name} of {len(arguments)}")
+        raise self._unsupported(f"{name} with {len(arguments)} arguments")
 
     def _pairs(self, function: Callable[[float, float], float], left: ast.expr, right: ast.expr) -> Series:
-        return [_applied(function, *pair) for pair in zip(self.value(left), self.value(right), strict=True)]
+        return [_apply(function, *pair) for pair in zip(self.value(left), self.value(right), strict=True)]
 
-    def _refusal(self, what: str) -> InvalidExpression:
-        known = ", ".join(sorted(self._series))
-        return InvalidExpression(f"{what} in {self._expression} is not known here; its series are {known}")
+    def _unsupported(self, what: str) -> InvalidExpression:
+        names = ", ".join(sorted(self._series))
+        return InvalidExpression(f"{what} in {self._expression} is not supported here; its series are {names}")
 
 
-def _applied(function: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:
+def _apply(function: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:
     if one is None or other is None:
         return None
     try:

@@ -12,38 +12,38 @@ from aiohttp import web
 _PAGE: Final = Path(__file__).parent / "page"
 
 
-class NotThere(LookupError):
-    """What was asked for is not there."""
+class NotFound(LookupError):
+    """There is no such file, trace or runbook."""
 
 
 class Files:
-    """The page's own files, and the chart library's."""
+    """The page's own files and the chart library."""
 
     def __init__(self) -> None:
         self._bodies = {path.name: path.read_bytes() for path in (*_PAGE.iterdir(), _plotly())}
         self._tags = {name: f'"{sha256(body).hexdigest()[:16]}"' for name, body in self._bodies.items()}
 
-    def answer(self, name: str, asked: Mapping[str, str]) -> web.Response:
-        """A file, unless who asks has it.
+    def response(self, name: str, request_headers: Mapping[str, str]) -> web.Response:
+        """A file, or 304 where the browser has it already.
 
         Args:
             name: of the file.
-            asked: the request's headers.
+            request_headers: with the entity tag of the browser's copy, if any.
 
         Raises:
-            NotThere: there is none of this name.
+            NotFound: there is no file with this name.
         """
         if name not in self._bodies:
-            raise NotThere(f"There is no file {name}")
+            raise NotFound(f"There is no file {name}")
         headers = {"Cache-Control": "no-cache", "ETag": self._tags[name]}
-        if asked.get("If-None-Match") == self._tags[name]:
+        if request_headers.get("If-None-Match") == self._tags[name]:
             return web.Response(status=304, headers=headers)
         content_type = mimetypes.guess_type(name)[0] or "text/plain"
         return web.Response(body=self._bodies[name], content_type=content_type, charset="utf-8", headers=headers)
 
 
 def _plotly() -> Path:
-    # Found rather than imported: of the package only the script is wanted.
+    # Not imported: only the script in the package is used.
     spec = importlib.util.find_spec("plotly")
     assert spec is not None, "plotly is a dependency"
     assert spec.submodule_search_locations, "plotly is a package"

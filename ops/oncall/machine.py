@@ -1,8 +1,8 @@
-"""This machine's own figures, under the names by which AWS has those of pods, nodes and RDS.
+"""This machine's figures, as metrics with the names that AWS uses for pods, nodes and RDS.
 
-So their panels show something where there are none, and one that has a wrong name shows nothing. A worker process
-stands for a pod; this machine for a node, and for the one that RDS runs on; the PostgreSQL that the service uses for
-RDS's; what records for what ships.
+The panels for these metrics then show data without AWS, and a panel with a wrong name stays empty. A worker process
+is shown as a pod; this machine as the node, and as the machine of RDS; the service's PostgreSQL as the database of RDS;
+the recorder as the log and trace shippers.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncpg
 import psutil
 
-NAME: Final = "clients"  # of the deployment that this machine stands for
+NAME: Final = "clients"  # of the deployment
 
 _CLUSTER: Final = {"ClusterName": NAME}
 _SERVICE: Final = {**_CLUSTER, "Namespace": "clients", "Service": "clients-api"}
@@ -22,7 +22,7 @@ _DATABASE: Final = {"DBInstanceIdentifier": NAME}
 _METRICS_GROUP: Final = {"LogGroupName": f"/{NAME}/clients-api/metrics"}
 
 _POD_MEMORY_BYTES: Final = 384 * 2**20  # the limit in k8s/base/deployment.yaml
-_DATABASE_SECONDS: Final = 2.0  # for its answers
+_DATABASE_TIMEOUT_SECONDS: Final = 2.0
 _UNITS: Final = {
     "node_cpu_utilization": "Percent",
     "node_memory_utilization": "Percent",
@@ -46,15 +46,15 @@ _SESSIONS: Final = """
 
 @dataclass
 class Shipped:
-    """What was shipped since it was last told of.
+    """Counts since the last sample.
 
     Attributes:
-        records: lines.
+        records: log lines.
         spans: of traces.
-        spans_refused: exports of them that could not be read.
-        unread: metrics' documents that are no JSON.
-        invalid: those that break the format's rules.
-        restarts: worker processes that ended and were started again.
+        spans_refused: trace exports that could not be parsed.
+        unread: metric documents that are not JSON.
+        invalid: metric documents that break the rules of the format.
+        restarts: worker processes that exited and were restarted.
     """
 
     records: int = 0
@@ -66,15 +66,15 @@ class Shipped:
 
 
 class Machine:
-    """Looks at this machine.
+    """Samples this machine.
 
     Args:
-        service: the id of the process that serves, or of the parent of those that do.
+        service: the process id of the service, or of the parent of its workers.
         dsn: of its database.
-        folder: on the disk that stands for the database's.
+        folder: on the disk whose figures are shown as the database's.
 
     Attributes:
-        shipped: is told of at each look, and begins anew.
+        shipped: reported and reset at each sample.
     """
 
     def __init__(self, service: int, dsn: str, folder: Path) -> None:
@@ -85,8 +85,8 @@ class Machine:
         self._folder = folder
         self._disk = psutil.disk_io_counters()
 
-    async def look(self, at_ms: int) -> list[dict[str, Any]]:
-        """Documents in the Embedded Metric Format, for the time since the last look."""
+    async def sample(self, at_ms: int) -> list[dict[str, Any]]:
+        """Documents in the Embedded Metric Format, for the time since the last sample."""
         self._find_pods()
         database = {**self._database_machine(), **await self._database()}
         shipped, self.shipped = self.shipped, Shipped()
@@ -101,14 +101,16 @@ class Machine:
         ]
 
     def _find_pods(self) -> None:
-        """The worker processes; where there are none, the one process that serves."""
+        """Finds the worker processes, or the one process of a service without workers."""
         try:
             name = self._service.name()
             found = [child for child in self._service.children() if child.name() == name] or [self._service]
         except psutil.NoSuchProcess:
             found = []
         known = {pod.pid: pod for pod in self._pods}
-        self._pods = [known.get(pod.pid, pod) for pod in found]  # those that are known know when they were looked at
+        self._pods = [
+            known.get(pod.pid, pod) for pod in found
+        ]  # psutil measures CPU since the last call on the same object
 
     def _node(self) -> dict[str, float]:
         return {
@@ -121,11 +123,11 @@ class Machine:
 
     def _pod(self, restarts: int) -> dict[str, float]:
         cpus = psutil.cpu_count() or 1
-        looks = [look for pod in self._pods if (look := _look_at(pod))]
+        samples = [sample for pod in self._pods if (sample := _sample(pod))]
         return {
-            "pod_cpu_utilization": max((cpu / cpus for cpu, _ in looks), default=0),
+            "pod_cpu_utilization": max((cpu / cpus for cpu, _ in samples), default=0),
             "pod_memory_utilization_over_pod_limit": max(
-                (100 * memory / _POD_MEMORY_BYTES for _, memory in looks), default=0
+                (100 * memory / _POD_MEMORY_BYTES for _, memory in samples), default=0
             ),
             "pod_number_of_container_restarts": restarts,
         }
@@ -141,9 +143,11 @@ class Machine:
         }
 
     async def _database(self) -> dict[str, float]:
-        """What PostgreSQL says; nothing while it is away."""
+        """The figures of PostgreSQL; empty while it does not answer."""
         try:
-            connection = await asyncpg.connect(self._dsn, timeout=_DATABASE_SECONDS, command_timeout=_DATABASE_SECONDS)
+            connection = await asyncpg.connect(
+                self._dsn, timeout=_DATABASE_TIMEOUT_SECONDS, command_timeout=_DATABASE_TIMEOUT_SECONDS
+            )
         except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError):
             return {}
         try:
@@ -164,17 +168,17 @@ def document(namespace: str, dimensions: Mapping[str, str], values: Mapping[str,
 
     Args:
         namespace: of the metrics.
-        dimensions: of all of them.
-        values: by their names.
-        at_ms: when, in milliseconds since 1970.
+        dimensions: of every metric.
+        values: by the names of the metrics.
+        at_ms: the time, in milliseconds since 1970.
     """
     metrics = [{"Name": name, "Unit": _UNITS.get(name, "Count")} for name in values]
     directive = {"Namespace": namespace, "Dimensions": [list(dimensions)], "Metrics": metrics}
     return {"_aws": {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}, **dimensions, **values}
 
 
-def _look_at(pod: psutil.Process) -> tuple[float, int] | None:
-    """Its share of a core since the last look, in per cent, and its memory in bytes; None where it is gone."""
+def _sample(pod: psutil.Process) -> tuple[float, int] | None:
+    """CPU in percent of a core since the last sample, and memory in bytes; None where the process has exited."""
     try:
         return pod.cpu_percent(), pod.memory_info().rss
     except psutil.NoSuchProcess:
@@ -182,7 +186,7 @@ def _look_at(pod: psutil.Process) -> tuple[float, int] | None:
 
 
 def _seconds_each(before: Any, after: Any, what: str) -> float:
-    """How long a read or a write of the disk took on average; 0 where there was none, or nobody counts them."""
+    """The average time of a disk read or write; 0 without any, or where the system does not count them."""
     if before is None or after is None:
         return 0
     count = getattr(after, f"{what}_count") - getattr(before, f"{what}_count")

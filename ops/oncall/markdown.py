@@ -1,4 +1,4 @@
-"""Markdown of this repository's own, as HTML: no HTML comes through, and links lead only where http does."""
+"""Renders this repository's Markdown as HTML. HTML in the text is escaped, and unsafe links are not rendered."""
 
 from typing import Final
 
@@ -8,5 +8,5 @@ _MARKDOWN: Final = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def to_html(text: str) -> str:
-    """A text as HTML."""
+    """Renders a text as HTML."""
     return str(_MARKDOWN.render(text))

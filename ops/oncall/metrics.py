@@ -1,4 +1,4 @@
-"""Metrics as CloudWatch keeps them: documents in the Embedded Metric Format go in, statistics over periods come out.
+"""Stores metrics from documents in the Embedded Metric Format, and computes statistics over periods.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Statistics-definitions.html
 """
@@ -10,18 +10,18 @@ from itertools import accumulate
 from math import ceil
 from typing import Any, Final
 
-from ops.cloudwatch.rows import Metric, Name
+from ops.cloudwatch.rows import Metric, MetricKey
 
-# Seconds of a bucket, and for how long it is kept: an hour's dashboard in detail, a burn rate over three days besides.
+# Seconds of a bucket, and how long it is kept: fine for dashboards up to three hours, coarse for burn rates over days.
 _FINE: Final = (5, 3 * 3600 + 600)
 _COARSE: Final = (300, 10 * 86400)
 
 
 class Samples:
-    """What was sampled in some time.
+    """The samples of a period.
 
     Attributes:
-        counts: how often each value was. Values have 3 digits: a percentile is right to within 0.5 %.
+        counts: of each value, rounded to 3 significant digits: the error of a percentile is at most 0.5 %.
     """
 
     __slots__ = ("count", "counts", "maximum", "minimum", "total")
@@ -34,7 +34,7 @@ class Samples:
         self.counts: Counter[float] = Counter()
 
     def add(self, values: Iterable[float]) -> None:
-        """Takes samples."""
+        """Adds samples."""
         for value in values:
             self.counts[float(f"{value:.3g}")] += 1
             self.count += 1
@@ -43,7 +43,7 @@ class Samples:
             self.maximum = max(self.maximum, value)
 
     def merge(self, other: "Samples") -> None:
-        """Takes what another has."""
+        """Adds the samples of another period."""
         self.counts.update(other.counts)
         self.count += other.count
         self.total += other.total
@@ -51,11 +51,11 @@ class Samples:
         self.maximum = max(self.maximum, other.maximum)
 
 
-def told(document: Mapping[str, Any]) -> Iterator[tuple[list[Name], list[float]]]:
-    """What a document in the Embedded Metric Format tells: metrics, each by all of its dimensions, with their values.
+def values_of(document: Mapping[str, Any]) -> Iterator[tuple[list[MetricKey], list[float]]]:
+    """The metrics of a document in the Embedded Metric Format: the keys of each, one per dimension set, and its values.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none.
+        KeyError, TypeError, ValueError: the document is not valid.
     """
     for directive in document["_aws"]["CloudWatchMetrics"]:
         sets = [tuple(sorted((name, document[name]) for name in names)) for names in directive["Dimensions"]]
@@ -68,46 +68,46 @@ def told(document: Mapping[str, Any]) -> Iterator[tuple[list[Name], list[float]]
 
 
 class MetricStore:
-    """All metrics of the last hours, and coarser of the last days."""
+    """All metrics: in detail for the last hours, and coarser for the last days."""
 
     def __init__(self) -> None:
-        self._fine: dict[Name, _Buckets] = {}
-        self._coarse: dict[Name, _Buckets] = {}
+        self._fine: dict[MetricKey, _Buckets] = {}
+        self._coarse: dict[MetricKey, _Buckets] = {}
 
     def add(self, document: Mapping[str, Any]) -> None:
-        """Takes a document in the Embedded Metric Format.
+        """Adds a document in the Embedded Metric Format.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none.
+            KeyError, TypeError, ValueError: the document is not valid.
         """
         at = document["_aws"]["Timestamp"] / 1000
-        for names, values in told(document):
+        for names, values in values_of(document):
             samples = Samples()
             samples.add(values)
             for name in names:
                 self._add(name, at, samples)
 
-    def _add(self, name: Name, at: float, samples: Samples) -> None:
+    def _add(self, name: MetricKey, at: float, samples: Samples) -> None:
         for buckets, (seconds, kept_seconds) in ((self._fine, _FINE), (self._coarse, _COARSE)):
             if name not in buckets:
                 buckets[name] = _Buckets(seconds, kept_seconds)
             buckets[name].add(at, samples)
 
-    def known(self) -> set[Name]:
-        """All metrics that there ever was a sample of."""
+    def keys(self) -> set[MetricKey]:
+        """The keys of all metrics that had a sample."""
         return set(self._fine)
 
     def series(self, metric: Metric, period: int, end: float, count: int) -> list[float | None]:
-        """A statistic, period by period.
+        """A statistic for each period.
 
         Args:
-            metric: which.
+            metric: with the statistic.
             period: in seconds.
-            end: of the last period, in seconds since 1970. Periods slide with it; they are not cut to the clock.
+            end: of the last period, in seconds since 1970. Periods end there, and are not aligned to the clock.
             count: of periods.
 
         Returns:
-            A value for each period, the oldest first; None where there is no sample.
+            A value for each period, oldest first; None where there is no sample.
 
         Raises:
             ValueError: there is no such statistic.
@@ -125,23 +125,23 @@ class MetricStore:
 
 
 class _Buckets:
-    """Samples of one metric, put together by when they were."""
+    """The samples of one metric, in buckets of time."""
 
     def __init__(self, seconds: int, kept_seconds: int) -> None:
         self._seconds = seconds
-        self._most = kept_seconds // seconds
+        self._max_buckets = kept_seconds // seconds
         self._samples: OrderedDict[int, Samples] = OrderedDict()
 
     def add(self, at: float, samples: Samples) -> None:
         number = int(at // self._seconds)
         if number not in self._samples:
             self._samples[number] = Samples()
-            while len(self._samples) > self._most:
+            while len(self._samples) > self._max_buckets:
                 self._samples.popitem(last=False)
         self._samples[number].merge(samples)
 
     def between(self, start: float, end: float) -> Samples:
-        """What began from start on and before end."""
+        """The samples of the buckets that begin from start to before end."""
         numbers = range(ceil(start / self._seconds), ceil(end / self._seconds))
         if len(numbers) > len(self._samples):
             return self._of(number for number in self._samples if number in numbers)
@@ -172,9 +172,9 @@ def _statistic(name: str) -> Callable[[Samples], float]:
         share = float(percentile[1]) / 100
         return lambda samples: _percentile(samples, share)
     if rank := _RANK.fullmatch(name):
-        least, most = (float(bound) if bound else None for bound in rank.groups())
-        return lambda samples: _rank(samples, least, most)
-    raise ValueError(f"{name} is no statistic")
+        low, high = (float(bound) if bound else None for bound in rank.groups())
+        return lambda samples: _rank(samples, low, high)
+    raise ValueError(f"{name} is not a statistic")
 
 
 def _percentile(samples: Samples, share: float) -> float:
@@ -184,10 +184,10 @@ def _percentile(samples: Samples, share: float) -> float:
     return min(max(value, samples.minimum), samples.maximum)
 
 
-def _rank(samples: Samples, least: float | None, most: float | None) -> float:
+def _rank(samples: Samples, low: float | None, high: float | None) -> float:
     within = sum(
         count
         for value, count in samples.counts.items()
-        if (least is None or value > least) and (most is None or value <= most)
+        if (low is None or value > low) and (high is None or value <= high)
     )
     return 100 * within / samples.count

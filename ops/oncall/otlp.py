@@ -1,4 +1,4 @@
-"""Traces as they are sent, and as OTLP writes them in JSON.
+"""Converts trace exports from protocol buffers to OTLP's JSON.
 
 https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """
@@ -13,7 +13,7 @@ _IDS: Final = ("traceId", "spanId", "parentSpanId")
 
 
 def as_json(request: ExportTraceServiceRequest) -> tuple[dict[str, Any], int]:
-    """An export in OTLP's JSON, and how many spans it has."""
+    """An export in OTLP's JSON, and the number of its spans."""
     document: dict[str, Any] = MessageToDict(request, use_integers_for_enums=True)
     spans = [
         span
@@ -23,6 +23,6 @@ def as_json(request: ExportTraceServiceRequest) -> tuple[dict[str, Any], int]:
     ]
     for identified in [*spans, *(link for span in spans for link in span.get("links", ()))]:
         for name in _IDS:
-            if name in identified:  # protocol buffers' own JSON has bytes in base 64
+            if name in identified:  # protocol buffers' own JSON encodes bytes in base 64
                 identified[name] = base64.b64decode(identified[name]).hex()
     return document, len(spans)

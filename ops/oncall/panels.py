@@ -1,4 +1,4 @@
-"""What a widget of a dashboard shows at a time: its data, ready to be drawn."""
+"""The data of a dashboard's widgets, ready to be drawn."""
 
 import math
 import re
@@ -14,23 +14,23 @@ from ops.oncall.metrics import MetricStore
 
 Panel: TypeAlias = dict[str, Any]
 
-_START: Final = re.compile(r"-P(?P<days>\d+)D|-PT(?P<hours>\d+)H")  # as CloudWatch writes a time before now
+_START: Final = re.compile(r"-P(?P<days>\d+)D|-PT(?P<hours>\d+)H")  # CloudWatch's format of a time before now
 
-_POINTS_MOST: Final = 180  # of a line: one for every few pixels
-_STEPS_SECONDS: Final = (10, 30, 60, 300, 3600)  # between points; documents come every 10 s
-_REMEMBERED_MOST: Final = 200_000  # values, some 30 MB
+_MAX_POINTS: Final = 180  # of a line: one for every few pixels
+_STEPS_SECONDS: Final = (10, 30, 60, 300, 3600)  # between points; a document is written every 10 s
+_MAX_CACHED: Final = 200_000  # values, some 30 MB
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What is looked at.
+class TimeRange:
+    """What a page shows.
 
     Attributes:
         end: in seconds since 1970.
-        seconds: before it.
-        settled: up to when no more is expected to be told.
-        name: of the deployment, which begins the names of its alarms.
-        query: gives the rows of a query: its columns and their values.
+        seconds: its length.
+        settled: no data is expected from before this time any more.
+        name: of the deployment, the prefix of its alarms' names.
+        query: runs a query between two times and gives its columns and rows.
     """
 
     end: float
@@ -41,38 +41,38 @@ class Moment:
 
 
 class Values:
-    """Values of metrics, of which those that will not change are remembered.
+    """Values of metrics; caches those that cannot change any more.
 
     Args:
-        store: where they come from.
+        store: the metrics.
     """
 
     def __init__(self, store: MetricStore) -> None:
         self._store = store
-        self._remembered: dict[tuple[Metric, int, float], float | None] = {}
+        self._cached: dict[tuple[Metric, int, float], float | None] = {}
 
     def at(self, metric: Metric, period: int, ends: Iterable[float], settled: float) -> list[float | None]:
-        """A metric's values over the periods with these ends; those up to `settled` will not change."""
-        if len(self._remembered) > _REMEMBERED_MOST:
-            self._remembered.clear()
+        """A metric's values for the periods with these ends. Those up to `settled` cannot change any more."""
+        if len(self._cached) > _MAX_CACHED:
+            self._cached.clear()
         return [self._at(metric, period, end, settled) for end in ends]
 
     def _at(self, metric: Metric, period: int, end: float, settled: float) -> float | None:
         key = metric, period, end
-        if key in self._remembered:
-            return self._remembered[key]
+        if key in self._cached:
+            return self._cached[key]
         (value,) = self._store.series(metric, period, end, 1)
         if end <= settled:
-            self._remembered[key] = value
+            self._cached[key] = value
         return value
 
 
-def draw(widget: Widget, values: Values, moment: Moment) -> Panel:
-    """A widget's data, or a sentence that says why there is none.
+def draw(widget: Widget, values: Values, shown: TimeRange) -> Panel:
+    """The data of a widget, or the reason why it has none.
 
     Returns:
-        Its kind (chart, numbers, gauge, table, alarms, text or unknown), title, place in a grid of 24 columns, and what
-        is particular to its kind.
+        Its kind (chart, numbers, gauge, table, alarms, text or unknown), title, place in a grid of 24 columns, and the
+        fields of its kind.
     """
     properties = widget["properties"]
     head = {
@@ -81,18 +81,18 @@ def draw(widget: Widget, values: Values, moment: Moment) -> Panel:
     }
     match widget["type"]:
         case "metric":
-            return {**head, **_metrics(widget, values, moment)}
+            return {**head, **_metrics(widget, values, shown)}
         case "log":
-            return {**head, "kind": "table", "query": properties["query"], **_rows(properties["query"], moment)}
+            return {**head, "kind": "table", "query": properties["query"], **_rows(properties["query"], shown)}
         case "alarm":
-            return {**head, "kind": "alarms", "alarms": [_short(arn, moment.name) for arn in properties["alarms"]]}
+            return {**head, "kind": "alarms", "alarms": [_short(arn, shown.name) for arn in properties["alarms"]]}
         case "text":
             return {**head, "kind": "text", "html": to_html(properties["markdown"])}
     return {**head, "kind": "unknown", "problem": f"This page cannot draw a widget of type {widget['type']}."}
 
 
 def has_data(panel: Panel) -> bool:
-    """Whether a widget has anything to show."""
+    """Whether a panel has data."""
     match panel["kind"]:
         case "chart" | "numbers" | "gauge":
             return any(value is not None for line in panel["lines"] for value in line["values"])
@@ -105,22 +105,22 @@ def _short(arn: str, name: str) -> str:
     return arn.rpartition("alarm:")[2].removeprefix(f"{name}-")
 
 
-def _rows(query: str, moment: Moment) -> Panel:
+def _rows(query: str, shown: TimeRange) -> Panel:
     try:
-        return dict(moment.query(query, moment.end - moment.seconds, moment.end))
+        return dict(shown.query(query, shown.end - shown.seconds, shown.end))
     except ValueError as error:
         return {"columns": [], "rows": [], "problem": str(error)}
 
 
-def _metrics(widget: Widget, values: Values, moment: Moment) -> Panel:
+def _metrics(widget: Widget, values: Values, shown: TimeRange) -> Panel:
     properties = widget["properties"]
     kind = {"singleValue": "numbers", "gauge": "gauge"}.get(properties.get("view", ""), "chart")
-    ends = _ends(moment) if kind == "chart" else [moment.end]
+    ends = _ends(shown) if kind == "chart" else [shown.end]
     lines = {line.id or str(number): line for number, line in enumerate(lines_of(widget))}
     try:
-        period = _seconds(properties.get("start"), moment) if properties.get("setPeriodToTimeRange") else None
+        period = _seconds(properties.get("start"), shown) if properties.get("setPeriodToTimeRange") else None
         drawn = [
-            _drawn(line, _Lines(lines, values, ends, moment.settled, period).of(name))
+            _drawn(line, _Lines(lines, values, ends, shown.settled, period).of(name))
             for name, line in lines.items()
             if line.is_visible
         ]
@@ -137,13 +137,13 @@ def _metrics(widget: Widget, values: Values, moment: Moment) -> Panel:
     }
 
 
-def _seconds(start: str | None, moment: Moment) -> int:
-    """The time that a widget is about: its own, such as -P30D or -PT3H, or else the page's."""
+def _seconds(start: str | None, shown: TimeRange) -> int:
+    """The length of a widget's time range: its own, such as -P30D or -PT3H, or the page's."""
     if start is None:
-        return moment.seconds
+        return shown.seconds
     found = _START.fullmatch(start)
     if found is None:
-        raise InvalidExpression(f"{start} is no time before now, such as -PT3H")
+        raise InvalidExpression(f"{start} is not a time before now, such as -PT3H")
     return 86400 * int(found["days"] or 0) + 3600 * int(found["hours"] or 0)
 
 
@@ -152,18 +152,18 @@ def _drawn(line: Line, values: Series) -> Panel:
     return {"label": line.label, "axis": line.axis, "color": line.color, "metric": metric, "values": list(values)}
 
 
-def _ends(moment: Moment) -> list[float]:
-    """The ends of periods: now, and before it at times that stay, so that a point does not change as time goes on."""
-    step = next(step for step in _STEPS_SECONDS if moment.seconds / step <= _POINTS_MOST)
-    last = math.ceil(moment.end / step) * step
-    return [float(last - back * step) for back in range(moment.seconds // step - 1, 0, -1)] + [moment.end]
+def _ends(shown: TimeRange) -> list[float]:
+    """The ends of the periods: now, and fixed times before it, so that a point keeps its value as time passes."""
+    step = next(step for step in _STEPS_SECONDS if shown.seconds / step <= _MAX_POINTS)
+    last = math.ceil(shown.end / step) * step
+    return [float(last - back * step) for back in range(shown.seconds // step - 1, 0, -1)] + [shown.end]
 
 
 class _Lines:
-    """The lines of a widget, of which expressions take others.
+    """Computes the lines of a widget, including those that expressions use.
 
-    Periods are longer than the time between two points: each point is of a period of its own that overlaps the next.
-    Metric math as far as it is known here goes point by point.
+    Periods are longer than the time between two points, so the periods of neighbouring points overlap. The supported
+    metric math works point by point.
     """
 
     def __init__(
@@ -179,15 +179,15 @@ class _Lines:
         """A line's values, one for each end.
 
         Raises:
-            InvalidExpression: it is one that is not understood, or takes a line that is not there.
-            ValueError: its statistic is none.
+            InvalidExpression: an expression is not valid, or uses a line that does not exist.
+            ValueError: the statistic does not exist.
         """
         line = self._lines.get(name)
         if line is None:
-            raise InvalidExpression(f"There is no {name} for an expression to take")
+            raise InvalidExpression(f"an expression uses {name}, which does not exist")
         period = self._period or line.period_seconds
         if isinstance(line.of, Metric):
             return self._values.at(line.of, period, self._ends, self._settled)
-        nothing: Series = [None] * len(self._ends)
-        taken = {other: self.of(other) for other in names_in(line.of)} or {"": nothing}  # a constant takes none
-        return evaluate(line.of, taken, period)
+        empty: Series = [None] * len(self._ends)
+        used = {other: self.of(other) for other in names_in(line.of)} or {"": empty}  # for the length of a constant
+        return evaluate(line.of, used, period)

@@ -1,4 +1,4 @@
-"""Queries of the log: those that are files, and those that are typed in."""
+"""Runs queries over the log: saved ones and those that a user types."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,46 +11,46 @@ from ops.oncall.insights import Query, parse, run
 from ops.oncall.insights.query import DEFAULT_COLUMNS, Column, Field, Show, Stats
 from ops.oncall.logs import APPLICATION, METRICS, LogStore
 
-Answer: TypeAlias = dict[str, Any]
+Result: TypeAlias = dict[str, Any]
 
-_SHOWN_MOST: Final = 500  # rows; a person reads fewer
-_WHOLE: Final = "the whole message"  # no name that a query could have
+_MAX_ROWS: Final = 500  # that are sent to the page
+_WHOLE: Final = "the whole message"  # a name with spaces, which no query can use
 
 
-class Library:
-    """Queries, and what they find.
+class QueryLibrary:
+    """The saved queries, and the log that queries read.
 
     Args:
-        logs: where they look.
-        folder: with a file for each: comments that say what it answers, one that names its group, and the query.
+        logs: that queries read.
+        folder: with a file for each saved query: comments that describe it and name its log group, and the query.
     """
 
     def __init__(self, logs: LogStore, folder: Path) -> None:
         self._logs = logs
         self.queries = [read(file) for file in sorted(folder.glob("*.txt"))]
 
-    def ask(self, text: str, start: float, end: float, group: str = APPLICATION) -> Answer:
-        """What a query finds.
+    def run(self, text: str, start: float, end: float, group: str = APPLICATION) -> Result:
+        """Runs a query.
 
         Args:
             text: of the query.
-            start: of the time to look at, in seconds since 1970.
-            end: of it.
-            group: where to look, unless the query says.
+            start: of the time range, in seconds since 1970.
+            end: of the time range.
+            group: the log group, unless the query names one.
 
         Returns:
-            Columns, the first rows, the whole records that they are made of unless they are made of many, how many rows
-            there are, and how many lines were looked at.
+            The columns, the first rows, the record of each row unless the query has `stats`, the number of rows, and
+            the number of lines that were read.
 
         Raises:
-            ValueError: it is not understood; the message says where.
+            ValueError: the query is not valid; the message names the place.
         """
         query = parse(text)
         records = self._logs.recent(_group(query.group or group), start * 1000, end * 1000 + 1)
         is_of_lines = not any(isinstance(command, Stats) for command in query.commands)
         table = run(_with_message(query) if is_of_lines else query, records)
-        columns, rows = table.columns, table.rows[:_SHOWN_MOST]
-        found: Answer = {"matched": len(table.rows), "scanned": len(records)}
+        columns, rows = table.columns, table.rows[:_MAX_ROWS]
+        found: Result = {"matched": len(table.rows), "scanned": len(records)}
         if not is_of_lines:
             return {**found, "columns": columns, "rows": rows}
         whole = [orjson.loads(str(row[-1])) for row in rows]
@@ -58,7 +58,7 @@ class Library:
 
 
 def _group(name: str) -> str:
-    """A group by its short name, which the full one ends with."""
+    """The short name of a log group, with which its full name ends."""
     short = name.rpartition("/")[2]
     if short not in {APPLICATION, METRICS}:
         raise ValueError(f"There is no log group {name} here, only {APPLICATION} and {METRICS}.")
@@ -66,7 +66,7 @@ def _group(name: str) -> str:
 
 
 def _with_message(query: Query) -> Query:
-    """The same query, with the whole message as its last column: at the end, for what is left by then."""
+    """The same query with the whole message as its last column. A final command adds it to the remaining rows."""
     message = Column(Field("@message"), _WHOLE)
     shows = [command for command in query.commands if isinstance(command, Show)]
     displays = [command for command in shows if command.is_display]

@@ -1,7 +1,7 @@
-"""Serves the API and records what it tells: `python -m ops.oncall.recorder`, which is what `make run` does.
+"""Runs the service and records its telemetry: `python -m ops.oncall.recorder`, which `make run` starts.
 
-A recording is a file of JSON lines: the service's own, its metrics' documents among them; its traces, which it sends
-here as it would to a collector; and this machine's figures. `make oncall` shows it.
+A recording is a file of JSON lines: the service's log lines and metric documents; its traces, which it exports to this
+process as to a collector; and this machine's figures. `make oncall` shows the recording.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ops.oncall import otlp
 from ops.oncall.machine import Machine
-from ops.oncall.metrics import told
-from ops.oncall.sources import put_aside
+from ops.oncall.metrics import values_of
+from ops.oncall.sources import rotated
 from svc.errors import InvalidSetting
 from svc.logs import names
 from svc.logs import setup as logs
@@ -34,49 +34,52 @@ from svc.settings import Settings, read
 
 FILE: Final = "recording.jsonl"
 
-_MOST_BYTES: Final = 512 * 2**20  # some 150,000 requests; then the file is put aside, in place of the one before
+_MAX_BYTES: Final = 512 * 2**20  # some 150,000 requests; then the file is rotated
 _READ_BYTES: Final = 2**16
-_SPANS_MOST_BYTES: Final = 16 * 2**20  # of an export
-_LOOK_SECONDS: Final = 10.0  # from one look at the machine to the next: as often as the service tells
-_PROBE_SECONDS: Final = 5.0  # as often as a node asks its pods whether they are ready
-_SHOWN_MOST: Final = 50  # lines a second on a terminal, where a person reads
+_MAX_EXPORT_BYTES: Final = 16 * 2**20
+_PROBE_SECONDS: Final = 5.0  # the interval of the readiness probe in k8s/base/deployment.yaml
+_MAX_LINES_PER_SECOND: Final = 50  # on a terminal
 
 
 class Recording:
-    """The file."""
+    """The file that is written.
+
+    Args:
+        path: of the file. A file of an earlier run is overwritten.
+    """
 
     def __init__(self, path: Path) -> None:
-        put_aside(path).unlink(missing_ok=True)  # it is of another run
+        rotated(path).unlink(missing_ok=True)  # of an earlier run
         self._path = path
         self._file = path.open("wb", buffering=0)
 
     def write(self, lines: bytes) -> None:
-        """Adds whole lines."""
-        if self._file.tell() > _MOST_BYTES:
+        """Writes whole lines, after a rotation where the file has reached its maximum size."""
+        if self._file.tell() > _MAX_BYTES:
             self._file.close()
-            self._path.replace(put_aside(self._path))
+            self._path.replace(rotated(self._path))
             self._file = self._path.open("wb", buffering=0)
         self._file.write(lines)
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the file."""
         self._file.close()
 
     def add(self, documents: Iterable[dict[str, Any]]) -> None:
-        """Adds documents, a line each."""
+        """Writes documents, one per line."""
         self.write(b"".join(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE) for document in documents))
 
 
 class Screen:
-    """Shows lines to whoever started this: as they are, or on a terminal as people read them, and not all of many."""
+    """Prints lines: unchanged to a file or a pipe, or formatted for people and limited in number on a terminal."""
 
     def __init__(self) -> None:
-        self._render = logs.for_people() if sys.stdout.isatty() else None
+        self._render = logs.console_renderer() if sys.stdout.isatty() else None
         self._second = 0
         self._shown = self._hidden = 0
 
     def show(self, lines: list[bytes]) -> None:
-        """Shows lines, without what is only for machines where people read."""
+        """Prints lines; on a terminal, without metric documents."""
         if self._render is None:
             sys.stdout.buffer.write(b"\n".join([*lines, b""]))
         else:
@@ -91,7 +94,7 @@ class Screen:
             if self._hidden:
                 sys.stdout.buffer.write(f"… and {self._hidden} more lines in that second\n".encode())
             self._second, self._shown, self._hidden = second, 0, 0
-        if self._shown >= _SHOWN_MOST:
+        if self._shown >= _MAX_LINES_PER_SECOND:
             self._hidden += 1
             return
         self._shown += 1
@@ -99,11 +102,11 @@ class Screen:
 
 
 class Recorder:
-    """Takes what a service tells.
+    """Records the log lines, metrics and traces of a service, and the figures of its machine.
 
     Args:
-        recording: keeps it.
-        machine: is told how much was shipped.
+        recording: the file.
+        machine: sampled regularly; counts what was recorded.
 
     Attributes:
         port: of the service, once it listens.
@@ -115,23 +118,23 @@ class Recorder:
         self._machine = machine
         self._screen = Screen()
 
-    async def take_lines(self, stdout: asyncio.StreamReader) -> None:
-        """Takes lines until there are no more."""
+    async def record_lines(self, stdout: asyncio.StreamReader) -> None:
+        """Records the lines of the service until it closes its output."""
         rest = b""
         while data := await stdout.read(_READ_BYTES):
             *lines, rest = (rest + data).split(b"\n")
             if lines:
                 self._recording.write(b"\n".join([*lines, b""]))
-                self._note(lines)
+                self._count(lines)
                 self._screen.show(lines)
 
-    def _note(self, lines: list[bytes]) -> None:
+    def _count(self, lines: list[bytes]) -> None:
         shipped = self._machine.shipped
         shipped.records += len(lines)
         for line in lines:
             if b'"_aws"' in line:
                 try:
-                    list(told(orjson.loads(line)))
+                    list(values_of(orjson.loads(line)))
                 except orjson.JSONDecodeError:
                     shipped.unread += 1
                 except (KeyError, TypeError, ValueError):
@@ -141,8 +144,8 @@ class Recorder:
             elif self.port is None and b'"started"' in line:
                 self.port = orjson.loads(line).get(names.PORT)
 
-    async def take_spans(self, request: web.Request) -> web.Response:
-        """`POST /v1/traces`, as OTLP over HTTP has it."""
+    async def receive_spans(self, request: web.Request) -> web.Response:
+        """Handles `POST /v1/traces` of OTLP over HTTP."""
         try:
             document, spans = otlp.as_json(ExportTraceServiceRequest.FromString(await request.read()))
         except DecodeError:
@@ -152,16 +155,16 @@ class Recorder:
         self._recording.add([document])
         return web.Response(content_type="application/x-protobuf")
 
-    async def look_at_machine(self) -> None:
-        """Adds the machine's figures now and then, from when there is a service to look at."""
+    async def sample_machine(self, seconds: float) -> None:
+        """Records the machine's figures every few seconds, from when the service listens."""
         while True:
-            while self.port is None:  # noqa: ASYNC110 - it is told in a line
+            while self.port is None:  # noqa: ASYNC110 - record_lines sets it
                 await asyncio.sleep(0.1)
-            self._recording.add(await self._machine.look(time.time_ns() // 1_000_000))
-            await asyncio.sleep(_LOOK_SECONDS)
+            self._recording.add(await self._machine.sample(time.time_ns() // 1_000_000))
+            await asyncio.sleep(seconds)
 
     async def probe(self) -> None:
-        """Asks the service whether it is ready now and then, as a node would. What it answers, it tells itself."""
+        """Requests /readyz regularly, as a node does. The service itself logs and counts the result."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_PROBE_SECONDS)) as session:
             while True:
                 await asyncio.sleep(_PROBE_SECONDS)
@@ -171,30 +174,31 @@ class Recorder:
 
 
 async def serve(settings: Settings) -> int:
-    """Serves and records until the service ends, and gives its exit status."""
+    """Runs and records the service until it exits; returns its exit status."""
     path = settings.local_folder / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     dsn = settings.database.dsn or EmbeddedPostgres(settings.local_folder).dsn()
     with socket.create_server(("127.0.0.1", 0)) as collector, closing(Recording(path)) as recording:
         process = await _start(f"http://127.0.0.1:{collector.getsockname()[1]}")
         recorder = Recorder(recording, Machine(process.pid, dsn, path.parent))
-        print("On call  make oncall shows its dashboards, alarms, logs and traces", file=sys.stderr, flush=True)
-        async with _collecting(recorder, collector), _meanwhile(recorder.look_at_machine(), recorder.probe()):
-            await recorder.take_lines(cast("asyncio.StreamReader", process.stdout))
+        print("On call  make oncall shows dashboards, alarms, logs and traces", file=sys.stderr, flush=True)
+        sampling = recorder.sample_machine(settings.telemetry.metrics_interval)
+        async with _collecting(recorder, collector), _running(sampling, recorder.probe()):
+            await recorder.record_lines(cast("asyncio.StreamReader", process.stdout))
             status = await process.wait()
-    return status if status >= 0 else 128 - status  # as a shell says that a signal ended it
+    return status if status >= 0 else 128 - status  # as a shell reports a process that a signal ended
 
 
 async def _start(collector: str) -> Process:
-    """Starts the service, and hands on the signals that are for it."""
+    """Starts the service, and forwards signals to it."""
     environment = {
         "LOG_FORMAT": "json",
-        "WORKERS": "2",  # as there are two pods
+        "WORKERS": "2",  # as the deployment has two pods
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
-        "OTEL_TRACES_SAMPLER_ARG": "1",  # whoever tries a request wants to see its trace
+        "OTEL_TRACES_SAMPLER_ARG": "1",  # a developer who sends a request wants to see its trace
         **os.environ,
     }
-    # Not in the terminal's group: it gets each signal once, from here.
+    # In its own session: otherwise Ctrl-C would reach it twice, from the terminal and from here.
     command = [sys.executable, "-m", "svc", "serve"]
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=environment, start_new_session=True)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
@@ -204,8 +208,8 @@ async def _start(collector: str) -> Process:
 
 @asynccontextmanager
 async def _collecting(recorder: Recorder, collector: socket.socket) -> AsyncIterator[None]:
-    app = web.Application(client_max_size=_SPANS_MOST_BYTES)
-    app.router.add_post("/v1/traces", recorder.take_spans)
+    app = web.Application(client_max_size=_MAX_EXPORT_BYTES)
+    app.router.add_post("/v1/traces", recorder.receive_spans)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -216,7 +220,7 @@ async def _collecting(recorder: Recorder, collector: socket.socket) -> AsyncIter
 
 
 @asynccontextmanager
-async def _meanwhile(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(each) for each in work]
     try:
         yield
@@ -227,7 +231,7 @@ async def _meanwhile(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def main() -> int:
-    """Serves and records; the service's exit status."""
+    """Runs and records the service; returns its exit status."""
     try:
         return asyncio.run(serve(read(os.environ)))
     except InvalidSetting as error:

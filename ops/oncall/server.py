@@ -1,4 +1,4 @@
-"""The page's server: its files, and what it asks for."""
+"""The HTTP server of the page: its files and its JSON API."""
 
 import asyncio
 import re
@@ -12,18 +12,18 @@ import orjson
 from aiohttp import web
 from yarl import URL
 
-from ops.oncall.desk import CLOUDWATCH, Desk
-from ops.oncall.files import Files, NotThere
+from ops.oncall.files import Files, NotFound
 from ops.oncall.logs import APPLICATION
 from ops.oncall.markdown import to_html
+from ops.oncall.state import CLOUDWATCH, OnCallState
 from ops.oncall.traces import Row, Span
 
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MINUTES: Final = (5, 15, 60, 180)
 
-_IDLE_SECONDS: Final = 0.2
-_TRACES_MOST: Final = 100
+POLL_SECONDS: Final = 0.2  # between reads of a recording without new lines
+_MAX_TRACES: Final = 100
 _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -36,22 +36,22 @@ _HEADERS: Final = {
 
 
 class BadRequest(ValueError):
-    """What was asked for is not understood; the message says what would be."""
+    """The request is not valid; the message names the valid values."""
 
 
 class Server:
-    """Answers the page.
+    """Serves the page.
 
     Args:
-        desk: knows.
-        runbooks: a folder with one for each alarm.
-        clock: the time of the clock on the wall, in seconds since 1970.
+        state: that the page shows.
+        runbooks: a folder with a file for each alarm.
+        clock: the current time, in seconds since 1970.
     """
 
     def __init__(
-        self, desk: Desk, runbooks: Path = CLOUDWATCH / "runbooks", clock: Callable[[], float] = time.time
+        self, state: OnCallState, runbooks: Path = CLOUDWATCH / "runbooks", clock: Callable[[], float] = time.time
     ) -> None:
-        self._desk = desk
+        self._state = state
         self._runbooks = runbooks
         self._clock = clock
         self._files = Files()
@@ -60,8 +60,8 @@ class Server:
         """The application.
 
         Args:
-            is_loopback: whether only this machine reaches it: then it answers to this machine's own names alone, so
-                that no page from elsewhere can come in by a name of its own.
+            is_loopback: whether only this machine can reach it. It then accepts only the names of this machine as
+                Host, so that a web page cannot read it through DNS rebinding.
         """
         app = web.Application(middlewares=[_guard(is_loopback=is_loopback), _problems])
         app.router.add_get("/", self._file)
@@ -73,73 +73,73 @@ class Server:
         app.router.add_get("/api/traces", self._traces)
         app.router.add_get("/api/trace/{id}", self._trace)
         app.router.add_get("/api/runbook/{alarm}", self._runbook)
-        app.cleanup_ctx.append(self._reading)
+        app.cleanup_ctx.append(self._run_reader)
         return app
 
-    async def _reading(self, _: web.Application) -> AsyncIterator[None]:
+    async def _run_reader(self, _: web.Application) -> AsyncIterator[None]:
         task = asyncio.create_task(self._read())
         yield
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        self._desk.close()
+        self._state.close()
 
     async def _read(self) -> None:
-        while True:  # noqa: ASYNC110 - a file has no event to wait for
-            await asyncio.sleep(0 if self._desk.step(self._clock()) else _IDLE_SECONDS)
+        while True:  # noqa: ASYNC110 - asyncio cannot wait for a file to grow
+            await asyncio.sleep(0 if self._state.step(self._clock()) else POLL_SECONDS)
 
     async def _file(self, request: web.Request) -> web.Response:
-        return self._files.answer(request.match_info.get("name", "index.html"), request.headers)
+        return self._files.response(request.match_info.get("name", "index.html"), request.headers)
 
     async def _head(self, _: web.Request) -> web.Response:
-        return _json(self._desk.head(self._clock()))
+        return _json(self._state.head(self._clock()))
 
     async def _view(self, request: web.Request) -> web.Response:
         dashboard = request.query.get("dashboard", "service")
         try:
-            return _json(self._desk.view(dashboard, _minutes(request), self._clock()))
+            return _json(self._state.view(dashboard, _minutes(request), self._clock()))
         except KeyError:
-            known = " or ".join(self._desk.head(self._clock())["dashboards"])
-            raise BadRequest(f"dashboard has to be {known}") from None
+            names = " or ".join(self._state.head(self._clock())["dashboards"])
+            raise BadRequest(f"dashboard must be {names}") from None
 
     async def _queries(self, _: web.Request) -> web.Response:
-        return _json(self._desk.library.queries)
+        return _json(self._state.library.queries)
 
     async def _query(self, request: web.Request) -> web.Response:
         text, minutes = request.query.get("q", ""), _minutes(request)
         if not text.strip():
-            raise BadRequest("q has to be a query")
-        end = self._desk.now(self._clock())
+            raise BadRequest("q must be a query")
+        end = self._state.now(self._clock())
         try:
-            found = self._desk.library.ask(text, end - minutes * 60, end, group=request.query.get("group", APPLICATION))
+            found = self._state.library.run(
+                text, end - minutes * 60, end, group=request.query.get("group", APPLICATION)
+            )
         except ValueError as error:
             raise BadRequest(str(error)) from error
         return _json(found)
 
     async def _traces(self, request: web.Request) -> web.Response:
         query = request.query
-        found = self._desk.traces.recent(
-            _TRACES_MOST, only_errors=query.get("errors") == "1", least_ms=_number(query, "least_ms", 0.0)
+        found = self._state.traces.recent(
+            _MAX_TRACES, only_errors=query.get("errors") == "1", min_ms=_number(query, "min_ms", 0.0)
         )
-        return _json({"traces": [_summary(span) for span in found], "kept": len(self._desk.traces)})
+        return _json({"traces": [_summary(span) for span in found], "kept": len(self._state.traces)})
 
     async def _trace(self, request: web.Request) -> web.Response:
         trace_id = request.match_info["id"]
         if not re.fullmatch(r"[0-9a-f]{32}", trace_id):
-            raise BadRequest("a trace's id has 32 hexadecimal digits")
+            raise BadRequest("a trace ID has 32 hexadecimal digits")
         try:
-            rows = self._desk.traces.waterfall(trace_id)
+            rows = self._state.traces.waterfall(trace_id)
         except KeyError:
-            raise NotThere(
-                f"Trace {trace_id} is not here: it was not sampled, or it is no longer among the last ones"
-            ) from None
+            raise NotFound(f"There is no trace {trace_id}: it was not sampled, or it is too old") from None
         return _json({"trace_id": trace_id, "rows": [_row(row) for row in rows]})
 
     async def _runbook(self, request: web.Request) -> web.Response:
         alarm = request.match_info["alarm"]
         file = self._runbooks / f"{alarm}.md"
         if not re.fullmatch(r"[a-z0-9-]+", alarm) or not file.is_file():
-            raise NotThere(f"There is no runbook of {alarm}")
+            raise NotFound(f"There is no runbook for {alarm}")
         return _json({"alarm": alarm, "html": to_html(file.read_text(encoding="utf-8"))})
 
 
@@ -147,7 +147,7 @@ def _guard(*, is_loopback: bool) -> Any:
     @web.middleware
     async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
         if is_loopback and URL(f"http://{request.headers.get('Host', '')}").host not in _LOOPBACK:
-            response: web.StreamResponse = _json({"problem": "This page answers to localhost only"}, 421)
+            response: web.StreamResponse = _json({"problem": "This page accepts only localhost as Host"}, 421)
         else:
             response = await handler(request)
         response.headers.update(_HEADERS)
@@ -162,7 +162,7 @@ async def _problems(request: web.Request, handler: _Handler) -> web.StreamRespon
         return await handler(request)
     except BadRequest as error:
         return _json({"problem": str(error)}, 400)
-    except NotThere as error:
+    except NotFound as error:
         return _json({"problem": str(error)}, 404)
     except web.HTTPException as error:
         return _json({"problem": error.reason}, error.status)
@@ -177,14 +177,14 @@ def _json(body: Any, status: int = 200) -> web.Response:
 def _minutes(request: web.Request) -> int:
     text = request.query.get("minutes", "15")
     if text not in map(str, MINUTES):
-        raise BadRequest(f"minutes has to be one of {', '.join(map(str, MINUTES))}")
+        raise BadRequest(f"minutes must be one of {', '.join(map(str, MINUTES))}")
     return int(text)
 
 
 def _number(query: Mapping[str, str], name: str, default: float) -> float:
     text = query.get(name, "") or str(default)
     if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", text):
-        raise BadRequest(f"{name} has to be a number that is not negative")
+        raise BadRequest(f"{name} must be a number of at least 0")
     return float(text)
 
 

@@ -1,4 +1,4 @@
-"""Where lines come from: a recording that grows, or one that was made before."""
+"""Reads recordings: one that is being written, or an earlier one."""
 
 import gzip
 import os
@@ -9,23 +9,23 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Final, Protocol, cast
 
-from ops.oncall.lines import NoDocument, Told, parse
+from ops.oncall.documents import Entry, InvalidDocument, parse
 
-_READ_BYTES: Final = 256 * 1024  # some 10 ms of work; the page is answered in between
-_READ_LINES: Final = 500  # likewise
+_READ_BYTES: Final = 256 * 1024  # some 10 ms of work; the server answers requests between two reads
+_READ_LINES: Final = 500  # as above
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a source is doing.
+    """The status of a source.
 
     Attributes:
         kind: follow or replay.
         path: of the recording.
-        state: waiting (there is no file), reading (there is more), playing, live or ended.
-        share: of the file that was read, 0 to 1.
-        speed: how much faster than it happened; None for as it happens, or all at once.
-        refused: lines that were no documents.
+        state: waiting (there is no file), reading (more of the file follows), playing, live or ended.
+        share: of the file that is read, 0 to 1.
+        speed: a multiple of the original speed; None without a replay, or where all is read at once.
+        refused: the number of lines that are not valid documents.
     """
 
     kind: str
@@ -36,46 +36,46 @@ class Status:
     refused: int
 
 
-def put_aside(path: Path) -> Path:
-    """Where a recording goes that has grown too large, and another begins in its place."""
+def rotated(path: Path) -> Path:
+    """The path to which a recording is renamed when it reaches its maximum size."""
     return path.with_suffix(f".1{path.suffix}")
 
 
 class Source(Protocol):
-    """What documents come from."""
+    """A source of entries."""
 
-    def read(self, wall: float) -> list[Told]:
-        """The next ones, where there are any by this time of the clock on the wall."""
+    def read(self, wall: float) -> list[Entry]:
+        """The next entries up to this time, if any."""
 
     def now(self, wall: float) -> float:
-        """The time on the page: the recording's own, where it is replayed."""
+        """The time that the page shows: in a replay, that of the recording."""
 
     def status(self) -> Status:
-        """How it is doing."""
+        """The current status."""
 
     def close(self) -> None:
-        """Closes its file."""
+        """Closes the file."""
 
 
 class Follow:
     """Follows a recording while it is written: from its beginning, through truncation and rotation.
 
-    What was put aside before it is read first.
+    A rotated file is read first.
 
     Args:
-        path: of the file, which need not be there yet.
+        path: of the file, which does not have to exist yet.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._paths = [put_aside(path), path]  # of which the first was not yet read
+        self._paths = [rotated(path), path]  # to open next, in this order
         self._file: IO[bytes] | None = None
-        self._rest = b""
+        self._partial_line = b""
         self._refused = 0
         self._share = 0.0
         self._is_behind = False
 
-    def read(self, wall: float) -> list[Told]:  # noqa: ARG002 - it comes as it comes
+    def read(self, wall: float) -> list[Entry]:  # noqa: ARG002 - lines are read as they are written
         """See Source."""
         if self._file is None and not self._open():
             return []
@@ -84,11 +84,11 @@ class Follow:
         size = os.fstat(file.fileno()).st_size
         self._is_behind = len(data) == _READ_BYTES
         self._share = min(file.tell() / size, 1.0) if size else 1.0
-        if not data and self._is_another(file, size):
+        if not data and self._is_replaced(file, size):
             file.close()
             self._file = None
             return []
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
         return list(self._parsed(lines))
 
     def now(self, wall: float) -> float:
@@ -111,35 +111,35 @@ class Follow:
                 self._file = path.open("rb")
                 break
         self._paths = [self._path]
-        self._rest = b""
+        self._partial_line = b""
         return self._file is not None
 
-    def _is_another(self, file: IO[bytes], size: int) -> bool:
-        """Whether the file was cut, or another is in its place."""
+    def _is_replaced(self, file: IO[bytes], size: int) -> bool:
+        """Whether the file was truncated or replaced by another."""
         try:
-            there = self._path.stat()
+            current = self._path.stat()
         except OSError:
-            return False  # what is open may still grow
-        return there.st_ino != os.fstat(file.fileno()).st_ino or size < file.tell()
+            return False  # the open file may still grow
+        return current.st_ino != os.fstat(file.fileno()).st_ino or size < file.tell()
 
-    def _parsed(self, lines: list[bytes]) -> Iterator[Told]:
+    def _parsed(self, lines: list[bytes]) -> Iterator[Entry]:
         for line in lines:
             try:
                 yield parse(line)
-            except NoDocument:
+            except InvalidDocument:
                 self._refused += 1
 
 
 class Replay:
-    """Plays a recording again.
+    """Replays a recording.
 
     Args:
-        path: of the file; one that ends in .gz is compressed.
-        speed: how much faster than it happened; None for all at once.
+        path: of the file; compressed where the name ends in .gz.
+        speed: a multiple of the original speed; None to read all at once.
 
     Raises:
-        OSError: there is no such file.
-        NoDocument: it has none to begin with.
+        OSError: the file cannot be opened.
+        InvalidDocument: the file has no valid line.
     """
 
     def __init__(self, path: Path, speed: float | None = None) -> None:
@@ -152,11 +152,11 @@ class Replay:
         self._next = next(self._documents, None)
         if self._next is None:
             self.close()
-            raise NoDocument(f"{path} has no line that tells its time")
+            raise InvalidDocument(f"{path} has no line that is a JSON object with a time")
         self._began = self._reached = self._next.at
         self._started: float | None = None
 
-    def read(self, wall: float) -> list[Told]:
+    def read(self, wall: float) -> list[Entry]:
         """See Source."""
         if self._started is None:
             self._started = wall
@@ -178,19 +178,19 @@ class Replay:
         """See Source."""
         self._raw.close()
 
-    def _due(self, wall: float) -> Iterator[Told]:
+    def _due(self, wall: float) -> Iterator[Entry]:
         now = self.now(wall)
         while self._next is not None and (self._speed is None or self._next.at <= now):
-            told = self._next
-            self._reached = max(self._reached, told.at)
+            entry = self._next
+            self._reached = max(self._reached, entry.at)
             self._next = next(self._documents, None)
-            yield told
+            yield entry
 
-    def _parsed(self) -> Iterator[Told]:
+    def _parsed(self) -> Iterator[Entry]:
         lines = cast("IO[bytes]", gzip.GzipFile(fileobj=self._raw)) if self._path.suffix == ".gz" else self._raw
         for line in lines:
             try:
                 yield parse(line)
-            except NoDocument:
+            except InvalidDocument:
                 self._refused += 1
         self._raw.close()

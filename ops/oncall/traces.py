@@ -1,4 +1,4 @@
-"""Traces: spans in OTLP's JSON go in, a list of traces and the waterfall of one come out.
+"""Stores traces from OTLP's JSON, lists them and computes the waterfall of one.
 
 https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """
@@ -13,7 +13,7 @@ Attributes: TypeAlias = dict[str, Any]
 
 _KINDS: Final = ("", "internal", "server", "client", "producer", "consumer")
 _ERROR: Final = 2  # as Status.code
-_SPANS_MOST: Final = 200  # of a trace; a batch may be linked to as many
+_MAX_SPANS: Final = 200  # of a trace, and of other traces that are linked to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class Span:
         kind: server, client …, or empty.
         start: in seconds since 1970.
         seconds: how long it took.
-        error: the status's words where it is one, else None.
-        attributes: its own.
-        resource: those of who made it.
-        links: ids of trace and span of those that it is linked to.
+        error: the message of an error status, else None.
+        attributes: of the span.
+        resource: the attributes of the process that made it.
+        links: the trace id and the span id of each linked span.
     """
 
     trace_id: str
@@ -49,10 +49,10 @@ class Row:
     """A row of a waterfall.
 
     Attributes:
-        span: what it shows.
-        depth: of the span below the trace's root.
-        offset_ms: from the trace's start.
-        is_linked: whether the span is another trace's, and has a link to this one.
+        span: that it shows.
+        depth: levels below the root of the trace.
+        offset_ms: from the start of the trace.
+        is_linked: whether the span belongs to another trace and has a link to this one.
     """
 
     span: Span
@@ -68,63 +68,61 @@ class _Trace:
 
 
 class TraceStore:
-    """The last traces.
+    """The newest traces.
 
     Args:
-        most: how many are kept.
+        max_traces: the maximum number of traces.
     """
 
-    def __init__(self, most: int = 5000) -> None:
-        self._most = most
+    def __init__(self, max_traces: int = 5000) -> None:
+        self._max_traces = max_traces
         self._traces: OrderedDict[str, _Trace] = OrderedDict()
 
     def add(self, document: Mapping[str, Any]) -> None:
-        """Takes what a collector would be sent.
+        """Adds the spans of an export.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not that.
+            KeyError, TypeError, ValueError: the export is not valid.
         """
         for span in _spans(document):
-            self._put(self._of(span.trace_id).spans, span)
+            self._put(self._trace(span.trace_id).spans, span)
             for trace_id, _ in span.links:
                 if trace_id != span.trace_id:
-                    self._put(self._of(trace_id).linked, span)
+                    self._put(self._trace(trace_id).linked, span)
 
-    def _of(self, trace_id: str) -> _Trace:
+    def _trace(self, trace_id: str) -> _Trace:
         found = self._traces.get(trace_id)
         if found is None:
             found = self._traces[trace_id] = _Trace()
-            if len(self._traces) > self._most:
+            if len(self._traces) > self._max_traces:
                 self._traces.popitem(last=False)
         return found
 
     @staticmethod
     def _put(spans: dict[str, Span], span: Span) -> None:
-        if len(spans) < _SPANS_MOST:
+        if len(spans) < _MAX_SPANS:
             spans[span.span_id] = span
 
     def __len__(self) -> int:
         return len(self._traces)
 
-    def recent(self, most: int, *, only_errors: bool = False, least_ms: float = 0.0) -> list[Span]:
-        """The roots of traces, the newest first.
+    def recent(self, limit: int, *, only_errors: bool = False, min_ms: float = 0.0) -> list[Span]:
+        """The root spans of traces, newest first.
 
         Args:
-            most: how many.
-            only_errors: whether they have to have failed.
-            least_ms: that they have to have taken.
+            limit: the maximum number of traces.
+            only_errors: whether to leave out traces without an error.
+            min_ms: the minimum duration.
         """
         roots = (_root(trace.spans) for trace in reversed(self._traces.values()) if trace.spans)
-        chosen = (
-            root for root in roots if root.seconds * 1000 >= least_ms and not (only_errors and root.error is None)
-        )
-        return sorted(islice(chosen, most), key=lambda root: -root.start)
+        chosen = (root for root in roots if root.seconds * 1000 >= min_ms and not (only_errors and root.error is None))
+        return sorted(islice(chosen, limit), key=lambda root: -root.start)
 
     def waterfall(self, trace_id: str) -> list[Row]:
-        """A trace's spans, each below its parent, and those of other traces that are linked to it.
+        """The spans of a trace, each below its parent, and the linked spans of other traces.
 
         Raises:
-            KeyError: there is none with this id.
+            KeyError: there is no trace with this id.
         """
         trace = self._traces[trace_id]
         if not trace.spans:
@@ -140,12 +138,12 @@ def _ms(seconds: float) -> float:
 
 
 def _root(spans: Mapping[str, Span]) -> Span:
-    """The span that the others are below: the first of those whose parent is not there."""
+    """The root: the earliest span without a parent in the trace."""
     return min(_tops(spans), key=lambda span: span.start)
 
 
 def _tops(spans: Mapping[str, Span]) -> list[Span]:
-    """Spans whose parent is not there; where they go round in a circle, all."""
+    """The spans without a parent in the trace; all spans where the parents form a circle."""
     return [span for span in spans.values() if span.parent_id not in spans] or list(spans.values())
 
 
@@ -154,11 +152,11 @@ def _nested(spans: Mapping[str, Span]) -> Iterator[tuple[Span, int]]:
     for span in sorted(spans.values(), key=lambda span: -span.start):
         children[span.parent_id].append(span)
     waiting = [(span, 0) for span in sorted(_tops(spans), key=lambda span: -span.start)]
-    told: set[str] = set()
+    seen: set[str] = set()
     while waiting:
         span, depth = waiting.pop()
-        if span.span_id not in told:
-            told.add(span.span_id)
+        if span.span_id not in seen:
+            seen.add(span.span_id)
             yield span, depth
             waiting += [(child, depth + 1) for child in children[span.span_id]]
 
@@ -195,7 +193,7 @@ def _attributes(holder: Mapping[str, Any]) -> Attributes:
 
 
 def _value(value: Mapping[str, Any]) -> Any:
-    """A value: OTLP's JSON writes whole numbers as text."""
+    """An attribute's value; OTLP's JSON writes integers as text."""
     for kind, content in value.items():
         if kind == "intValue":
             return int(content)

@@ -1,22 +1,22 @@
-// What the server is asked.
+// Requests to the server.
 
-export class Refused extends Error {}
-export class Lost extends Error {}
+export class RequestRefused extends Error {}
+export class ServerUnreachable extends Error {}
 
-/** An answer; throws Refused with the server's own sentence, or Lost where there is no server. */
-export async function ask(path, parameters = {}) {
+/** The JSON of a response. Throws RequestRefused with the server's message, or ServerUnreachable. */
+export async function request(path, parameters = {}) {
   const url = new URL(path, location.origin);
   for (const [name, value] of Object.entries(parameters)) if (value !== undefined && value !== "") url.searchParams.set(name, value);
-  const [isAnswered, answer] = await sent(url);
-  if (!isAnswered) throw new Refused(answer.problem);
-  return answer;
+  const [isOk, body] = await send(url);
+  if (!isOk) throw new RequestRefused(body.problem);
+  return body;
 }
 
-async function sent(url) {
+async function send(url) {
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(20000) });
     return [response.ok, await response.json()];
   } catch (error) {
-    throw new Lost(error.message, { cause: error });
+    throw new ServerUnreachable(error.message, { cause: error });
   }
 }

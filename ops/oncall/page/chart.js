@@ -1,14 +1,14 @@
-// Charts, by Plotly.
+// Charts, drawn by Plotly.
 
 import { quantity } from "./format.js";
 
-const FALLBACK = 8; // colours in the style sheet
+const DEFAULT_COLORS = 8; // in the style sheet
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-export const colorOf = (line, number) => line.color || css(`--line-${(number % FALLBACK) + 1}`);
+export const colorOf = (line, number) => line.color || css(`--line-${(number % DEFAULT_COLORS) + 1}`);
 
-/** Draws a chart, or draws it anew. */
+/** Draws or redraws a chart. */
 export function draw(element, panel, [start, end]) {
   const traces = panel.lines.map((line, number) => trace(panel, line, number));
   return Plotly.react(element, traces, layout(element, panel, start, end), { displayModeBar: false, responsive: false });
@@ -61,16 +61,16 @@ function layout(element, panel, start, end) {
   };
 }
 
-/** An axis with room for its lines and limits; none where it has no line. */
+/** An axis with room for its lines and limits; null where it has no line. */
 function axis(panel, side) {
   const lines = panel.lines.filter((line) => line.axis === side);
   if (!lines.length) return null;
   const given = panel.axes[side] ?? {};
   const limits = panel.limits.filter((limit) => (limit.yAxis ?? "left") === side).map((limit) => limit.value);
-  const most = Math.max(given.max ?? -Infinity, tallest(panel, lines), ...limits.filter((limit) => limit > 0), 0);
-  const least = given.min ?? Math.min(0, ...lines.flatMap((line) => line.values.filter((value) => value !== null)));
-  const top = given.max ?? (most > least ? least + (most - least) * 1.15 : least + 1);
-  return { range: [least, top], fixedrange: true, gridcolor: css("--grid"), zeroline: false, automargin: true, ...ticks(least, top, lines[0].unit) };
+  const high = Math.max(given.max ?? -Infinity, tallest(panel, lines), ...limits.filter((limit) => limit > 0), 0);
+  const low = given.min ?? Math.min(0, ...lines.flatMap((line) => line.values.filter((value) => value !== null)));
+  const top = given.max ?? (high > low ? low + (high - low) * 1.15 : low + 1);
+  return { range: [low, top], fixedrange: true, gridcolor: css("--grid"), zeroline: false, automargin: true, ...ticks(low, top, lines[0].unit) };
 }
 
 function tallest(panel, lines) {
@@ -78,14 +78,14 @@ function tallest(panel, lines) {
   return Math.max(...panel.times.map((_, at) => lines.reduce((sum, line) => sum + (line.values[at] ?? 0), 0)));
 }
 
-/** Where an axis has its marks, in steps that are round in the unit that people read. */
-function ticks(least, most, unit = "") {
-  const base = unit.startsWith("Bytes") ? 1024 ** Math.floor(Math.log(Math.max(most, 1)) / Math.log(1024)) : 1;
-  const rough = (most - least) / base / 4;
+/** The ticks of an axis, in round steps of the displayed unit. */
+function ticks(low, high, unit = "") {
+  const base = unit.startsWith("Bytes") ? 1024 ** Math.floor(Math.log(Math.max(high, 1)) / Math.log(1024)) : 1;
+  const rough = (high - low) / base / 4;
   const scale = 10 ** Math.floor(Math.log10(rough));
   const step = base * scale * [1, 2, 2.5, 5, 10].find((factor) => factor * scale >= rough * 0.999);
   const values = [];
-  for (let at = Math.ceil(least / step) * step; at <= most * 1.0001; at += step) values.push(Number(at.toPrecision(12)));
+  for (let at = Math.ceil(low / step) * step; at <= high * 1.0001; at += step) values.push(Number(at.toPrecision(12)));
   return { tickvals: values, ticktext: values.map((value) => quantity(value, unit)) };
 }
 
@@ -97,17 +97,17 @@ function limits(panel, axes) {
 
 const LABEL_PIXELS = 14;
 
-/** Those whose label has room: of two that would lie over each other, the higher one. */
+/** The limits whose labels have room: of two labels that would overlap, the higher one. */
 function labelled(all, axes, height) {
   let above = Infinity;
   return all.filter(({ limit }) => limit.label).sort((one, other) => other.limit.value - one.limit.value).filter(({ limit, axis: name }) => {
-    const [least, most] = (name === "y" ? axes.left : axes.right).range;
-    const at = (height * (limit.value - least)) / (most - least);
+    const [low, high] = (name === "y" ? axes.left : axes.right).range;
+    const at = (height * (limit.value - low)) / (high - low);
     if (above - at < LABEL_PIXELS) return false;
     above = at;
     return true;
   });
 }
 
-// Plotly reads a little HTML in labels; ours have none.
+// Plotly renders some HTML in labels; these labels have none.
 const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");

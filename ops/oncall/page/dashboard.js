@@ -1,6 +1,6 @@
-// A dashboard: its panels in CloudWatch's grid of 24 columns, drawn anew with each answer.
+// A dashboard: its panels in CloudWatch's grid of 24 columns, updated with each response.
 
-import { ask } from "./api.js";
+import { request } from "./api.js";
 import { colorOf, draw } from "./chart.js";
 import { h, rendered, show } from "./dom.js";
 import { quantity } from "./format.js";
@@ -15,21 +15,21 @@ export class Dashboard {
     this.panels = [];
     this.latest = null;
     this.visible = new Set();
-    // A chart is drawn where it is seen: a long dashboard costs no more than the screen.
-    this.seen = new IntersectionObserver((entries) => entries.forEach((entry) => this.toggle(entry)), { rootMargin: "200px" });
+    // Only visible charts are drawn: a long dashboard costs no more than a short one.
+    this.observer = new IntersectionObserver((entries) => entries.forEach((entry) => this.toggle(entry)), { rootMargin: "200px" });
     this.resized = new ResizeObserver((entries) => entries.forEach(({ target }) => this.drawChart(target.closest(".panel"))));
   }
 
   async refresh({ minutes }) {
-    const view = await ask("/api/view", { dashboard: this.name, minutes });
-    return { head: view.head, draw: () => this.take(view) };
+    const view = await request("/api/view", { dashboard: this.name, minutes });
+    return { head: view.head, draw: () => this.update(view) };
   }
 
   redraw() {
-    if (this.latest) this.take(this.latest);
+    if (this.latest) this.update(this.latest);
   }
 
-  take(view) {
+  update(view) {
     this.latest = view;
     if (this.panels.length !== view.panels.length) this.build(view);
     this.panels.forEach((element, number) => {
@@ -43,7 +43,7 @@ export class Dashboard {
     this.panels = view.panels.map((panel) => frame(panel));
     this.main.replaceChildren(h("div", { class: "grid" }, this.panels));
     for (const element of this.panels) {
-      this.seen.observe(element);
+      this.observer.observe(element);
       this.resized.observe(element.querySelector(".content"));
     }
   }
@@ -61,7 +61,7 @@ export class Dashboard {
   }
 
   close() {
-    this.seen.disconnect();
+    this.observer.disconnect();
     this.resized.disconnect();
     for (const chart of this.main.querySelectorAll(".chart")) Plotly.purge(chart);
   }
@@ -126,7 +126,7 @@ function alarms(content, panel, view) {
 }
 
 function alarm(name, state, reason) {
-  if (!state) return h("li", { class: "unsure" }, h("span", {}, `${name} is no alarm here`));
+  if (!state) return h("li", { class: "unsure" }, h("span", {}, `${name}: no such alarm`));
   return h("li", { class: state.kind },
     h("a", { href: changed({ runbook: name }), title: reason },
       h("span", { class: "icon", "aria-hidden": "true" }, state.icon), h("span", { class: "name" }, name), h("span", { class: "word" }, state.word)));
@@ -135,7 +135,7 @@ function alarm(name, state, reason) {
 function rows(content, panel) {
   show(content, [panel.columns, panel.rows, panel.problem], () => {
     if (panel.problem) return h("p", { class: "nothing" }, panel.problem);
-    if (!panel.rows.length) return h("p", { class: "nothing" }, "No line in this time.");
+    if (!panel.rows.length) return h("p", { class: "nothing" }, "No rows in this time range.");
     return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": panel.title }, table(panel.columns, panel.rows));
   });
   content.closest(".panel").querySelector("h2")?.replaceChildren(h("a", { href: link("logs", { q: panel.query }) }, panel.title));

@@ -1,12 +1,12 @@
-// What lies over the page for a while: a runbook, the shortcuts.
+// The dialog: a runbook, or the keyboard shortcuts.
 
-import { ask } from "./api.js";
+import { request } from "./api.js";
 import { byId, h, rendered } from "./dom.js";
 import { changed, here, link } from "./route.js";
 
 const SHORTCUTS = [
-  [["g", "s"], "the service"], [["g", "p"], "the platform"], [["g", "l"], "the log"], [["g", "t"], "the traces"],
-  [["/"], "write a query"], [["."], "pause, or go on"], [["?"], "these shortcuts"], [["Esc"], "close this"],
+  [["g", "s"], "service dashboard"], [["g", "p"], "platform dashboard"], [["g", "l"], "logs"], [["g", "t"], "traces"],
+  [["/"], "write a query"], [["."], "pause or resume updates"], [["?"], "show these shortcuts"], [["Esc"], "close the dialog"],
 ];
 
 function open(title, ...content) {
@@ -17,12 +17,12 @@ function open(title, ...content) {
 }
 
 export function showShortcuts() {
-  const rows = SHORTCUTS.flatMap(([keys, does]) => [h("dt", {}, keys.map((key) => [h("kbd", {}, key), " "]).flat()), h("dd", {}, does)]);
-  open("Shortcuts", h("dl", { class: "shortcuts" }, rows));
+  const rows = SHORTCUTS.flatMap(([keys, action]) => [h("dt", {}, keys.map((key) => [h("kbd", {}, key), " "]).flat()), h("dd", {}, action)]);
+  open("Keyboard shortcuts", h("dl", { class: "shortcuts" }, rows));
 }
 
-/** Shows the runbook that the page's address names, or closes it where it names none. */
-export async function followRunbook() {
+/** Shows the runbook in the page's URL, or closes the dialog where there is none. */
+export async function showRunbook() {
   const alarm = here().parameters.get("runbook");
   if (!alarm) {
     if (byId("dialog").dataset.runbook) byId("dialog").close();
@@ -35,25 +35,25 @@ export async function followRunbook() {
 
 async function runbook(alarm) {
   try {
-    const [{ html }, queries] = await Promise.all([ask(`/api/runbook/${encodeURIComponent(alarm)}`), ask("/api/queries")]);
+    const [{ html }, queries] = await Promise.all([request(`/api/runbook/${encodeURIComponent(alarm)}`), request("/api/queries")]);
     const content = h("div", { class: "prose" }, rendered(html));
-    content.querySelectorAll("a").forEach(pointHere);
-    content.querySelectorAll("code").forEach((code) => pointToQuery(code, queries));
+    content.querySelectorAll("a").forEach(adaptLink);
+    content.querySelectorAll("code").forEach((code) => linkQuery(code, queries));
     return [content];
   } catch (error) {
     return [h("p", {}, error.message)];
   }
 }
 
-/** A link that works in the repository leads to the same place here, or else says where it leads there. */
-function pointHere(anchor) {
+/** Makes a link of the repository work on this page, or replaces it by its text and its path in the repository. */
+function adaptLink(anchor) {
   const href = anchor.getAttribute("href");
   const other = href.match(/^([a-z0-9-]+)\.md(#.*)?$/);
   if (other) anchor.setAttribute("href", changed({ runbook: other[1] }));
   else if (!/^(#|https?:)/.test(href)) anchor.replaceWith(...anchor.childNodes, " (", h("code", {}, href.replace(/^(\.\.\/)+|#.*$/g, "")), ")");
 }
 
-function pointToQuery(code, queries) {
+function linkQuery(code, queries) {
   const name = code.textContent;
   if (code.closest("pre, a") || !queries.some((query) => query.name === name)) return;
   const anchor = h("a", { href: link("logs", { query: name }) });

@@ -1,6 +1,6 @@
-// Elements, made without HTML: whatever a log says stays text.
+// Creates elements without HTML, so that the content of logs stays text.
 
-/** An element; children are elements, text, or nothing. */
+/** Creates an element; children are elements, texts, null, undefined or false. */
 export function h(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -17,28 +17,28 @@ export const byId = (id) => document.getElementById(id);
 
 const shown = new WeakMap();
 
-/** Fills an element anew, where what it shows has changed; the reader's focus and place stay. */
-export function show(element, what, render) {
-  const now = JSON.stringify(what);
-  if (shown.get(element) === now) return;
-  shown.set(element, now);
+/** Renders data into an element where the data has changed. Keeps the focus and the scroll position. */
+export function show(element, data, render) {
+  const json = JSON.stringify(data);
+  if (shown.get(element) === json) return;
+  shown.set(element, json);
   const focus = focusIn(element);
   const { scrollTop, scrollLeft } = element.querySelector(".scroll") ?? {};
-  element.replaceChildren(...[render(what)].flat());
+  element.replaceChildren(...[render(data)].flat());
   if (scrollTop || scrollLeft) element.querySelector(".scroll")?.scrollTo(scrollLeft, scrollTop);
-  if (focus) reachable(element).find(focus)?.focus({ preventScroll: true });
+  if (focus) focusable(element).find(focus)?.focus({ preventScroll: true });
 }
 
-const reachable = (element) => [...element.querySelectorAll("a[href], button, input, summary, [tabindex]")];
+const focusable = (element) => [...element.querySelectorAll("a[href], button, input, summary, [tabindex]")];
 
 function focusIn(element) {
-  const place = reachable(element).indexOf(document.activeElement);
+  const place = focusable(element).indexOf(document.activeElement);
   if (place < 0) return null;
   const href = document.activeElement.getAttribute("href");
   return (other, at) => (href ? other.getAttribute("href") === href : at === place);
 }
 
-/** HTML that our server made from this repository's Markdown, in which it lets no HTML through. */
+/** The nodes of HTML that the server rendered from this repository's Markdown, with HTML in it escaped. */
 export function rendered(html) {
   const nodes = new DOMParser().parseFromString(html, "text/html").body;
   for (const link of nodes.querySelectorAll("a[href^=http]")) {

@@ -1,4 +1,4 @@
-// Numbers and times, as people read them. Times are UTC, as in the log.
+// Formats numbers and times for people. Times are in UTC, as in the log.
 
 const pad = (number, digits = 2) => String(number).padStart(digits, "0");
 
@@ -22,7 +22,7 @@ export function milliseconds(value) {
   return `${digits(value)} ms`;
 }
 
-/** Three digits that matter, and no more. */
+/** A number with three significant digits, or without decimals from 100 on. */
 export function digits(value) {
   const size = Math.abs(value);
   if (size >= 1000) return Math.round(value).toLocaleString("en");
@@ -41,12 +41,12 @@ function scaled(value, base, units) {
 
 const BYTES = ["B", "KiB", "MiB", "GiB", "TiB"];
 
-/** A value of a metric in its unit, as CloudWatch calls units. */
+/** A value with its unit, which has CloudWatch's name. */
 export function quantity(value, unit = "") {
   if (value === null || value === undefined) return "–";
-  const [what, each] = unit.split("/");
-  const per = each ? "/s" : "";
-  switch (what) {
+  const [base, divisor] = unit.split("/");
+  const per = divisor ? "/s" : "";
+  switch (base) {
     case "Seconds": return milliseconds(value * 1000) + per;
     case "Milliseconds": return milliseconds(value) + per;
     case "Microseconds": return milliseconds(value / 1000) + per;

@@ -1,7 +1,7 @@
-// Shortcuts, which stay out of the way of who types.
+// Keyboard shortcuts. They are off while the user types in a field.
 
 const PAGES = { s: "service", p: "platform", l: "logs", t: "traces" };
-const SECOND_MS = 1200; // for the second key of two
+const SECOND_KEY_MS = 1200; // within which the second key of a shortcut has to follow
 
 export function setUpKeys({ goTo, writeQuery, togglePause, showShortcuts }) {
   const actions = { "/": writeQuery, ".": togglePause, "?": showShortcuts };
@@ -11,7 +11,7 @@ export function setUpKeys({ goTo, writeQuery, togglePause, showShortcuts }) {
       if (event.key === "Escape") event.target.blur?.();
       return;
     }
-    const isSecond = event.timeStamp - begun < SECOND_MS;
+    const isSecond = event.timeStamp - begun < SECOND_KEY_MS;
     begun = 0;
     if (isSecond && PAGES[event.key]) goTo(PAGES[event.key]);
     else if (event.key === "g") begun = event.timeStamp;

@@ -1,12 +1,12 @@
-// The log: queries to choose from, one to write, and what they find.
+// The logs: saved queries, a query to edit, and its results.
 
-import { ask, Refused } from "./api.js";
+import { request, RequestRefused } from "./api.js";
 import { h, show } from "./dom.js";
 import { plural } from "./format.js";
 import { here, link } from "./route.js";
 import { fields, table } from "./table.js";
 
-const FIRST = "faults"; // what is shown where none is chosen
+const DEFAULT_QUERY = "faults";
 
 export class Logs {
   constructor(main) {
@@ -30,24 +30,24 @@ export class Logs {
   }
 
   async refresh({ minutes }) {
-    const head = await ask("/api/head");
-    this.queries ??= await ask("/api/queries");
+    const head = await request("/api/head");
+    this.queries ??= await request("/api/queries");
     this.fromRoute();
     let found;
     try {
-      found = await ask("/api/query", { q: this.asked.text, group: this.asked.group, minutes });
+      found = await request("/api/query", { q: this.asked.text, group: this.asked.group, minutes });
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
+      if (!(error instanceof RequestRefused)) throw error;
       found = { problem: error.message };
     }
-    return { head, draw: () => this.take(found) };
+    return { head, draw: () => this.update(found) };
   }
 
-  /** Takes the query from the page's address, so that it can be sent to somebody. */
+  /** Reads the query from the page's URL, so that a link to it can be shared. */
   fromRoute() {
     const { parameters } = here();
     const typed = parameters.get("q");
-    const name = parameters.get("query") ?? (typed ? "" : (this.queries.find((query) => query.name === FIRST) ?? this.queries[0])?.name);
+    const name = parameters.get("query") ?? (typed ? "" : (this.queries.find((query) => query.name === DEFAULT_QUERY) ?? this.queries[0])?.name);
     const saved = this.queries.find((query) => query.name === name);
     const asked = typed ? { text: typed, group: parameters.get("group") ?? "application" } : { text: saved?.text ?? "", group: saved?.group ?? "application" };
     if (JSON.stringify(asked) !== JSON.stringify(this.asked)) {
@@ -57,7 +57,7 @@ export class Logs {
       this.resize();
     }
     show(this.list, [this.queries, name], () => this.queries.map((query) =>
-      h("li", {}, h("a", { href: link("logs", { query: query.name }), "aria-current": query.name === name ? "true" : undefined }, h("b", {}, query.name), h("span", {}, query.says)))));
+      h("li", {}, h("a", { href: link("logs", { query: query.name }), "aria-current": query.name === name ? "true" : undefined }, h("b", {}, query.name), h("span", {}, query.description)))));
   }
 
   go() {
@@ -77,8 +77,8 @@ export class Logs {
     this.text.rows = Math.min(14, Math.max(3, this.text.value.split("\n").length + 1));
   }
 
-  take(found) {
-    if (this.results.querySelector(".opened") && this.shownFor === this.asked) return; // someone reads a line
+  update(found) {
+    if (this.results.querySelector(".opened") && this.shownFor === this.asked) return; // the user reads the details of a row
     this.shownFor = this.asked;
     this.outcome.textContent = found.problem ?? outcome(found);
     this.outcome.classList.toggle("problem", Boolean(found.problem));
@@ -94,19 +94,19 @@ export class Logs {
 }
 
 function outcome(found) {
-  const more = found.matched > found.rows.length ? `, of ${found.matched.toLocaleString("en")} found` : "";
-  return `${plural(found.rows.length, "row")}${more}; ${plural(found.scanned, "line")} looked at.`;
+  const more = found.matched > found.rows.length ? ` of ${found.matched.toLocaleString("en")}` : "";
+  return `${plural(found.rows.length, "row")}${more}; ${plural(found.scanned, "line")} scanned.`;
 }
 
 function opened(record) {
-  const told = record.log_processed ?? record;
-  const trace = told.trace_id;
+  const logged = record.log_processed ?? record;
+  const trace = logged.trace_id;
   return [
     h("p", { class: "row" },
-      trace && told.sampled && h("a", { href: `#/trace/${trace}` }, "Its trace"),
-      trace && !told.sampled && h("span", { class: "hint" }, "Its trace was not sampled."),
-      trace && h("a", { href: linesOf(trace) }, "All lines of its trace")),
-    fields(told),
+      trace && logged.sampled && h("a", { href: `#/trace/${trace}` }, "Trace"),
+      trace && !logged.sampled && h("span", { class: "hint" }, "The trace was not sampled."),
+      trace && h("a", { href: linesOf(trace) }, "Log lines of the trace")),
+    fields(logged),
   ];
 }
 

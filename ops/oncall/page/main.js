@@ -1,10 +1,10 @@
-// The page: where it is, and when it asks again.
+// The page: shows the part that the URL names, and refreshes it regularly.
 
-import { ask, Lost, Refused } from "./api.js";
+import { request, RequestRefused, ServerUnreachable } from "./api.js";
 import { Dashboard } from "./dashboard.js";
-import { followRunbook, setUpDialog, showShortcuts } from "./dialog.js";
+import { setUpDialog, showRunbook, showShortcuts } from "./dialog.js";
 import { byId, h } from "./dom.js";
-import { showHead, showLost } from "./head.js";
+import { showHead, showUnreachable } from "./head.js";
 import { setUpKeys } from "./keys.js";
 import { Logs } from "./logs.js";
 import { here, link } from "./route.js";
@@ -12,16 +12,16 @@ import { Trace, Traces } from "./traces.js";
 
 const REFRESH_MS = 5000;
 const CATCHING_UP_MS = 1000;
-const HIDDEN_MS = 15000; // the title tells of alarms even where nobody looks
+const HIDDEN_MS = 15000; // in a background tab, whose title still shows firing alarms
 const RANGES = [[5, "5 m"], [15, "15 m"], [60, "1 h"], [180, "3 h"]];
 
-let page = null; // what fills the main part
-let place = ""; // which one that is
+let page = null; // the content of the main part
+let place = ""; // its name in the URL
 let minutes = Number(localStorage.getItem("minutes")) || 15;
 let paused = false;
-let answered = Date.now() / 1000;
+let answeredAt = Date.now() / 1000;
 let timer = 0;
-let asking = 0;
+let latest = 0;
 
 function pageFor({ page: name, argument }) {
   const main = byId("main");
@@ -41,43 +41,43 @@ async function go() {
     scrollTo(0, 0);
   }
   mark(target.page);
-  followRunbook();
+  showRunbook();
   await refresh();
 }
 
-/** Asks, shows, and asks again in a while. */
+/** Requests and shows the data, and schedules the next refresh. */
 async function refresh({ isOnlyHead = false } = {}) {
   clearTimeout(timer);
-  const mine = (asking += 1);
+  const mine = (latest += 1);
   const asked = page;
   let pause = document.hidden ? HIDDEN_MS : REFRESH_MS;
   try {
-    const found = isOnlyHead ? { head: await ask("/api/head") } : await asked.refresh({ minutes });
-    if (mine !== asking || asked !== page) return; // the reader has gone elsewhere meanwhile
-    answered = Date.now() / 1000;
-    delete document.body.dataset.lost;
+    const found = isOnlyHead ? { head: await request("/api/head") } : await asked.refresh({ minutes });
+    if (mine !== latest || asked !== page) return; // the user has opened another page meanwhile
+    answeredAt = Date.now() / 1000;
+    delete document.body.dataset.unreachable;
     if (tabs(found.head.dashboards)) mark(here().page);
     showHead(found.head);
     found.draw?.();
     if (found.head.source.state === "reading") pause = CATCHING_UP_MS;
   } catch (error) {
-    if (mine !== asking) return;
-    if (error instanceof Refused) byId("main").replaceChildren(h("p", { class: "panel nothing" }, error.message));
-    else if (error instanceof Lost) lost();
+    if (mine !== latest) return;
+    if (error instanceof RequestRefused) byId("main").replaceChildren(h("p", { class: "panel nothing" }, error.message));
+    else if (error instanceof ServerUnreachable) unreachable();
     else throw error;
   } finally {
-    if (mine === asking) timer = setTimeout(() => refresh({ isOnlyHead: paused || document.hidden }), pause);
+    if (mine === latest) timer = setTimeout(() => refresh({ isOnlyHead: paused || document.hidden }), pause);
   }
 }
 
-function lost() {
-  document.body.dataset.lost = "";
-  showLost(answered);
+function unreachable() {
+  document.body.dataset.unreachable = "";
+  showUnreachable(answeredAt);
 }
 
 let listed = "";
 
-/** The tabs; whether there are others than before. */
+/** Creates the tabs; returns whether they have changed. */
 function tabs(dashboards) {
   if (listed === String(dashboards)) return false;
   listed = String(dashboards);
@@ -95,21 +95,21 @@ function mark(name) {
 }
 
 function setUpRanges() {
-  for (const [value, words] of RANGES) {
+  for (const [value, label] of RANGES) {
     const input = h("input", { type: "radio", name: "range", value, checked: value === minutes });
     input.addEventListener("change", () => {
       minutes = value;
       localStorage.setItem("minutes", value);
       refresh();
     });
-    byId("ranges").append(h("label", {}, input, h("span", {}, words)));
+    byId("ranges").append(h("label", {}, input, h("span", {}, label)));
   }
 }
 
 function togglePause() {
   paused = !paused;
   byId("pause").setAttribute("aria-pressed", String(paused));
-  byId("pause").textContent = paused ? "Go on" : "Pause";
+  byId("pause").textContent = paused ? "Resume" : "Pause";
   document.body.toggleAttribute("data-paused", paused);
   if (!paused) refresh();
 }

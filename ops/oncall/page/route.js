@@ -1,4 +1,4 @@
-// Where the page is: #/service, #/logs?query=faults, #/trace/<id>.
+// The page's URL: #/service, #/logs?query=faults, #/trace/<id>.
 
 export function here() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
@@ -11,7 +11,7 @@ export function link(page, parameters = {}) {
   return `#/${page}${query && `?${query}`}`;
 }
 
-/** The same place with parameters changed; an empty one is removed. */
+/** A link to the current page with changed parameters; an empty parameter is removed. */
 export function changed(parameters) {
   const { page, argument, parameters: all } = here();
   for (const [name, value] of Object.entries(parameters)) {

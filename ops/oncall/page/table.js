@@ -1,10 +1,10 @@
-// Tables of a query's results.
+// Tables of query results.
 
 import { h } from "./dom.js";
 
 const isNumber = (value) => typeof value === "number";
 
-/** A table; `open`, where there is one, gives what a row shows besides once it is chosen. */
+/** A table; `open`, if given, returns the details of a row, which a click shows or hides. */
 export function table(columns, rows, open) {
   const kinds = columns.map((_, at) => kind(rows.map((row) => row[at]).filter((value) => value !== null)));
   const head = h("tr", {}, open && h("th", {}, h("span", { class: "hidden" }, "Open")), columns.map((name, at) => h("th", { class: kinds[at], scope: "col", title: name }, short(name))));
@@ -12,30 +12,30 @@ export function table(columns, rows, open) {
   return h("table", {}, h("thead", {}, head), h("tbody", {}, body));
 }
 
-// The service's own fields are below this one, since Fluent Bit ships them so.
+// Fluent Bit puts the fields of the service into this one.
 const short = (name) => name.replace(/^log_processed\./, "");
 
 const TIME = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}$/;
 
-const SHORT = 48; // characters that are kept on one line: an id has fewer
+const SHORT = 48; // characters that fit on one line, such as an id
 
 function kind(values) {
   if (values.every(isNumber)) return "number";
   if (values.every((value) => TIME.test(value))) return "time";
-  return values.every((value) => String(value).length <= SHORT) ? "words short" : "words";
+  return values.every((value) => String(value).length <= SHORT) ? "text short" : "text";
 }
 
 function line(row, kinds, open) {
   const cells = row.map((value, at) => h("td", { class: kinds[at] }, written(value)));
   if (!open) return h("tr", {}, cells);
-  const button = h("button", { type: "button", class: "opener", "aria-expanded": "false", "aria-label": "Its fields" }, "›");
+  const button = h("button", { type: "button", class: "opener", "aria-expanded": "false", "aria-label": "Details" }, "›");
   const element = h("tr", { class: "opens" }, h("td", {}, button), cells);
   element.addEventListener("click", () => toggle(element, button, open));
   return element;
 }
 
 function toggle(element, button, open) {
-  if (String(getSelection())) return; // someone copies from it
+  if (String(getSelection())) return; // the user selects text to copy
   const isOpen = button.getAttribute("aria-expanded") === "true";
   button.setAttribute("aria-expanded", String(!isOpen));
   if (isOpen) element.nextElementSibling.remove();
@@ -48,7 +48,7 @@ export function written(value) {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-/** Names with their values. */
+/** A list of names and values. */
 export function fields(named) {
   return h("dl", { class: "fields" }, Object.entries(named).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, written(value))]));
 }

@@ -1,4 +1,4 @@
-// No module: it runs before the first paint, so that no other colours flash past.
+// Not a module: it runs before the first paint, so that the page never flashes in the other colours.
 "use strict";
 
 const systemIsDark = matchMedia("(prefers-color-scheme: dark)");

@@ -1,6 +1,6 @@
-// Traces: the last ones, and the waterfall of one.
+// Traces: the newest ones, and the waterfall of one.
 
-import { ask, Refused } from "./api.js";
+import { request, RequestRefused } from "./api.js";
 import { h, show } from "./dom.js";
 import { clock, milliseconds, plural } from "./format.js";
 import { linesOf } from "./logs.js";
@@ -10,33 +10,33 @@ import { fields } from "./table.js";
 export class Traces {
   constructor(main) {
     this.list = h("div", { class: "panel" });
-    this.errors = h("input", { type: "checkbox", on: { change: () => this.narrow() } });
-    this.least = h("input", { type: "number", min: 0, step: "any", inputmode: "decimal", on: { change: () => this.narrow() } });
+    this.errors = h("input", { type: "checkbox", on: { change: () => this.filter() } });
+    this.minimum = h("input", { type: "number", min: 0, step: "any", inputmode: "decimal", on: { change: () => this.filter() } });
     main.replaceChildren(h("div", { class: "traces" },
       h("form", { class: "row", on: { submit: (event) => event.preventDefault() } },
-        h("label", {}, this.errors, " only failed ones"), h("label", {}, "at least ", this.least, " ms")),
+        h("label", {}, this.errors, " only errors"), h("label", {}, "at least ", this.minimum, " ms")),
       this.list));
   }
 
-  narrow() {
-    location.hash = changed({ errors: this.errors.checked ? "1" : "", least_ms: this.least.value });
+  filter() {
+    location.hash = changed({ errors: this.errors.checked ? "1" : "", min_ms: this.minimum.value });
   }
 
   async refresh() {
     const { parameters } = here();
-    const chosen = { errors: parameters.get("errors") ?? "", least_ms: parameters.get("least_ms") ?? "" };
+    const chosen = { errors: parameters.get("errors") ?? "", min_ms: parameters.get("min_ms") ?? "" };
     this.errors.checked = chosen.errors === "1";
-    if (document.activeElement !== this.least) this.least.value = chosen.least_ms;
-    const head = await ask("/api/head");
-    const found = await ask("/api/traces", chosen);
+    if (document.activeElement !== this.minimum) this.minimum.value = chosen.min_ms;
+    const head = await request("/api/head");
+    const found = await request("/api/traces", chosen);
     return { head, draw: () => show(this.list, found, listed) };
   }
 }
 
 function listed({ traces, kept }) {
-  if (!traces.length) return h("p", { class: "nothing" }, kept ? "No trace is like that." : "No trace yet: one request in 20 is sampled.");
+  if (!traces.length) return h("p", { class: "nothing" }, kept ? "No trace matches the filter." : "No trace yet: only sampled requests have one.");
   const longest = Math.max(...traces.map((trace) => trace.duration_ms));
-  const head = ["Time", "Request", "Status", "Took", ""].map((name) => h("th", { scope: "col", class: name === "Took" ? "number" : undefined }, name));
+  const head = ["Time", "Request", "Status", "Duration", ""].map((name) => h("th", { scope: "col", class: name === "Duration" ? "number" : undefined }, name));
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Traces" },
     h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, traces.map((trace) => summary(trace, longest)))));
 }
@@ -65,19 +65,19 @@ export class Trace {
   }
 
   async refresh() {
-    const head = await ask("/api/head");
+    const head = await request("/api/head");
     try {
-      this.found = await ask(`/api/trace/${encodeURIComponent(this.id)}`);
+      this.found = await request(`/api/trace/${encodeURIComponent(this.id)}`);
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      this.found ??= { problem: error.message }; // one that was shown stays, though it may be given up meanwhile
+      if (!(error instanceof RequestRefused)) throw error;
+      this.found ??= { problem: error.message }; // a trace that is shown stays, even if the server has dropped it meanwhile
     }
     return { head, draw: () => show(this.main, this.found, (trace) => waterfall(trace, this.id)) };
   }
 }
 
 function waterfall(trace, id) {
-  const back = h("p", { class: "row" }, h("a", { href: "#/traces" }, "‹ All traces"), h("a", { href: linesOf(id), id: "lines" }, "Its log lines"));
+  const back = h("p", { class: "row" }, h("a", { href: "#/traces" }, "‹ All traces"), h("a", { href: linesOf(id), id: "lines" }, "Log lines"));
   if (trace.problem) return [back, h("section", { class: "panel" }, h("p", { class: "nothing" }, trace.problem))];
   const [root] = trace.rows;
   const total = Math.max(...trace.rows.map((row) => row.offset_ms + row.duration_ms));
@@ -88,7 +88,7 @@ function waterfall(trace, id) {
       h("h1", {}, root.name, " ", status(root)),
       h("p", { class: "hint" }, `${clock(root.start, true)} UTC, ${milliseconds(root.duration_ms)}, ${plural(trace.rows.length, "span")}. `, h("code", {}, id)),
       h("div", { class: "waterfall" }, scale(total), trace.rows.map((row) => spanRow(row, total))),
-      linked && h("p", { class: "hint" }, "⇠ served this request too, and belongs to another one's trace.")),
+      linked && h("p", { class: "hint" }, "⇠ This batch also served this request. Its span belongs to the trace of another request.")),
   ];
 }
 
@@ -106,7 +106,7 @@ function spanRow(row, total) {
       bar(from, Math.max(0.004, Math.min(row.duration_ms / total, 1 - from)), row.error !== null),
       h("span", { class: "number" }, milliseconds(row.duration_ms))),
     h("div", { class: "about" },
-      row.is_linked && h("p", {}, h("a", { href: `#/trace/${row.trace_id}` }, "The trace that it belongs to")),
+      row.is_linked && h("p", {}, h("a", { href: `#/trace/${row.trace_id}` }, "Trace of this span")),
       others(row),
       fields({ service: row.service, "span id": row.span_id, "starts after": milliseconds(row.offset_ms), ...row.attributes })));
 }
@@ -114,5 +114,5 @@ function spanRow(row, total) {
 function others(row) {
   const traces = [...new Set(row.links.map(([trace]) => trace))].filter((trace) => trace !== here().argument);
   if (!traces.length) return null;
-  return h("p", {}, `It served ${plural(traces.length, "other sampled request")} too: `, traces.slice(0, 20).map((trace, at) => [at ? ", " : "", h("a", { href: `#/trace/${trace}` }, trace.slice(0, 8))]).flat());
+  return h("p", {}, `Also served ${plural(traces.length, "other sampled request")}: `, traces.slice(0, 20).map((trace, at) => [at ? ", " : "", h("a", { href: `#/trace/${trace}` }, trace.slice(0, 8))]).flat());
 }

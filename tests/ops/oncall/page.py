@@ -1,4 +1,4 @@
-"""What the tests of the page on call share: the page's server, on a recording."""
+"""A server of the on-call page for tests, on a recording."""
 
 import asyncio
 import threading
@@ -8,9 +8,9 @@ from typing import Final, Self
 
 from aiohttp import web
 
-from ops.oncall.desk import Desk
 from ops.oncall.server import Server
 from ops.oncall.sources import Follow
+from ops.oncall.state import OnCallState
 from svc.logs import names
 from svc.telemetry.metrics import document
 
@@ -18,16 +18,16 @@ CLOUDWATCH: Final = Path(__file__).parent / "cloudwatch"
 
 
 class OnCall:
-    """The page's server, on a recording that the test may add to.
+    """Serves the page in a thread, on a recording to which the test can add lines.
 
     Attributes:
         url: of the page.
-        later_seconds: how much the clock on its wall is ahead.
+        ahead_seconds: how far the server's clock is ahead.
     """
 
     def __init__(self, recording: Path, folder: Path = CLOUDWATCH) -> None:
         self.url = ""
-        self.later_seconds = 0.0
+        self.ahead_seconds = 0.0
         self._recording = recording
         self._folder = folder
         self._loop = asyncio.new_event_loop()
@@ -36,7 +36,7 @@ class OnCall:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._is_up.wait(30)
+        assert self._is_up.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,8 +49,8 @@ class OnCall:
         self._loop.close()
 
     async def _start(self) -> None:
-        desk = Desk(Follow(self._recording), folder=self._folder)
-        server = Server(desk, self._folder / "runbooks", clock=self.clock)
+        state = OnCallState(Follow(self._recording), folder=self._folder)
+        server = Server(state, self._folder / "runbooks", clock=self.clock)
         self._runner = web.AppRunner(server.app(is_loopback=True), access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -59,21 +59,21 @@ class OnCall:
         self._is_up.set()
 
     def clock(self) -> float:
-        """The time on its wall."""
-        return time.time() + self.later_seconds
+        """The time of the server."""
+        return time.time() + self.ahead_seconds
 
-    def tell(self, *lines: bytes) -> None:
-        """Adds to the recording."""
+    def record(self, *lines: bytes) -> None:
+        """Adds lines to the recording."""
         with self._recording.open("ab") as file:
             file.write(b"".join(lines))
 
     def stop(self) -> None:
-        """Ends it, as Ctrl-C would."""
+        """Stops the server, as Ctrl-C does."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+            self._thread.join(60)
 
 
 def faults(count: int) -> bytes:
-    """A line that tells of faults, as the service's own code writes it."""
+    """A metric document with a number of faults, as the service's own code writes it."""
     return document(((),), {names.FAULTS: [count], names.REQUESTS: [count]}, {})

@@ -1,4 +1,4 @@
-"""CloudWatch's rules, as ops/oncall follows them: statistics, metric math, and what makes an alarm fire."""
+"""CloudWatch's rules for statistics, metric math and the states of alarms."""
 
 from dataclasses import replace
 from typing import Any, Final
@@ -30,7 +30,7 @@ ROW: Final = MetricAlarm(
 
 
 def store_of(*samples: tuple[float, Any], name: str = "M") -> MetricStore:
-    """What has these samples: how many seconds ago, and which."""
+    """A store with samples: seconds before NOW, and one or several values."""
     store = MetricStore()
     for seconds_ago, values in samples:
         store.add(document("N", {}, {name: values}, int((NOW - seconds_ago) * 1000)))
@@ -42,8 +42,8 @@ def one(store: MetricStore, statistic: str, period: int = 60) -> float | None:
     return store.series(Metric("N", "M", (), statistic), period, NOW, 1)[0]
 
 
-# What AWS shows of alarms with 3 points, of which 5 are looked at: 0 is within the threshold, X beyond, - missing. Then
-# the state where what is missing counts as missing, is ignored, is breaching, is not breaching.
+# AWS's tables for alarms with 3 periods, which read 5 points: 0 does not breach the threshold, X does, - is missing.
+# Then the states for missing, ignore, breaching and notBreaching.
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
 OF_3: Final = [
     ("0-X-X", OK, OK, OK, OK),
@@ -51,7 +51,7 @@ OF_3: Final = [
     ("-----", INSUFFICIENT_DATA, KEEP, ALARM, OK),
     ("0XX-X", ALARM, ALARM, ALARM, ALARM),
     ("--X--", ALARM, KEEP, ALARM, OK),
-    ("----X", KEEP, KEEP, ALARM, OK),  # it may be within the threshold again at the next one
+    ("----X", KEEP, KEEP, ALARM, OK),  # the next point may not breach the threshold
     ("---X-", KEEP, KEEP, ALARM, OK),
 ]
 OF_2_OF_3: Final = [
@@ -68,8 +68,10 @@ OF_2_OF_3: Final = [
     [(3, points, states) for points, *states in OF_3] + [(2, points, states) for points, *states in OF_2_OF_3],
 )
 @pytest.mark.parametrize("before", [OK, ALARM, INSUFFICIENT_DATA])
-def test_missing_points_count_as_aws_says(to_alarm: int, points: str, states: list[str], before: str) -> None:
-    """AWS's own tables, row by row, from each state."""
+def test_missing_points_are_treated_as_aws_documents(
+    to_alarm: int, points: str, states: list[str], before: str
+) -> None:
+    """Each row of AWS's tables, from each state."""
     series = [{"0": 0.0, "X": 2.0, "-": None}[point] for point in points]
     for missing, expected in zip(("missing", "ignore", "breaching", "notBreaching"), states, strict=True):
         row = replace(ROW, periods_to_alarm=to_alarm, missing=missing)  # type: ignore[arg-type]
@@ -77,7 +79,7 @@ def test_missing_points_count_as_aws_says(to_alarm: int, points: str, states: li
 
 
 @pytest.mark.parametrize(
-    ("comparison", "beyond", "within"),
+    ("comparison", "breaching", "good"),
     [
         ("GreaterThanThreshold", 1.01, 1),
         ("GreaterThanOrEqualToThreshold", 1, 0.99),
@@ -85,16 +87,16 @@ def test_missing_points_count_as_aws_says(to_alarm: int, points: str, states: li
         ("LessThanOrEqualToThreshold", 1, 1.01),
     ],
 )
-def test_a_threshold_is_compared_as_it_says(comparison: str, beyond: float, within: float) -> None:
-    """Each of CloudWatch's comparisons, at the threshold and beside it."""
+def test_each_comparison_with_a_threshold(comparison: str, breaching: float, good: float) -> None:
+    """At the threshold and next to it."""
     row = replace(ROW, comparison=comparison, periods=1, periods_to_alarm=1)
 
-    assert state_of(row, [beyond], OK) == ALARM
-    assert state_of(row, [within], ALARM) == OK
+    assert state_of(row, [breaching], OK) == ALARM
+    assert state_of(row, [good], ALARM) == OK
 
 
-def test_statistics_are_of_all_samples_of_a_period() -> None:
-    """From several documents, with one sample or with many."""
+def test_a_statistic_covers_all_samples_of_a_period() -> None:
+    """Of several documents, with one or several samples."""
     store = store_of((59, [1, 2]), (30, 3), (1, [10]), (61, [1000]))
 
     assert one(store, "Sum") == 16
@@ -105,15 +107,15 @@ def test_statistics_are_of_all_samples_of_a_period() -> None:
     assert one(store, "PR(2:3)") == 25
 
 
-def test_a_percentile_is_right_to_half_a_per_cent() -> None:
-    """Of many samples, whose values are kept with 3 digits."""
+def test_the_error_of_a_percentile_is_at_most_half_a_percent() -> None:
+    """Values are stored with 3 digits."""
     store = store_of((5, [value / 7 for value in range(1, 101)]))
 
     assert one(store, "p90") == pytest.approx(90 / 7, rel=0.005)
 
 
-def test_periods_slide_and_those_without_samples_are_missing() -> None:
-    """The last one ends now, wherever the clock stands."""
+def test_a_period_without_samples_has_no_value() -> None:
+    """The last period ends at the given time, and periods are not aligned to the clock."""
     store = store_of((10, 1), (130, 3))
 
     assert store.series(Metric("N", "M", (), "Sum"), 60, NOW, 4) == [None, 3, None, 1]
@@ -122,34 +124,34 @@ def test_periods_slide_and_those_without_samples_are_missing() -> None:
 
 @pytest.mark.parametrize("period", [60, 300, 1800, 3600])
 @pytest.mark.parametrize("phase", [0, 70, 149, 295])
-def test_a_period_counts_what_is_in_it_wherever_it_begins(period: int, phase: int) -> None:
-    """A steady stream gives the same sum at any time."""
+def test_a_steady_stream_gives_the_same_sum_at_any_time(period: int, phase: int) -> None:
+    """Wherever a period begins within a bucket."""
     store = store_of(*[(seconds, 1) for seconds in range(7200, -600, -10)])
     (value,) = store.series(Metric("N", "M", (), "Sum"), period, NOW + phase, 1)
 
     assert value == pytest.approx(period / 10, abs=1)
 
 
-def test_days_are_kept_for_burn_rates() -> None:
-    """Coarser than the last hours."""
+def test_samples_are_kept_for_three_days() -> None:
+    """As the slowest burn rate needs."""
     store = store_of(*[(hours * 3600, 1) for hours in range(1, 72)])
 
     assert one(store, "Sum", period=3 * 86400) == 71
 
 
-def test_each_set_of_dimensions_is_a_metric() -> None:
-    """As CloudWatch makes them of one document."""
+def test_each_dimension_set_is_a_metric() -> None:
+    """As in CloudWatch, from one document."""
     store = MetricStore()
     directive = {"Namespace": "N", "Dimensions": [[], ["A", "B"]], "Metrics": [{"Name": "M"}]}
     aws = {"Timestamp": int(NOW * 1000), "CloudWatchMetrics": [directive]}
     store.add({"_aws": aws, "M": 1, "B": "b", "A": "a"})
 
-    assert store.known() == {("N", "M", ()), ("N", "M", (("A", "a"), ("B", "b")))}
+    assert store.keys() == {("N", "M", ()), ("N", "M", (("A", "a"), ("B", "b")))}
 
 
 def test_an_unknown_statistic_is_refused() -> None:
-    """Rather than to show something else."""
-    with pytest.raises(ValueError, match="p101 is no statistic"):
+    """With an error."""
+    with pytest.raises(ValueError, match="p101 is not a statistic"):
         one(store_of((1, 1)), "p101")
 
 
@@ -166,20 +168,20 @@ def test_an_unknown_statistic_is_refused() -> None:
         ("a / PERIOD(a)", [1 / 60, None, 3 / 60, 4 / 60]),
     ],
 )
-def test_metric_math_is_done_point_by_point(expression: str, expected: list[float | None]) -> None:
-    """What is missing stays missing, and so does what is divided by 0."""
+def test_metric_math_works_point_by_point(expression: str, expected: list[float | None]) -> None:
+    """An operation with a missing value, or a division by 0, has no value."""
     series: dict[str, list[float | None]] = {"a": [1, None, 3, 4], "b": [2, 2, 0, 4]}
 
     assert evaluate(expression, series, 60) == [None if value is None else pytest.approx(value) for value in expected]
 
 
 @pytest.mark.parametrize("expression", ["c + 1", "SEARCH('a')", "a +", "a.b", "IF(a, b)", "a if b else a", "'a'"])
-def test_what_is_not_understood_is_refused(expression: str) -> None:
-    """Rather than to be evaluated as something else."""
+def test_an_unsupported_expression_is_refused(expression: str) -> None:
+    """With an error."""
     with pytest.raises(InvalidExpression):
         evaluate(expression, {"a": [1], "b": [2]}, 60)
 
 
-def test_the_names_in_an_expression_are_its_series() -> None:
-    """And not its functions."""
+def test_names_in_an_expression_are_the_names_of_series() -> None:
+    """Not the names of functions."""
     assert names_in("IF(faults >= 10, 100 * faults / requests, 0)") == {"faults", "requests"}

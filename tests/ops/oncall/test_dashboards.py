@@ -1,4 +1,4 @@
-"""Dashboards: what their widgets say, and what they show."""
+"""Dashboards: parsing their widgets, and the data that they show."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from ops.cloudwatch.rows import Metric
 from ops.oncall.dashboards import InvalidDashboard, lines_of, load, metrics_of
 from ops.oncall.metrics import MetricStore
-from ops.oncall.panels import Moment, Panel, Values, draw, has_data
+from ops.oncall.panels import Panel, TimeRange, Values, draw, has_data
 from tests.ops.oncall.page import CLOUDWATCH
 
 NOW = 1_795_600_000.0
@@ -20,8 +20,8 @@ def widget(*metrics: list[Any], **properties: Any) -> dict[str, Any]:
     return {"type": "metric", "width": 6, "height": 6, "properties": {"metrics": metrics, **properties}}
 
 
-def told(name: str, values: dict[int, float]) -> MetricStore:
-    """A store with values so many seconds before now."""
+def store_of(name: str, values: dict[int, float]) -> MetricStore:
+    """A store with a metric's values, by their seconds before NOW."""
     store = MetricStore()
     for before, value in sorted(values.items(), reverse=True):
         directive = {"Namespace": "N", "Dimensions": [[]], "Metrics": [{"Name": name}]}
@@ -31,13 +31,13 @@ def told(name: str, values: dict[int, float]) -> MetricStore:
 
 
 def drawn(of: dict[str, Any], store: MetricStore, minutes: int = 5, settled: float = 0.0) -> Panel:
-    """What a widget shows now."""
-    moment = Moment(NOW, minutes * 60, settled, "clients", lambda *_: {"columns": [], "rows": []})
-    return draw(of, Values(store), moment)
+    """The panel of a widget at NOW."""
+    shown = TimeRange(NOW, minutes * 60, settled, "clients", lambda *_: {"columns": [], "rows": []})
+    return draw(of, Values(store), shown)
 
 
-def test_shorthand_is_written_out() -> None:
-    """A dot repeats what is in its place in the row before, and three of them all that comes before the rest."""
+def test_shorthand_is_expanded() -> None:
+    """A dot repeats the part at its place in the row before, and three dots all parts before the rest."""
     of = widget(
         ["N", "Latency", "Route", "/a", "Method", "GET", {"stat": "p99"}],
         [".", "Requests", ".", "/b", ".", "."],
@@ -53,8 +53,8 @@ def test_shorthand_is_written_out() -> None:
     ]
 
 
-def test_a_line_says_how_it_is_drawn() -> None:
-    """A metric's own options come before the widget's, and CloudWatch's defaults are ours."""
+def test_options_of_a_line_override_those_of_the_widget() -> None:
+    """Options that are missing in both have CloudWatch's defaults."""
     own, plain = lines_of(
         widget(
             [
@@ -72,8 +72,8 @@ def test_a_line_says_how_it_is_drawn() -> None:
     assert plain.of == Metric("N", "B", (("Pod", "one"),), "Average")
 
 
-def test_variables_are_filled_in_as_terraform_does() -> None:
-    """${name} is the deployment's, and $${x} stays ${x}; the service's dashboard comes first."""
+def test_variables_are_replaced_as_in_terraform() -> None:
+    """${name} is the deployment's name, and $${x} becomes ${x}. The service's dashboard is first."""
     dashboards = load(VARIABLES, CLOUDWATCH / "dashboards")
 
     assert list(dashboards) == ["service", "platform"]
@@ -91,20 +91,20 @@ def test_variables_are_filled_in_as_terraform_does() -> None:
         '{"widgets": [{"type": "metric", "properties": {"metrics": [["N"]]}}]}',
         '{"widgets": [{"type": "metric", "properties": {"metrics": [["N", "A", "Pod"]]}}]}',
         '{"widgets": [{"type": "metric", "properties": {"metrics": [[".", "A"]]}}]}',
-        '{"widgets": [], "start": "${nobody}"}',
+        '{"widgets": [], "start": "${unknown}"}',
     ],
 )
-def test_what_is_no_dashboard_is_refused(tmp_path: Path, body: str) -> None:
-    """The file's name is in the refusal."""
+def test_an_invalid_dashboard_is_refused(tmp_path: Path, body: str) -> None:
+    """The error names the file."""
     (tmp_path / "mine.json").write_text(body)
 
     with pytest.raises(InvalidDashboard, match=r"mine\.json"):
         load(VARIABLES, tmp_path)
 
 
-def test_points_stay_where_they_are() -> None:
-    """A chart has a point every 10 s, each of a whole period: what was drawn does not change as time goes on."""
-    store = told("A", {5: 1.0, 65: 10.0, 125: 100.0})
+def test_points_keep_their_times() -> None:
+    """A chart has a point every 10 s, each for a whole period, so that a drawn point does not change as time passes."""
+    store = store_of("A", {5: 1.0, 65: 10.0, 125: 100.0})
     of = widget(["N", "A"], stat="Sum", period=60)
 
     panel = drawn(of, store)
@@ -118,21 +118,21 @@ def test_points_stay_where_they_are() -> None:
     assert set(line["values"]) == {None, 1.0, 10.0, 100.0}
 
 
-def test_expressions_take_each_other() -> None:
-    """An expression may name another one; one that names what is not there says so instead of a chart."""
-    store = told("A", {5: 3.0})
+def test_expressions_can_use_expressions() -> None:
+    """A panel whose expression uses a line that does not exist shows an error."""
+    store = store_of("A", {5: 3.0})
     metric = ["N", "A", {"id": "a", "visible": False}]
 
     half = widget(metric, [{"expression": "a / 2", "id": "b", "visible": False}], [{"expression": "b + 1"}], period=60)
     lost = widget(metric, [{"expression": "a / c"}])
 
     assert drawn(half, store)["lines"][0]["values"][-1] == 2.5
-    assert drawn(lost, store)["problem"] == "There is no c for an expression to take"
+    assert drawn(lost, store)["problem"] == "an expression uses c, which does not exist"
 
 
-def test_a_number_is_of_the_latest_period_or_of_its_own_time() -> None:
-    """A number shows its metric's latest period; with setPeriodToTimeRange, that of the page, or of its own start."""
-    store = told("A", {5: 1.0, 1000: 10.0, 4000: 100.0})
+def test_a_number_shows_the_latest_period_or_a_time_range() -> None:
+    """With setPeriodToTimeRange, it shows the time range of the page, or the one from its own start."""
+    store = store_of("A", {5: 1.0, 1000: 10.0, 4000: 100.0})
     number = {"view": "singleValue", "stat": "Sum", "period": 60}
 
     latest = drawn(widget(["N", "A"], **number), store)
@@ -141,12 +141,12 @@ def test_a_number_is_of_the_latest_period_or_of_its_own_time() -> None:
     wrong = drawn(widget(["N", "A"], **number, setPeriodToTimeRange=True, start="yesterday"), store)
 
     assert [panel["lines"][0]["values"] for panel in (latest, of_page, of_hours)] == [[1.0], [11.0], [111.0]]
-    assert wrong["problem"] == "yesterday is no time before now, such as -PT3H"
+    assert wrong["problem"] == "yesterday is not a time before now, such as -PT3H"
 
 
-def test_a_widget_says_whether_it_has_data() -> None:
-    """A chart without a single point has none; neither has a table without rows."""
-    store = told("A", {5: 1.0})
+def test_has_data_detects_empty_panels() -> None:
+    """A chart without points and a table without rows have no data."""
+    store = store_of("A", {5: 1.0})
 
     assert has_data(drawn(widget(["N", "A"]), store))
     assert not has_data(drawn(widget(["N", "B"]), store))
@@ -155,9 +155,9 @@ def test_a_widget_says_whether_it_has_data() -> None:
     assert not has_data(drawn({"type": "explorer", "properties": {}}, store))
 
 
-def test_what_is_settled_is_looked_up_once() -> None:
-    """A value of a time of which no more will be told is remembered, a newer one is not."""
-    store = told("A", {5: 1.0, 125: 1.0})
+def test_settled_values_are_cached() -> None:
+    """A value that cannot change any more is computed once; a newer one is computed again."""
+    store = store_of("A", {5: 1.0, 125: 1.0})
     values = Values(store)
     ends = [NOW - 120, NOW]
     metric = Metric("N", "A", (), "Sum")
@@ -171,8 +171,8 @@ def test_what_is_settled_is_looked_up_once() -> None:
     assert values.at(metric, 60, ends, NOW - 60) == [1.0, 2.0]
 
 
-def test_every_widget_of_the_deployment_can_be_drawn() -> None:
-    """Its dashboards have no widget, statistic or expression that the page does not know."""
+def test_every_widget_of_the_deployment_is_supported() -> None:
+    """Its types of widgets, its statistics and its expressions."""
     problems = [
         panel["problem"]
         for widgets in load(VARIABLES).values()

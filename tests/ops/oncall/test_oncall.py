@@ -1,31 +1,40 @@
-"""make run and make oncall together, as people start them: the database stops, and whoever is on call sees it."""
+"""The service, the recorder and the page together: an outage of the database fires an alarm on the page."""
 
 import asyncio
-import subprocess
-import sys
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from aiohttp import ClientError, ClientSession
 
-from ops.common.ports import free_port
+from ops.cloudwatch import rows
 from ops.common.process import ROOT, Service
+from ops.oncall.machine import NAME
 from ops.oncall.recorder import FILE
+from ops.oncall.server import POLL_SECONDS
+from ops.oncall.state import CLOUDWATCH, EVALUATION_SECONDS
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
+from svc.telemetry.settings import TelemetrySettings
+from tests.ops.oncall.page import OnCall
 
-SEEN_SECONDS = 30  # that whoever is on call waits at most to see it
-CLEAR_SECONDS = 90  # an alarm that looks at a minute, and what was told late
+WAIT_SECONDS: Final = 120  # at most, for what takes a few seconds on an idle machine
+ALARM: Final = rows.load(NAME, CLOUDWATCH / "alarms.yaml").metric["database-unavailable"]
 
 
 @pytest.fixture
 def service(database_settings: DatabaseSettings, short_folder: Path) -> Iterator[Service]:
-    """What make run starts, on the tests' PostgreSQL."""
-    environment = {"DATABASE_URL": database_settings.dsn, "LOCAL_FOLDER": str(short_folder), "DRAIN_SECONDS": "0.2"}
+    """The process that `make run` starts, on the tests' PostgreSQL."""
+    environment = {
+        "DATABASE_URL": database_settings.dsn,
+        "LOCAL_FOLDER": str(short_folder),
+        "METRICS_INTERVAL": "1",
+        "DRAIN_SECONDS": "0",
+    }
     found = Service(environment, module=["ops.oncall.recorder"])
     try:
         found.wait_until_listening()
@@ -34,28 +43,15 @@ def service(database_settings: DatabaseSettings, short_folder: Path) -> Iterator
         found.end()
 
 
-@pytest.fixture
-def page(short_folder: Path) -> Iterator[str]:
-    """What make oncall starts: its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "ops.oncall", "--follow", str(short_folder / FILE), "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 @asynccontextmanager
 async def callers(service: Service) -> AsyncIterator[None]:
-    """Some requests a second meanwhile."""
+    """Sends requests continuously, some per second."""
 
     async def call() -> None:
         async with ClientSession() as session:
             while True:
-                async with session.get(f"{service.url}/get/1") as answer:
-                    await answer.read()
+                async with session.get(f"{service.url}/get/1") as response:
+                    await response.read()
                 await asyncio.sleep(0.05)
 
     task = asyncio.create_task(call())
@@ -67,34 +63,53 @@ async def callers(service: Service) -> AsyncIterator[None]:
             await task
 
 
-async def until(page: str, seconds: float, is_so: Callable[[Mapping[str, Any]], bool]) -> float:
-    """How long it takes until the alarms on the page are so."""
-    started = time.monotonic()
+async def wait_for_alarms(page: OnCall, states: Mapping[str, str]) -> None:
+    """Waits until the alarms on the page have these states."""
+    found = await wait_for_json(
+        f"{page.url}/api/head",
+        lambda head: states.items() <= {alarm["name"]: alarm["state"] for alarm in head["alarms"]}.items(),
+    )
+    assert all(alarm["reason"] for alarm in found["alarms"] if alarm["name"] in states)
+
+
+async def wait_for_json(url: str, condition: Callable[[Any], bool], **parameters: str) -> Any:
+    """Requests a URL until its JSON meets a condition."""
+    end = time.monotonic() + WAIT_SECONDS
     async with ClientSession() as session:
         while True:
             with suppress(ClientError):
-                async with session.get(f"{page}/api/head") as answer:
-                    alarms = {alarm["name"]: alarm for alarm in (await answer.json())["alarms"]}
-                    if alarms and is_so(alarms):
-                        return time.monotonic() - started
-            assert time.monotonic() - started < seconds, alarms
-            await asyncio.sleep(0.2)
+                async with session.get(url, params=parameters) as response:
+                    found = await response.json()
+                    if condition(found):
+                        return found
+                    assert time.monotonic() < end, found
+            await asyncio.sleep(0.1)
 
 
-async def test_a_database_that_stops_is_seen_within_30_s(
-    service: Service, page: str, postgres: EmbeddedPostgres
+async def test_an_outage_of_the_database_fires_and_clears_alarms(
+    service: Service, short_folder: Path, postgres: EmbeddedPostgres
 ) -> None:
-    """As a firing alarm that says why, and a page for what callers suffer; and so is its return."""
-    async with callers(service):
-        await until(page, SEEN_SECONDS, lambda alarms: alarms["silence"]["state"] == "OK")
-        await asyncio.sleep(10)
-        await asyncio.to_thread(postgres.stop)
-        try:
-            seen = await until(page, SEEN_SECONDS, lambda alarms: alarms["database-away"]["state"] == "ALARM")
-            paged = await until(
-                page, SEEN_SECONDS - seen, lambda alarms: alarms["availability-fast"]["state"] == "ALARM"
-            )
-        finally:
-            postgres.start()  # here, not in a thread: the server ends with the thread that started it
-        cleared = await until(page, CLEAR_SECONDS, lambda alarms: alarms["database-away"]["state"] == "OK")
-    print(f"seen after {seen:.0f} s, paged after {seen + paged:.0f} s, over {cleared:.0f} s after its return")
+    """One alarm reports the cause, another the effect on callers. After the outage the first one clears."""
+    with OnCall(short_folder / FILE, CLOUDWATCH) as page:
+        async with callers(service):
+            await wait_for_alarms(page, {"no-telemetry": "OK", "database-unavailable": "OK"})
+            await asyncio.to_thread(postgres.stop)
+            try:
+                await wait_for_alarms(page, {"database-unavailable": "ALARM", "availability-fast": "ALARM"})
+            finally:
+                postgres.start()  # not in a thread: the server ends with the thread that started it
+            recovered = 'filter log_processed.event = "database_recovered"'
+            await wait_for_json(f"{page.url}/api/query", lambda found: found["matched"] >= 1, q=recovered)
+            page.ahead_seconds += ALARM.period_seconds - 10  # the alarm sees 10 s before and all that follows
+            await wait_for_alarms(page, {"database-unavailable": "OK"})
+
+
+def test_default_intervals_show_an_outage_within_30_seconds() -> None:
+    """The sum of all delays from the first failed request to the page, at their maximum."""
+    outage = ALARM.threshold * ALARM.period_seconds  # that breaches the threshold of an average of 0 and 1
+    script = (ROOT / "ops" / "oncall" / "page" / "main.js").read_text()
+    (refresh_ms,) = re.findall(r"REFRESH_MS = (\d+);", script)
+
+    delays = outage, TelemetrySettings.metrics_interval, POLL_SECONDS, EVALUATION_SECONDS, int(refresh_ms) / 1000
+    assert ALARM.periods_to_alarm == 1
+    assert sum(delays) <= 30

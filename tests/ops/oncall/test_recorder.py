@@ -1,15 +1,18 @@
-"""What make run does: it serves, records all that the service tells, and shows people what people read."""
+"""The recorder, which `make run` starts: it runs the service, records its telemetry and prints its log."""
 
+import asyncio
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.request import Request, urlopen
 
 import orjson
@@ -20,64 +23,101 @@ from ops.common.process import ROOT, Service
 from ops.oncall import recorder
 from ops.oncall.machine import Shipped
 from ops.oncall.recorder import Recorder, Recording
+from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
+from tests.conftest import SERVICE_ROLE, Databases
 from tests.ops.cloudwatch.recording import Run
 
-Start = Callable[..., Service]
+MODULE: Final = ["ops.oncall.recorder"]
+WAIT_SECONDS: Final = 60
+
+
+def environment(dsn: str, folder: Path) -> dict[str, str]:
+    """Variables of the recorder: the service's database, and short intervals."""
+    return {"DATABASE_URL": dsn, "LOCAL_FOLDER": str(folder), "METRICS_INTERVAL": "1", "DRAIN_SECONDS": "0"}
 
 
 @pytest.fixture
-def start(database_settings: DatabaseSettings, short_folder: Path) -> Iterator[Start]:
-    """Starts it as make run does, on the test's database."""
-    services: list[Service] = []
+def service(database_settings: DatabaseSettings, short_folder: Path) -> Iterator[Service]:
+    """A service that is being recorded, on the test's database."""
+    found = Service(environment(database_settings.dsn, short_folder), module=MODULE)
+    try:
+        found.wait_until_listening()
+        yield found
+    finally:
+        found.end()
 
-    def start(**environment: str) -> Service:
-        service = Service(
-            {
-                "DATABASE_URL": database_settings.dsn,
-                "LOCAL_FOLDER": str(short_folder),
-                "METRICS_INTERVAL": "1",
-                "DRAIN_SECONDS": "0.2",
-                **environment,
-            },
-            module=["ops.oncall.recorder"],
-        )
-        services.append(service)
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with one request that SIGTERM stopped.
+
+    Attributes:
+        request_id: of the request.
+        output: of the recorder.
+        lines: of the recording.
+        survivors: processes that still ran after the recorder.
+    """
+
+    request_id: str
+    output: str
+    lines: list[str]
+    survivors: list[psutil.Process]
+
+    def documents(self) -> list[dict[str, Any]]:
+        """The parsed lines."""
+        return [orjson.loads(line) for line in self.lines]
+
+
+@pytest.fixture(scope="module")
+def finished(postgres: EmbeddedPostgres, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """A run for the tests that only read its results."""
+    database, folder = asyncio.run(databases.new()), tmp_path_factory.mktemp("run")
+    service = Service(environment(postgres.dsn(SERVICE_ROLE, database), folder), module=MODULE)
+    try:
         service.wait_until_listening()
-        return service
-
-    yield start
-    for service in services:
+        family = psutil.Process(service.process.pid).children(recursive=True)
+        request_id = request(service, "get/1")["X-Request-Id"]
+        wait_until(lambda: {"spans", "figures"} <= set(map(kind, documents(folder))))
+        assert service.stop(seconds=WAIT_SECONDS) == 0
+        _, survivors = psutil.wait_procs(family, timeout=WAIT_SECONDS)
+        lines = (folder / recorder.FILE).read_text().splitlines()
+        return FinishedRun(request_id, service.output, lines, survivors)
+    finally:
         service.end()
+        asyncio.run(databases.drop(database))
+
+
+def kind(document: Mapping[str, Any]) -> str:
+    """What a line of a recording has."""
+    if "_aws" in document:
+        return "figures" if "ClusterName" in document else "metrics"
+    return "spans" if "resourceSpans" in document else "log"
 
 
 def documents(folder: Path) -> list[dict[str, Any]]:
-    """What was recorded."""
-    return [orjson.loads(line) for line in (folder / recorder.FILE).read_bytes().splitlines()]
+    """The parsed lines of a recording that is being written."""
+    whole, _, _ = (folder / recorder.FILE).read_bytes().rpartition(b"\n")
+    return [orjson.loads(line) for line in whole.splitlines()]
 
 
-def ask(service: Service, path: str) -> dict[str, str]:
-    """A request's headers in the answer."""
-    with urlopen(f"{service.url}/{path}", timeout=10) as answer:
-        return dict(answer.headers)
+def request(service: Service, path: str) -> dict[str, str]:
+    """Sends a request and returns the headers of the response."""
+    with urlopen(f"{service.url}/{path}", timeout=WAIT_SECONDS) as response:
+        return dict(response.headers)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def test_lines_metrics_traces_and_figures_are_in_one_file(start: Start, short_folder: Path) -> None:
-    """A request's line names its trace, whose spans are there by that id; and what stands for AWS has its figures."""
-    service = start()
-    request_id = ask(service, "get/1")["X-Request-Id"]
-    wait_for(lambda: any("resourceSpans" in one for one in documents(short_folder)))
-    assert service.stop() == 0
-
-    found = documents(short_folder)
-    (line,) = [one for one in found if one.get("request_id") == request_id]
+def test_a_recording_has_log_lines_metrics_traces_and_figures_of_the_machine(finished: FinishedRun) -> None:
+    """The log line of a request has its trace ID, and the spans of that trace are in the same file."""
+    found = finished.documents()
+    (line,) = [one for one in found if one.get("request_id") == finished.request_id]
     spans = [
         span
         for one in found
@@ -88,101 +128,92 @@ def test_lines_metrics_traces_and_figures_are_in_one_file(start: Start, short_fo
     ]
     assert {span["name"] for span in spans} == {"GET /get/{id}", "SELECT clients"}
     (query,) = [span for span in spans if span["name"] == "SELECT clients"]
-    assert query["kind"] == 3  # a client's; OTLP's JSON has numbers here
+    assert query["kind"] == 3  # client; OTLP's JSON has numbers here
     assert (query["parentSpanId"], query["links"][0]["spanId"]) == (line["span_id"], line["span_id"])
     namespaces = {one["_aws"]["CloudWatchMetrics"][0]["Namespace"] for one in found if "_aws" in one}
     assert namespaces == {"ClientsApi", "ContainerInsights", "AWS/RDS", "Telemetry", "AWS/Logs"}
     assert {one["event"] for one in found if "event" in one} >= {"started", "request", "stopping", "stopped"}
 
 
-def test_what_reads_its_output_gets_the_services_own_lines(start: Start, short_folder: Path) -> None:
-    """Where it is no terminal: all of them, as they are, and nothing else."""
-    service = start()
-    ask(service, "get/1")
-    assert service.stop() == 0
+def test_the_output_has_the_lines_of_the_service_unchanged(finished: FinishedRun) -> None:
+    """Where the output is not a terminal, it has all lines of the service."""
+    printed = [line for line in finished.output.splitlines() if line.startswith("{")]
 
-    shown = [line for line in service.output.splitlines() if line.startswith("{")]
-    recorded = (short_folder / recorder.FILE).read_text().splitlines()
-    assert set(shown) <= set(recorded)
-    assert any('"event":"request"' in line for line in shown)
-    assert "make oncall" in service.output
+    assert set(printed) <= set(finished.lines)
+    assert any('"event":"request"' in line for line in printed)
+    assert "make oncall" in finished.output
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_service_and_leaves_no_process(start: Start, how: signal.Signals) -> None:
-    """It is handed on once, and the service drains, or as after Ctrl-C does not."""
-    service = start()
+def test_sigterm_leaves_no_process(finished: FinishedRun) -> None:
+    """The recorder forwards the signal, and the service and its workers exit."""
+    assert finished.survivors == []
+
+
+def test_sigint_leaves_no_process(service: Service) -> None:
+    """As after Ctrl-C."""
     family = psutil.Process(service.process.pid).children(recursive=True)
-    assert len(family) == 3  # the service and its workers
+    assert len(family) == 3  # the service and its two workers
 
-    assert service.stop(how) == 0
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert service.stop(signal.SIGINT, WAIT_SECONDS) == 0
+    assert psutil.wait_procs(family, timeout=WAIT_SECONDS)[1] == []
 
 
-def test_a_setting_that_is_wrong_is_refused_in_a_sentence() -> None:
-    """As the service does, and with nothing started."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ops.oncall.recorder"],
+def record(**variables: str) -> "subprocess.CompletedProcess[str]":
+    """Runs a recorder that exits at once."""
+    return subprocess.run(
+        [sys.executable, "-m", *MODULE],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "PORT": "many"},
+        env={"PATH": os.environ["PATH"], **variables},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=WAIT_SECONDS,
         check=False,
     )
+
+
+def test_an_invalid_setting_is_refused_with_a_message() -> None:
+    """The message is the service's own, and no process starts."""
+    done = record(PORT="many")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: PORT is 'many', and has to be a whole number from 0 to 65535.\n"
+    assert done.stderr == "error: PORT is 'many', but must be a whole number from 0 to 65535.\n"
 
 
-def test_the_services_own_failure_is_passed_on(start: Start, short_folder: Path) -> None:
-    """Its words and its exit status: here, an address that is taken."""
-    port = start().port
-    done = subprocess.run(
-        [sys.executable, "-m", "ops.oncall.recorder"],
-        cwd=ROOT,
-        env={
-            "PATH": os.environ["PATH"],
-            "LOCAL_FOLDER": str(short_folder / "other"),
-            "PORT": str(port),
-            "WORKERS": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_a_failure_of_the_service_is_passed_on(database_settings: DatabaseSettings, short_folder: Path) -> None:
+    """Its message and its exit status; here, the port is in use."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        done = record(PORT=port, WORKERS="1", DATABASE_URL=database_settings.dsn, LOCAL_FOLDER=str(short_folder))
 
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
 
 
-def test_on_a_terminal_people_read_lines_and_not_documents(
-    database_settings: DatabaseSettings, short_folder: Path
-) -> None:
-    """Requests in a form for people; metrics' documents are in the recording alone."""
+def test_a_terminal_shows_requests_in_readable_form(database_settings: DatabaseSettings, short_folder: Path) -> None:
+    """Metric documents are only in the recording."""
     ours, theirs = pty.openpty()
-    environment = {"DATABASE_URL": database_settings.dsn, "LOCAL_FOLDER": str(short_folder), "METRICS_INTERVAL": "1"}
-    service = Service({**environment, "WORKERS": "1"}, module=["ops.oncall.recorder"], stdout=theirs)
+    variables = {**environment(database_settings.dsn, short_folder), "WORKERS": "1"}
+    service = Service(variables, module=MODULE, stdout=theirs)
     try:
         service.wait_until_listening()
-        ask(service, "get/1")
-        time.sleep(1.5)
-        shown = os.read(ours, 2**16).decode()
+        request(service, "get/1")
+        wait_until(lambda: "metrics" in map(kind, documents(short_folder)))
+        shown = b""
+        while b"/get/{id}" not in shown:
+            shown += os.read(ours, 2**16)
     finally:
         service.end()
         os.close(ours)
         os.close(theirs)
 
-    assert "request" in shown
-    assert "/get/{id}" in shown
-    assert "_aws" not in shown
-    assert "{" + '"timestamp"' not in shown
+    assert b"request" in shown
+    assert b"_aws" not in shown
+    assert b'{"timestamp"' not in shown
 
 
-def test_a_recording_is_put_aside_before_it_fills_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last one is kept, and no line is lost between the two."""
-    monkeypatch.setattr(recorder, "_MOST_BYTES", 100)
+def test_a_recording_is_rotated_at_its_maximum_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file before is kept, and no line between the two files is lost."""
+    monkeypatch.setattr(recorder, "_MAX_BYTES", 100)
     with closing(Recording(tmp_path / "recording.jsonl")) as recording:
         for number in range(30):
             recording.write(b"%09d\n" % number)
@@ -192,11 +223,11 @@ def test_a_recording_is_put_aside_before_it_fills_the_disk(tmp_path: Path, monke
     assert len(kept) > 10
 
 
-def test_documents_that_cloudwatch_could_not_take_are_counted() -> None:
-    """By what is wrong with them."""
+def test_documents_that_cloudwatch_would_refuse_are_counted() -> None:
+    """Documents that are not JSON, and documents that break the rules of the format."""
     machine = type("Machine", (), {"shipped": Shipped()})()
-    watched = Recorder(recording=None, machine=machine)  # type: ignore[arg-type]  # of which nothing is asked here
-    watched._note(
+    counting = Recorder(recording=None, machine=machine)  # type: ignore[arg-type]  # not used here
+    counting._count(
         [
             b'{"_aws": {"Timestamp": 1, "CloudWatchMetrics": [',
             b'{"_aws": {"Timestamp": 1, "CloudWatchMetrics": [{"Namespace": "N", "Metrics": [{"Name": "M"}]}]}}',
@@ -208,19 +239,18 @@ def test_documents_that_cloudwatch_could_not_take_are_counted() -> None:
     assert machine.shipped == Shipped(records=4, unread=1, invalid=1, restarts=1)
 
 
-def test_spans_that_cannot_be_read_are_refused_and_counted(start: Start, short_folder: Path) -> None:
-    """With a status that makes the sender give them up."""
-    service = start()
+def test_spans_that_cannot_be_parsed_are_refused_and_counted(service: Service, short_folder: Path) -> None:
+    """With 400, after which the sender does not retry."""
     (child,) = psutil.Process(service.process.pid).children()
     endpoint = child.environ()["OTEL_EXPORTER_OTLP_ENDPOINT"]
     with pytest.raises(OSError, match="400"):
-        urlopen(Request(f"{endpoint}/v1/traces", b"no spans", method="POST"), timeout=10)
-    wait_for(lambda: any(one.get("otelcol_exporter_send_failed_spans") for one in documents(short_folder)))
+        urlopen(Request(f"{endpoint}/v1/traces", b"no spans", method="POST"), timeout=WAIT_SECONDS)
+    wait_until(lambda: any(one.get("otelcol_exporter_send_failed_spans") for one in documents(short_folder)))
 
 
-def test_a_run_has_the_moments_that_it_tells_of(recorded: Run) -> None:
-    """The run that other tests rest on: the worker that was killed is told of, and so is the database's absence."""
-    events = [orjson.loads(line).get("event") for line in recorded.lines()]
+def test_the_busy_run_has_the_events_that_other_tests_need(busy_run: Run) -> None:
+    """A killed worker, failed requests, and an outage of the database that ended."""
+    events = [orjson.loads(line).get("event") for line in busy_run.lines()]
 
     assert events.count("worker_exited") == 1
     assert "database_unavailable" in events

@@ -1,4 +1,4 @@
-"""Recordings, as they grow and as they are replayed."""
+"""Reading a recording: while it is written, and as a replay."""
 
 import gzip
 from collections.abc import Iterator
@@ -7,33 +7,33 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ops.oncall.lines import NoDocument, parse
-from ops.oncall.sources import Follow, Replay, Source, put_aside
+from ops.oncall.documents import InvalidDocument, parse
+from ops.oncall.sources import Follow, Replay, Source, rotated
 
 AT = 1_795_600_000.0
 
 
 def line(second: float, **more: object) -> bytes:
-    """A line of a log, so many seconds after the first."""
-    timestamp = f"2026-11-25T09:46:{40 + second:06.3f}Z"  # that is AT, and so on
+    """A log line, a number of seconds after AT."""
+    timestamp = f"2026-11-25T09:46:{40 + second:06.3f}Z"  # AT is 40 s
     return orjson.dumps({"timestamp": timestamp, "event": "request", **more}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 @pytest.fixture(name="follow")
 def make_follow(tmp_path: Path) -> Iterator[Follow]:
-    """Follows recording.jsonl in the test's folder."""
+    """A source that follows recording.jsonl in the test's folder."""
     follow = Follow(tmp_path / "recording.jsonl")
     yield follow
     follow.close()
 
 
 def seconds(source: Source, wall: float = AT) -> list[float]:
-    """When what it tells next was told, in seconds after the first."""
-    return [told.at - AT for told in source.read(wall)]
+    """The times of the next entries, in seconds after AT."""
+    return [entry.at - AT for entry in source.read(wall)]
 
 
-def test_each_kind_of_line_tells_its_time() -> None:
-    """A line of the log has its timestamp, metrics theirs in ms, spans the end of the last one in ns."""
+def test_each_kind_of_line_has_a_time() -> None:
+    """A log line in its timestamp, metrics in ms, spans in ns; the time of spans is the last end."""
     spans = {"resourceSpans": [{"scopeSpans": [{"spans": [{"endTimeUnixNano": "2000000000"}] * 2}]}]}
 
     assert parse(line(1)).at == AT + 1
@@ -55,14 +55,14 @@ def test_each_kind_of_line_tells_its_time() -> None:
         b'{"_aws": {}}',
     ],
 )
-def test_what_is_no_document_is_refused(text: bytes) -> None:
-    """Whatever else may be in the file, nothing but NoDocument comes of it."""
-    with pytest.raises(NoDocument):
+def test_a_line_that_is_not_a_document_is_refused(text: bytes) -> None:
+    """No line raises another error."""
+    with pytest.raises(InvalidDocument):
         parse(text)
 
 
-def test_a_recording_is_followed_from_before_it_is_there(follow: Follow, tmp_path: Path) -> None:
-    """It waits for the file, reads it from its beginning, and a line once it is whole."""
+def test_a_source_waits_for_its_file(follow: Follow, tmp_path: Path) -> None:
+    """It then reads the file from its beginning, and a line when it is complete."""
     path = tmp_path / "recording.jsonl"
     assert (seconds(follow), follow.status().state) == ([], "waiting")
 
@@ -76,7 +76,7 @@ def test_a_recording_is_followed_from_before_it_is_there(follow: Follow, tmp_pat
 
 
 def test_a_recording_is_followed_through_truncation_and_rotation(follow: Follow, tmp_path: Path) -> None:
-    """What comes after a new start is read from its beginning; what was written before a rotation is not lost."""
+    """It reads a truncated file from its beginning, and loses no line before a rotation."""
     path = tmp_path / "recording.jsonl"
     path.write_bytes(line(0) + line(1))
     assert seconds(follow) == [0.0, 1.0]
@@ -94,17 +94,17 @@ def test_a_recording_is_followed_through_truncation_and_rotation(follow: Follow,
     assert seconds(follow) == []
 
 
-def test_what_was_put_aside_is_read_first(follow: Follow, tmp_path: Path) -> None:
-    """Whoever opens the page late sees as much as there is."""
+def test_a_rotated_file_is_read_first(follow: Follow, tmp_path: Path) -> None:
+    """A page that is opened late shows all that is kept."""
     path = tmp_path / "recording.jsonl"
-    put_aside(path).write_bytes(line(0) + line(1))
+    rotated(path).write_bytes(line(0) + line(1))
     path.write_bytes(line(2))
 
     assert seconds(follow) + seconds(follow) + seconds(follow) == [0.0, 1.0, 2.0]
 
 
-def test_what_is_no_document_is_counted_and_passed_over(follow: Follow, tmp_path: Path) -> None:
-    """A line that a service prints besides is no reason to stop."""
+def test_lines_that_are_not_documents_are_counted_and_skipped(follow: Follow, tmp_path: Path) -> None:
+    """Reading continues after them."""
     path = tmp_path / "recording.jsonl"
     path.write_bytes(b"starting\n" + line(0) + b'{"half": \n' + line(1))
 
@@ -116,7 +116,7 @@ def test_what_is_no_document_is_counted_and_passed_over(follow: Follow, tmp_path
 
 
 def test_a_large_recording_is_read_a_piece_at_a_time(follow: Follow, tmp_path: Path) -> None:
-    """The page is answered in between: no look at the file takes more than a piece."""
+    """The server answers requests between two reads."""
     path = tmp_path / "recording.jsonl"
     path.write_bytes(line(0, text="x" * 1000) * 2000)
     replay = Replay(path)
@@ -130,20 +130,20 @@ def test_a_large_recording_is_read_a_piece_at_a_time(follow: Follow, tmp_path: P
     replay.close()
 
 
-def test_a_long_line_is_read_at_once(follow: Follow, tmp_path: Path) -> None:
-    """A line that takes several looks, as many spans at once do, is no reason to wait in between."""
+def test_a_long_line_is_read_without_a_pause(follow: Follow, tmp_path: Path) -> None:
+    """While a line needs several reads, the state is reading."""
     (tmp_path / "recording.jsonl").write_bytes(line(0, text="x" * 1_000_000) + line(1))
 
-    told: list[float] = []
-    while not told:
-        told = seconds(follow)
-        assert told or follow.status().state == "reading"
+    found: list[float] = []
+    while not found:
+        found = seconds(follow)
+        assert found or follow.status().state == "reading"
 
-    assert told == [0.0, 1.0]
+    assert found == [0.0, 1.0]
 
 
-def test_a_replay_is_as_long_as_it_was(tmp_path: Path) -> None:
-    """At a speed of 2, a second on the wall is two of the recording, and the page's time is the recording's."""
+def test_a_replay_runs_at_its_speed(tmp_path: Path) -> None:
+    """At a speed of 2, one second covers two of the recording, and the page shows the time of the recording."""
     path = tmp_path / "recording.jsonl"
     path.write_bytes(line(0) + line(1) + line(4))
     replay = Replay(path, speed=2)
@@ -156,8 +156,8 @@ def test_a_replay_is_as_long_as_it_was(tmp_path: Path) -> None:
     assert (replay.now(200.0), replay.status().state) == (AT + 4, "ended")
 
 
-def test_a_replay_is_all_at_once_without_a_speed(tmp_path: Path) -> None:
-    """All of it is there as fast as it can be read, and its end is the time on the page; it may be compressed."""
+def test_a_replay_without_a_speed_reads_all_at_once(tmp_path: Path) -> None:
+    """The page shows the time of its end. The file can be compressed."""
     path = tmp_path / "recording.jsonl.gz"
     path.write_bytes(gzip.compress(line(0) + line(9) + line(3)))
     replay = Replay(path)
@@ -167,19 +167,19 @@ def test_a_replay_is_all_at_once_without_a_speed(tmp_path: Path) -> None:
     assert replay.status().state == "ended"
 
 
-def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
-    """A file that is not there, and one that has no line to begin with."""
+def test_a_file_without_documents_cannot_be_replayed(tmp_path: Path) -> None:
+    """And neither can a missing file."""
     path = tmp_path / "recording.jsonl"
     with pytest.raises(FileNotFoundError):
         Replay(path)
 
     path.write_text("nothing\n")
-    with pytest.raises(NoDocument, match="has no line that tells its time"):
+    with pytest.raises(InvalidDocument, match="has no line that is a JSON object with a time"):
         Replay(path)
 
 
-def test_a_file_that_may_not_be_read_is_waited_for(follow: Follow, tmp_path: Path) -> None:
-    """As one that is not there yet: whoever writes it may still let it be read."""
+def test_a_source_waits_for_a_file_that_it_cannot_read(follow: Follow, tmp_path: Path) -> None:
+    """As for a file that does not exist yet."""
     (tmp_path / "recording.jsonl").mkdir()
 
     assert (seconds(follow), follow.status().state) == ([], "waiting")

@@ -1,4 +1,4 @@
-"""Traces, from OTLP's JSON to a waterfall."""
+"""Traces: from OTLP's JSON to a waterfall."""
 
 from typing import Any
 
@@ -12,24 +12,24 @@ ONE, OTHER = "a" * 32, "b" * 32
 def span(
     trace_id: str, span_id: str, parent_id: str = "", start: int = 0, end: int = 10, **more: Any
 ) -> dict[str, Any]:
-    """A span as OTLP's JSON has it; times are in milliseconds."""
+    """A span in OTLP's JSON; the arguments are in milliseconds."""
     times = {"startTimeUnixNano": f"{start}000000", "endTimeUnixNano": f"{end}000000"}
     return {"traceId": trace_id, "spanId": span_id, "parentSpanId": parent_id, "name": span_id, **times, **more}
 
 
 def export(*spans: dict[str, Any]) -> dict[str, Any]:
-    """What a collector is sent."""
+    """An export to a collector."""
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "clients-api"}}]}
     return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": list(spans)}]}]}
 
 
 def waterfall(store: TraceStore, trace_id: str) -> list[tuple[str, int, float, bool]]:
-    """A trace's rows in short: span, depth, offset in ms, and whether it is linked."""
+    """The rows of a trace: span, depth, offset in ms, and whether it is linked."""
     return [(row.span.span_id, row.depth, row.offset_ms, row.is_linked) for row in store.waterfall(trace_id)]
 
 
-def test_spans_are_below_their_parents_in_order_of_time() -> None:
-    """A waterfall goes down from the root, each span's children in order of their start, whatever came first."""
+def test_spans_are_below_their_parents_in_order_of_start() -> None:
+    """The order of arrival does not matter."""
     store = TraceStore()
     store.add(export(span(ONE, "late", "root", 6, 9), span(ONE, "inner", "early", 2, 3)))
     store.add(export(span(ONE, "root"), span(ONE, "early", "root", 1, 4)))
@@ -42,8 +42,8 @@ def test_spans_are_below_their_parents_in_order_of_time() -> None:
     ]
 
 
-def test_a_batch_is_shown_in_each_trace_that_it_served() -> None:
-    """A batch is a child of the first request that it served; in the traces of the others it is a linked row."""
+def test_a_batch_is_shown_in_the_trace_of_each_of_its_requests() -> None:
+    """It is a child of its first request, and a linked row in the traces of the others."""
     links = [{"traceId": ONE, "spanId": "first"}, {"traceId": OTHER, "spanId": "second"}]
     store = TraceStore()
     store.add(export(span(ONE, "batch", "first", 2, 5, links=links)))
@@ -54,8 +54,8 @@ def test_a_batch_is_shown_in_each_trace_that_it_served() -> None:
     assert [root.span_id for root in store.recent(10)] == ["second", "first"]
 
 
-def test_a_trace_that_began_elsewhere_has_a_root() -> None:
-    """A span whose parent was never told of here is the root of what is shown."""
+def test_a_span_with_an_unknown_parent_is_a_root() -> None:
+    """Its parent is in another service."""
     store = TraceStore()
     store.add(export(span(ONE, "child", "here"), span(ONE, "here", "elsewhere")))
 
@@ -63,8 +63,8 @@ def test_a_trace_that_began_elsewhere_has_a_root() -> None:
     assert [root.span_id for root in store.recent(10)] == ["here"]
 
 
-def test_spans_that_are_each_other_s_parent_end() -> None:
-    """A circle, which no sane program sends, is shown once round."""
+def test_spans_that_are_each_others_parents_are_shown_once() -> None:
+    """A circle of parents does not loop forever."""
     store = TraceStore()
     store.add(export(span(ONE, "egg", "hen"), span(ONE, "hen", "egg", start=1)))
 
@@ -72,8 +72,8 @@ def test_spans_that_are_each_other_s_parent_end() -> None:
     assert waterfall(store, ONE) == [("egg", 0, 0.0, False), ("hen", 1, 1.0, False)]
 
 
-def test_values_have_their_kinds() -> None:
-    """Whole numbers, which OTLP's JSON writes as text, are numbers again; an error says what it was."""
+def test_attributes_and_errors_are_parsed() -> None:
+    """Integers, which OTLP's JSON writes as text, become numbers. An error has its message."""
     attributes = [
         {"key": "http.response.status_code", "value": {"intValue": "503"}},
         {"key": "clients.queue.duration", "value": {"doubleValue": 0.5}},
@@ -96,9 +96,9 @@ def test_values_have_their_kinds() -> None:
     )
 
 
-def test_the_oldest_traces_are_given_up() -> None:
-    """No more traces are kept than were asked for, and no more spans of one than a person would read."""
-    store = TraceStore(most=3)
+def test_the_oldest_traces_are_dropped() -> None:
+    """At most the configured number of traces is kept, and at most 200 spans of each."""
+    store = TraceStore(max_traces=3)
     for number in range(10):
         store.add(export(span(f"{number:032x}", "root", start=number)))
     store.add(export(*(span(f"{9:032x}", f"child-{number}", "root") for number in range(500))))
@@ -110,11 +110,11 @@ def test_the_oldest_traces_are_given_up() -> None:
         store.waterfall(f"{0:032x}")
 
 
-def test_traces_can_be_narrowed_down() -> None:
-    """Only failed ones, or only slow ones."""
+def test_traces_can_be_filtered() -> None:
+    """By errors, or by duration."""
     store = TraceStore()
     store.add(export(span(ONE, "slow", end=50), span(OTHER, "failed", status={"code": 2})))
 
-    assert [root.span_id for root in store.recent(10, least_ms=20)] == ["slow"]
+    assert [root.span_id for root in store.recent(10, min_ms=20)] == ["slow"]
     assert [root.span_id for root in store.recent(10, only_errors=True)] == ["failed"]
     assert len(store.recent(1)) == 1

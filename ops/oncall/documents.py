@@ -1,4 +1,4 @@
-"""Lines of a recording, and when each was told."""
+"""Parses the lines of a recording."""
 
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
@@ -8,17 +8,17 @@ import orjson
 Document: TypeAlias = dict[str, Any]
 
 
-class NoDocument(ValueError):
-    """A line is no JSON object that tells its time."""
+class InvalidDocument(ValueError):
+    """The line is not a JSON object with a time."""
 
 
-class Told(NamedTuple):
+class Entry(NamedTuple):
     """A line of a recording.
 
     Attributes:
-        at: when it was told, in seconds since 1970.
-        document: what it says.
-        line: in its own words.
+        at: its time, in seconds since 1970.
+        document: the parsed line.
+        line: as it was written.
     """
 
     at: float
@@ -26,17 +26,17 @@ class Told(NamedTuple):
     line: str
 
 
-def parse(line: bytes) -> Told:
-    """A line of a recording.
+def parse(line: bytes) -> Entry:
+    """Parses a line of a recording.
 
     Raises:
-        NoDocument: it is none.
+        InvalidDocument: it is not a JSON object with a time.
     """
     try:
         document = orjson.loads(line)
-        return Told(_time(document), document, line.decode())
+        return Entry(_time(document), document, line.decode())
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise NoDocument(f"{line[:80]!r} is no document: {error!r}") from None
+        raise InvalidDocument(f"{line[:80]!r} is not a JSON object with a time: {error!r}") from None
 
 
 def _time(document: Document) -> float:

@@ -1,39 +1,38 @@
-"""The desk of whoever is on call: what was told so far, and how it looks now."""
+"""The state that the page shows: metrics, alarms, logs and traces, read from a source."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from ops.cloudwatch import rows
 from ops.oncall import dashboards
-from ops.oncall.alarms import Board, State
+from ops.oncall.alarms import AlarmEvaluator, AlarmState
+from ops.oncall.documents import Entry
 from ops.oncall.expressions import evaluate
-from ops.oncall.lines import Told
 from ops.oncall.logs import LogStore
 from ops.oncall.machine import NAME
 from ops.oncall.metrics import MetricStore
-from ops.oncall.panels import Moment, Values, draw
-from ops.oncall.queries import Answer, Library
+from ops.oncall.panels import TimeRange, Values, draw
+from ops.oncall.queries import QueryLibrary, Result
 from ops.oncall.sources import Source
 from ops.oncall.traces import TraceStore
 
 CLOUDWATCH: Final = Path(__file__).resolve().parents[1] / "cloudwatch"
 
-_EVALUATE_SECONDS: Final = 5.0  # between two looks at the alarms; CloudWatch's own looks are a minute apart
-_GATHERED_SECONDS: Final = 65.0  # what is told of a time may come as late: METRICS_INTERVAL is 60 at most
-_ASK_SECONDS: Final = 20.0  # between two looks for a widget of the log
-# What the label of an axis says of its unit, where no document does: in CloudWatch's words.
+EVALUATION_SECONDS: Final = 5.0  # between evaluations of the alarms; CloudWatch evaluates once a minute
+_SETTLE_SECONDS: Final = 65.0  # the maximum delay of a metric: METRICS_INTERVAL is at most 60
+_QUERY_SECONDS: Final = 20.0  # between two runs of the query of a widget
+# CloudWatch's units by the label of an axis, for lines whose documents have no unit.
 _UNITS: Final = {"ms": "Milliseconds", "s": "Seconds", "%": "Percent", "bytes": "Bytes"}
-_OBJECTIVE_SECONDS: Final = 30 * 86400  # what is promised is promised over a month
-_BURN_SECONDS: Final = 3600  # as long as the faster alarms look back
+_OBJECTIVE_SECONDS: Final = 30 * 86400  # objectives are over a month
+_BURN_SECONDS: Final = 3600  # the long window of the faster alarms
 
 
-class Desk:
-    """Takes what a source tells, and answers for the page.
+class OnCallState:
+    """Reads a source, evaluates the alarms, and computes what the page shows.
 
     Args:
-        source: of the lines.
+        source: of the entries.
         name: of the deployment.
         folder: with alarms, dashboards, queries and runbooks.
     """
@@ -41,69 +40,67 @@ class Desk:
     def __init__(self, source: Source, name: str = NAME, folder: Path = CLOUDWATCH) -> None:
         self.traces = TraceStore()
         self.logs = LogStore()
-        self.library = Library(self.logs, folder / "queries")
+        self.library = QueryLibrary(self.logs, folder / "queries")
         self._source = source
         self._name = name
         self._metrics = MetricStore()
         self._values = Values(self._metrics)
         self._alarms = rows.load(name, folder / "alarms.yaml")
-        self._board = Board(self._alarms, self._metrics)
-        self._states: list[State] = []
+        self._evaluator = AlarmEvaluator(self._alarms, self._metrics)
+        self._states: list[AlarmState] = []
         self._budgets: list[dict[str, Any]] = []
-        self._evaluated = self._told = 0.0
+        self._evaluated = self._newest = 0.0
         self._units: dict[str, str] = {}
-        self._asked: dict[tuple[str, float, bool], tuple[float, Answer]] = {}
+        self._results: dict[tuple[str, float, bool], tuple[float, Result]] = {}
         self._lines = self._refused = 0
         self._last_wall: float | None = None
         variables = {"name": name, "region": "local", "account": "000000000000"}
         self._dashboards = dashboards.load(variables, folder / "dashboards")
 
     def step(self, wall: float) -> bool:
-        """Takes what there is by now, a little at a time; whether there is more."""
+        """Reads the next entries; returns whether there are more."""
         read = self._source.read(wall)
-        for told in read:
-            self._told = max(self._told, told.at)
-            self._evaluate(told.at)
-            self._take(told)
+        for entry in read:
+            self._newest = max(self._newest, entry.at)
+            self._evaluate_if_due(entry.at)
+            self._add(entry)
         if read:
             self._lines += len(read)
             self._last_wall = wall
         state = self._source.status().state
-        if state == "ended" and self._evaluated < self._told:
-            self._look(self._source.now(wall))
-        elif state != "reading":
+        if state == "ended" and self._evaluated < self._newest:
             self._evaluate(self._source.now(wall))
-        return bool(read) or state == "reading"  # a long line comes in pieces
+        elif state != "reading":
+            self._evaluate_if_due(self._source.now(wall))
+        return bool(read) or state == "reading"  # a long line takes several reads
 
-    def _take(self, told: Told) -> None:
+    def _add(self, entry: Entry) -> None:
         try:
-            self._taker(told)(told.document)
-            self.logs.add(told.document, told.line)
+            if "_aws" in entry.document:
+                self._add_metrics(entry.document)
+            elif "resourceSpans" in entry.document:
+                self.traces.add(entry.document)
+            self.logs.add(entry.document, entry.line)
         except (KeyError, TypeError, ValueError, AttributeError):
             self._refused += 1
 
-    def _taker(self, told: Told) -> Callable[[Any], None]:
-        if "_aws" in told.document:
-            return self._measure
-        return self.traces.add if "resourceSpans" in told.document else _nothing
-
-    def _measure(self, document: Any) -> None:
+    def _add_metrics(self, document: Any) -> None:
         self._metrics.add(document)
         for directive in document["_aws"]["CloudWatchMetrics"]:
             for metric in directive["Metrics"]:
                 self._units[f"{directive['Namespace']} {metric['Name']}"] = metric.get("Unit", "")
 
-    def _evaluate(self, now: float) -> None:
-        if now - self._evaluated >= _EVALUATE_SECONDS:
-            self._look(now - now % _EVALUATE_SECONDS)
+    def _evaluate_if_due(self, now: float) -> None:
+        if now - self._evaluated >= EVALUATION_SECONDS:
+            self._evaluate(now - now % EVALUATION_SECONDS)
 
-    def _look(self, now: float) -> None:
+    def _evaluate(self, now: float) -> None:
         self._evaluated = now
-        self._states = self._board.evaluate(now)
+        self._states = self._evaluator.evaluate(now)
         self._budgets = [self._budget(objective) for objective in self._alarms.objectives.values()]
 
     def _budget(self, objective: rows.Objective) -> dict[str, Any]:
-        """What is left of an objective's budget, in per cent, and how many times as fast as allowed it is spent."""
+        """The rest of an objective's error budget in percent, and its burn rate: 1 spends exactly the budget."""
         spent, burn = (self._bad(objective, seconds) for seconds in (_OBJECTIVE_SECONDS, _BURN_SECONDS))
         return {
             "name": objective.name,
@@ -122,7 +119,7 @@ class Desk:
         return bad
 
     def head(self, wall: float) -> dict[str, Any]:
-        """What is on top of every page: the time, how the source is doing, the alarms."""
+        """The head of every page: the time, the status of the source, the alarms and the budgets."""
         status = self._source.status()
         refused = status.refused + self._refused
         silent = None if self._last_wall is None else max(0.0, wall - self._last_wall)
@@ -136,39 +133,35 @@ class Desk:
         }
 
     def view(self, dashboard: str, minutes: int, wall: float) -> dict[str, Any]:
-        """A dashboard, with its head.
+        """A dashboard, with the head of the page.
 
         Raises:
-            KeyError: there is none of this name.
+            KeyError: there is no dashboard with this name.
         """
         now = self._source.now(wall)
-        settled = min(now, self._told) - _GATHERED_SECONDS
-        moment = Moment(now, minutes * 60, settled, self._name, self._ask)
-        panels = [draw(widget, self._values, moment) for widget in self._dashboards[dashboard]]
+        settled = min(now, self._newest) - _SETTLE_SECONDS
+        shown = TimeRange(now, minutes * 60, settled, self._name, self._query)
+        panels = [draw(widget, self._values, shown) for widget in self._dashboards[dashboard]]
         for panel in panels:
             for line in panel.get("lines", ()):
-                said = panel["axes"].get(line["axis"], {}).get("label", "")
-                line["unit"] = self._units.get(line.pop("metric")) or _UNITS.get(said, "")
-        span = {"start": now - moment.seconds, "end": now}
+                label = panel["axes"].get(line["axis"], {}).get("label", "")
+                line["unit"] = self._units.get(line.pop("metric")) or _UNITS.get(label, "")
+        span = {"start": now - shown.seconds, "end": now}
         return {"head": self.head(wall), "dashboard": dashboard, **span, "panels": panels}
 
-    def _ask(self, text: str, start: float, end: float) -> Answer:
-        """As the library does, but not each time: a widget's query goes through all lines."""
+    def _query(self, text: str, start: float, end: float) -> Result:
+        """Runs the query of a widget, or returns a recent result: a query reads all lines."""
         key = text, end - start, self._source.status().state == "reading"
-        asked, answer = self._asked.get(key, (0.0, {}))
-        if not 0 <= end - asked < _ASK_SECONDS:
-            answer = self.library.ask(text, start, end)
-            self._asked[key] = end, answer
-        return answer
+        at, result = self._results.get(key, (0.0, {}))
+        if not 0 <= end - at < _QUERY_SECONDS:
+            result = self.library.run(text, start, end)
+            self._results[key] = end, result
+        return result
 
     def now(self, wall: float) -> float:
-        """The time on the page."""
+        """The time that the page shows."""
         return self._source.now(wall)
 
     def close(self) -> None:
-        """Closes what it reads from."""
+        """Closes the source."""
         self._source.close()
-
-
-def _nothing(_: Any) -> None:
-    """Lines of the log are the log's business alone."""
