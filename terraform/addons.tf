@@ -1,8 +1,8 @@
-# What the cluster runs of AWS's own, in the version that AWS names the default for it.
+# The EKS add-ons, in the default version for the cluster.
 
 resource "aws_eks_addon" "before_nodes" {
   for_each = {
-    vpc-cni                = jsonencode({ enableNetworkPolicy = "true" }) # without it, network policies are ink
+    vpc-cni                = jsonencode({ enableNetworkPolicy = "true" }) # without it, network policies have no effect
     kube-proxy             = null
     eks-pod-identity-agent = null
   }
@@ -14,7 +14,7 @@ resource "aws_eks_addon" "before_nodes" {
   resolve_conflicts_on_update = "OVERWRITE"
 }
 
-# These run on nodes, and are not well before there is one.
+# These add-ons run on nodes, so they are not healthy before there is a node.
 resource "aws_eks_addon" "on_nodes" {
   for_each = toset(["coredns", "metrics-server"])
 

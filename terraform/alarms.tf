@@ -1,6 +1,6 @@
-# What calls people, and what they look at: rows, dashboards and queries are data, in ops/cloudwatch/.
+# Alarms, dashboards and saved queries, which are data in ops/cloudwatch/.
 
-# Someone is woken by a page; a ticket waits for the morning. What wakes people subscribes to the one, or to both.
+# A page wakes someone; a ticket waits for working hours. A paging service subscribes to the first topic, or to both.
 resource "aws_sns_topic" "alarms" {
   for_each = toset(["page", "ticket"])
 
@@ -21,9 +21,9 @@ locals {
   rows       = yamldecode(templatefile("${local.monitoring}/alarms.yaml", { name = var.name }))
   objectives = { for row in local.rows.objectives : row.name => row }
 
-  # How fast a budget is spent, over a long and over a short window: parts, which call nobody.
+  # The burn rate over a long and over a short window. These parts of composite alarms notify no one.
   windows = merge([for row in local.rows.burn_rates : {
-    for which, seconds in row.windows : "${row.name}-${which}" => {
+    for window, seconds in row.windows : "${row.name}-${window}" => {
       means            = row.means
       reason           = row.reason
       metrics          = local.objectives[row.objective].metrics
@@ -90,7 +90,7 @@ resource "aws_cloudwatch_composite_alarm" "main" {
 
   alarm_name        = "${var.name}-${each.key}"
   alarm_description = "${each.value.means} ${each.value.reason}"
-  alarm_rule        = join(" AND ", [for which in keys(each.value.windows) : "ALARM(\"${aws_cloudwatch_metric_alarm.main["${each.key}-${which}"].alarm_name}\")"])
+  alarm_rule        = join(" AND ", [for window in keys(each.value.windows) : "ALARM(\"${aws_cloudwatch_metric_alarm.main["${each.key}-${window}"].alarm_name}\")"])
   alarm_actions     = [aws_sns_topic.alarms[each.value.severity].arn]
   ok_actions        = [aws_sns_topic.alarms[each.value.severity].arn]
 }
@@ -106,7 +106,7 @@ resource "aws_cloudwatch_dashboard" "main" {
   })
 }
 
-# Logs Insights lists them in a folder of the deployment's name. Each says in its first lines where it looks.
+# Logs Insights lists these in a folder with the deployment's name. A comment in each query names its log group.
 resource "aws_cloudwatch_query_definition" "main" {
   for_each = { for file in fileset("${local.monitoring}/queries", "*.txt") : trimsuffix(file, ".txt") => file("${local.monitoring}/queries/${file}") }
 

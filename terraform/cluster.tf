@@ -1,8 +1,8 @@
 # The control plane.
 
-# Made before the cluster, which would otherwise make it itself, and keep its logs for ever.
+# Created before the cluster, because the cluster would create a log group that never expires.
 resource "aws_cloudwatch_log_group" "control_plane" {
-  #checkov:skip=CKV_AWS_338:how long logs are worth their price is a variable, a month by default
+  #checkov:skip=CKV_AWS_338:the retention is a variable, a month by default
   name              = "/aws/eks/${var.name}/cluster"
   retention_in_days = var.log_days
   kms_key_id        = aws_kms_key.main.arn
@@ -17,7 +17,7 @@ resource "aws_eks_cluster" "main" {
 
   access_config {
     authentication_mode                         = "API"
-    bootstrap_cluster_creator_admin_permissions = false # who may is written down: var.admins
+    bootstrap_cluster_creator_admin_permissions = false # the administrators are in var.admins
   }
 
   vpc_config {
@@ -63,7 +63,7 @@ resource "aws_iam_role_policy_attachment" "cluster" {
   policy_arn = "arn:${data.aws_partition.current.partition}:iam::aws:policy/AmazonEKSClusterPolicy"
 }
 
-# --- Who may administer it
+# --- Administrators
 
 resource "aws_eks_access_entry" "admin" {
   for_each = var.admins

@@ -1,7 +1,7 @@
-# PostgreSQL, which only the cluster's private subnets reach.
+# PostgreSQL, which only the cluster's private subnets can reach.
 
 resource "aws_db_instance" "main" {
-  #checkov:skip=CKV_AWS_157:a standby costs as much again, so it is a variable
+  #checkov:skip=CKV_AWS_157:a standby doubles the cost, so it is a variable
   identifier     = var.name
   engine         = "postgres"
   engine_version = "17"
@@ -10,10 +10,10 @@ resource "aws_db_instance" "main" {
   port           = 5432
 
   username                      = "postgres"
-  manage_master_user_password   = true # AWS makes it, keeps it and changes it each week; it is in no state
+  manage_master_user_password   = true # AWS creates, stores and rotates it each week; it is not in the state
   master_user_secret_kms_key_id = aws_kms_key.main.arn
 
-  iam_database_authentication_enabled = true # for people who look; the service has a role and a password of its own
+  iam_database_authentication_enabled = true # for people; the service has its own role and password
 
   db_subnet_group_name   = aws_db_subnet_group.main.name
   vpc_security_group_ids = [aws_security_group.database.id]
@@ -23,7 +23,7 @@ resource "aws_db_instance" "main" {
   allocated_storage     = var.database_storage_gb.first
   max_allocated_storage = var.database_storage_gb.most
   storage_type          = "gp3"
-  storage_encrypted     = true # with AWS's own key for RDS: the last snapshot outlives ours
+  storage_encrypted     = true # with AWS's key for RDS, because the final snapshot outlives the key in key.tf
 
   parameter_group_name       = aws_db_parameter_group.main.name
   ca_cert_identifier         = "rds-ca-rsa2048-g1"
@@ -35,17 +35,17 @@ resource "aws_db_instance" "main" {
   delete_automated_backups  = false
   deletion_protection       = var.is_protected
   skip_final_snapshot       = false
-  final_snapshot_identifier = "${var.name}-final-${formatdate("YYYYMMDDhhmmss", timestamp())}" # no two may have one name
+  final_snapshot_identifier = "${var.name}-final-${formatdate("YYYYMMDDhhmmss", timestamp())}" # snapshot names must be unique
 
   enabled_cloudwatch_logs_exports       = keys(aws_cloudwatch_log_group.database)
-  performance_insights_enabled          = true # what CloudWatch Database Insights reads
+  performance_insights_enabled          = true # CloudWatch Database Insights reads it
   performance_insights_kms_key_id       = aws_kms_key.main.arn
   performance_insights_retention_period = 7
   monitoring_interval                   = 60
   monitoring_role_arn                   = aws_iam_role.database_monitoring.arn
 
   lifecycle {
-    ignore_changes = [final_snapshot_identifier] # it is named after when the database was made
+    ignore_changes = [final_snapshot_identifier] # the name has the time at which the database was created
   }
 
   depends_on = [aws_iam_role_policy_attachment.database_monitoring]
@@ -67,17 +67,17 @@ resource "aws_db_parameter_group" "main" {
 
   parameter {
     name  = "log_min_duration_statement"
-    value = "500" # ms: what is as slow as that is worth a line
+    value = "500" # ms: slower statements are logged
   }
 
   parameter {
     name  = "log_statement"
-    value = "ddl" # never the clients' names and money
+    value = "ddl" # never statements with the clients' names and money
   }
 
   parameter {
     name  = "log_parameter_max_length"
-    value = "0" # nor with what was slow: by default, what a statement was given is logged with it
+    value = "0" # by default, a slow statement is logged with its parameters
   }
 
   lifecycle {
@@ -104,10 +104,10 @@ resource "aws_vpc_security_group_ingress_rule" "database" {
   cidr_ipv4         = each.value.cidr_block
 }
 
-# --- Its logs
+# --- Logs
 
 resource "aws_cloudwatch_log_group" "database" {
-  #checkov:skip=CKV_AWS_338:how long logs are worth their price is a variable, a month by default
+  #checkov:skip=CKV_AWS_338:the retention is a variable, a month by default
   for_each = toset(["postgresql", "upgrade"])
 
   name              = "/aws/rds/instance/${var.name}/${each.value}"

@@ -1,4 +1,4 @@
-# The database's VPC: it has no way to the internet, in or out, and a peering with the cluster's.
+# The database's VPC: it has no route to or from the internet, only a peering with the cluster's VPC.
 
 resource "aws_vpc" "database" {
   cidr_block           = var.database_range
@@ -40,12 +40,12 @@ resource "aws_route_table_association" "database" {
 resource "aws_vpc_peering_connection" "database" {
   vpc_id      = aws_vpc.cluster.id
   peer_vpc_id = aws_vpc.database.id
-  auto_accept = true # both are ours, and in one region
+  auto_accept = true # both VPCs are in the same account and region
 
   tags = { Name = "${var.name}-database" }
 }
 
-# A resource of its own: options can be set once the peering is active, and not before.
+# A separate resource, because options can only be set when the peering is active.
 resource "aws_vpc_peering_connection_options" "database" {
   vpc_peering_connection_id = aws_vpc_peering_connection.database.id
 
@@ -58,7 +58,7 @@ resource "aws_vpc_peering_connection_options" "database" {
   }
 }
 
-# Only the private subnets know the way there, and only they are known the way back to.
+# Only the private subnets have a route to the database, and it has routes only to them.
 resource "aws_route" "private_database" {
   for_each = aws_route_table.private
 

@@ -1,4 +1,4 @@
-# The domain, its zone and its certificate exist beforehand, and are looked up by name.
+# The domain, its hosted zone and its certificate are created by hand before, and looked up by name here.
 
 data "aws_route53_zone" "main" {
   name         = var.domain

@@ -1,4 +1,4 @@
-# Which connections were refused, in both VPCs: the first thing to look at where something cannot be reached.
+# Rejected connections in both VPCs: the first thing to check when something cannot be reached.
 
 resource "aws_flow_log" "refused" {
   for_each = { cluster = aws_vpc.cluster.id, database = aws_vpc.database.id }
@@ -12,7 +12,7 @@ resource "aws_flow_log" "refused" {
 }
 
 resource "aws_cloudwatch_log_group" "flow" {
-  #checkov:skip=CKV_AWS_338:how long logs are worth their price is a variable, a month by default
+  #checkov:skip=CKV_AWS_338:the retention is a variable, a month by default
   for_each = toset(["cluster", "database"])
 
   name              = "/aws/vpc/${var.name}-${each.key}"

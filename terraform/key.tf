@@ -1,4 +1,4 @@
-# One key for logs, the cluster's secrets, the database's password and insights. Its storage has AWS's own.
+# One key for logs, the cluster's secrets, and the database's password and insights. Its storage uses AWS's own key.
 
 data "aws_caller_identity" "current" {}
 
@@ -18,9 +18,9 @@ resource "aws_kms_alias" "main" {
 
 data "aws_iam_policy_document" "key" {
   #checkov:skip=CKV_AWS_109:in a key's own policy, the resource * is this key
-  #checkov:skip=CKV_AWS_111:likewise
-  #checkov:skip=CKV_AWS_356:likewise
-  # As AWS's own default: the account decides by its roles' policies who uses it.
+  #checkov:skip=CKV_AWS_111:as above
+  #checkov:skip=CKV_AWS_356:as above
+  # AWS's default: the policies of the account's roles decide who may use the key.
   statement {
     sid       = "Account"
     actions   = ["kms:*"]
@@ -49,7 +49,7 @@ data "aws_iam_policy_document" "key" {
     }
   }
 
-  # Alarms are published to a topic that is encrypted too.
+  # CloudWatch publishes alarms to an encrypted topic.
   statement {
     sid       = "Alarms"
     actions   = ["kms:Decrypt", "kms:GenerateDataKey*"]

@@ -1,8 +1,8 @@
-# What pods say: Container Insights' groups by their usual names, and metrics in groups of their own, where CloudWatch
-# finds them at the root of each event: the service's, and those of telemetry itself.
+# The logs of pods, in log groups with Container Insights' usual names. The metrics of the service, and those of Fluent
+# Bit and the collector, have their own groups, because CloudWatch only reads metrics at the root of an event.
 
 resource "aws_cloudwatch_log_group" "pods" {
-  #checkov:skip=CKV_AWS_338:how long logs are worth their price is a variable, a month by default
+  #checkov:skip=CKV_AWS_338:the retention is a variable, a month by default
   for_each = {
     application = "/aws/containerinsights/${var.name}/application"
     dataplane   = "/aws/containerinsights/${var.name}/dataplane"

@@ -1,4 +1,4 @@
-# The cluster's VPC: balancers in the public subnets, nodes in the private ones, which reach out through NAT.
+# The cluster's VPC: load balancers in the public subnets, and nodes in the private ones, which use NAT gateways.
 
 resource "aws_vpc" "cluster" {
   cidr_block           = var.cluster_range
@@ -8,7 +8,7 @@ resource "aws_vpc" "cluster" {
   tags = { Name = var.name }
 }
 
-# Whatever is put into a VPC without a security group of its own reaches nothing.
+# The default security group allows no traffic.
 resource "aws_default_security_group" "cluster" {
   vpc_id = aws_vpc.cluster.id
 }
@@ -29,11 +29,11 @@ resource "aws_subnet" "public" {
   tags = {
     Name                                = "${var.name}-public-${each.key}"
     "kubernetes.io/cluster/${var.name}" = "shared"
-    "kubernetes.io/role/elb"            = "1" # balancers that face the internet go here
+    "kubernetes.io/role/elb"            = "1" # internet-facing load balancers use these subnets
   }
 }
 
-# Large, since each pod has an address of its own.
+# Large, because each pod has its own address.
 resource "aws_subnet" "private" {
   for_each = { for number, zone in var.zones : zone => number }
 

@@ -1,8 +1,8 @@
-# The nodes: in the private subnets, from 2 to 5 of them.
+# The nodes: by default 2 to 5, in the private subnets.
 
 resource "aws_eks_node_group" "main" {
   cluster_name           = aws_eks_cluster.main.name
-  node_group_name_prefix = "main-" # another type of instance is another group, and the old one is there until then
+  node_group_name_prefix = "main-" # a new instance type needs a new group, which is created before the old one is deleted
   node_role_arn          = aws_iam_role.node.arn
   subnet_ids             = [for subnet in aws_subnet.private : subnet.id]
   instance_types         = [var.node_type]
@@ -25,10 +25,10 @@ resource "aws_eks_node_group" "main" {
 
   lifecycle {
     create_before_destroy = true
-    ignore_changes        = [scaling_config[0].desired_size] # the autoscaler's
+    ignore_changes        = [scaling_config[0].desired_size] # the autoscaler changes it
   }
 
-  # The network's add-on comes first: a node without it never gets ready.
+  # The network add-on is created first, because a node without it never becomes ready.
   depends_on = [aws_iam_role_policy_attachment.node, aws_eks_addon.before_nodes]
 }
 
@@ -37,7 +37,7 @@ resource "aws_launch_template" "node" {
 
   metadata_options {
     http_tokens                 = "required"
-    http_put_response_hop_limit = 1 # pods are a hop further: the node's own rights are not theirs
+    http_put_response_hop_limit = 1 # pods are one hop further away, so they cannot get the node's permissions
   }
 
   block_device_mappings {

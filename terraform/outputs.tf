@@ -1,4 +1,4 @@
-# What the later steps of a deployment read. Nothing of it is secret: the database's password is AWS's to keep.
+# The values that later steps of a deployment read. None is secret: AWS keeps the database's password.
 
 output "name" {
   description = "Name of the cluster."
@@ -16,41 +16,41 @@ output "kubernetes_version" {
 }
 
 output "database_identifier" {
-  description = "Of the RDS instance."
+  description = "Identifier of the RDS instance."
   value       = aws_db_instance.main.identifier
 }
 
 output "cluster_range" {
-  description = "Network of the cluster: its balancers, nodes and pods."
+  description = "Network of the cluster: its load balancers, nodes and pods."
   value       = var.cluster_range
 }
 
 output "database_range" {
-  description = "Network that pods reach the database in."
+  description = "Network of the database, which pods connect to."
   value       = var.database_range
 }
 
 output "hostname" {
-  description = "The service's public name."
+  description = "Public host name of the service."
   value       = "${var.host}.${var.domain}"
 }
 
 output "zone_id" {
-  description = "Of the hosted zone that the name goes into."
+  description = "ID of the hosted zone of the host name."
   value       = data.aws_route53_zone.main.zone_id
 }
 
 output "certificate_arn" {
-  description = "Of the certificate that the balancer shows."
+  description = "ARN of the load balancer's certificate."
   value       = data.aws_acm_certificate.main.arn
 }
 
 output "log_groups" {
-  description = "Where pods' logs go, by kind."
+  description = "Names of the log groups of pods, by kind."
   value       = { for kind, group in aws_cloudwatch_log_group.pods : kind => group.name }
 }
 
 output "alarm_topics" {
-  description = "ARNs of the topics that alarms are sent to, by severity: page and ticket."
+  description = "ARNs of the SNS topics for alarms, by severity: page and ticket."
   value       = { for severity, topic in aws_sns_topic.alarms : severity => topic.arn }
 }

@@ -1,4 +1,4 @@
-# What pods may do in AWS: a role for each, that its one service account alone can take (Pod Identity).
+# The AWS permissions of pods: one role per service account, which only that account can assume (EKS Pod Identity).
 
 locals {
   # The service account of each role.
@@ -10,7 +10,7 @@ locals {
     cluster-autoscaler = { namespace = "kube-system", account = "cluster-autoscaler" }
   }
 
-  # The service itself may do nothing.
+  # The service itself has no permissions.
   policies = {
     fluent-bit         = data.aws_iam_policy_document.fluent_bit.json
     collector          = data.aws_iam_policy_document.collector.json
@@ -82,7 +82,7 @@ data "aws_iam_policy_document" "collector" {
     resources = ["${aws_cloudwatch_log_group.pods["telemetry"].arn}:*"]
   }
 
-  # X-Ray's own have no resources to be limited to.
+  # X-Ray's actions cannot be limited to resources.
   statement {
     sid       = "Traces"
     actions   = ["xray:PutTraceSegments"]
@@ -97,7 +97,7 @@ data "aws_iam_policy_document" "container_insights" {
     resources = ["${aws_cloudwatch_log_group.pods["performance"].arn}:*"]
   }
 
-  # It asks EC2 for the volumes and the tags of its node; the tags say which cluster it is of.
+  # The agent reads the volumes and tags of its node; a tag names the cluster.
   statement {
     sid       = "Nodes"
     actions   = ["ec2:DescribeVolumes", "ec2:DescribeTags"]
@@ -107,18 +107,18 @@ data "aws_iam_policy_document" "container_insights" {
 
 data "aws_iam_policy_document" "autoscaler" {
   statement {
-    sid = "Look"
+    sid = "Describe"
     actions = [
       "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances",
       "autoscaling:DescribeLaunchConfigurations", "autoscaling:DescribeScalingActivities", "autoscaling:DescribeTags",
       "ec2:DescribeImages", "ec2:DescribeInstanceTypes", "ec2:DescribeLaunchTemplateVersions",
       "ec2:GetInstanceTypesFromInstanceRequirements",
     ]
-    resources = ["*"] # AWS knows no smaller one for these
+    resources = ["*"] # these actions cannot be limited to resources
   }
 
   statement {
-    sid       = "LookAtNodeGroups"
+    sid       = "DescribeNodeGroups"
     actions   = ["eks:DescribeNodegroup"]
     resources = ["arn:${data.aws_partition.current.partition}:eks:${var.region}:${data.aws_caller_identity.current.account_id}:nodegroup/${var.name}/*"]
   }

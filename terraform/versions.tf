@@ -8,7 +8,7 @@ terraform {
     }
   }
 
-  # The bucket is bootstrap/'s. Where it is, is said at `terraform init -backend-config=…`.
+  # bootstrap/ creates the bucket. `terraform init -backend-config=…` sets its name and region.
   backend "s3" {
     key          = "clients-api/terraform.tfstate"
     use_lockfile = true

@@ -1,5 +1,5 @@
-# GitHub's jobs take a role by their own token, so that no key of AWS's is stored with GitHub: one role that looks, for
-# pull requests and for main's plan, and one that changes things, for the environment that main deploys to.
+# GitHub's jobs assume a role with their own token, so GitHub stores no AWS key. The role plan is read-only, for pull
+# requests and for the plan of main. The role apply can change everything, for the environment that main deploys to.
 
 resource "aws_iam_openid_connect_provider" "github" {
   url            = "https://token.actions.githubusercontent.com"
@@ -9,7 +9,7 @@ resource "aws_iam_openid_connect_provider" "github" {
 locals {
   roles = {
     plan  = { jobs = ["pull_request", "ref:refs/heads/main"], policy = "ReadOnlyAccess" }
-    apply = { jobs = ["environment:production"], policy = "AdministratorAccess" } # it makes roles, networks, keys: all of it
+    apply = { jobs = ["environment:production"], policy = "AdministratorAccess" } # it creates roles, networks and keys
   }
 }
 
@@ -53,7 +53,7 @@ resource "aws_iam_role_policy_attachment" "github" {
   policy_arn = "arn:${data.aws_partition.current.partition}:iam::aws:policy/${each.value.policy}"
 }
 
-# A plan takes the state's lock too, and reads no secret.
+# A plan also locks the state, and must not read secrets.
 resource "aws_iam_role_policy" "plan" {
   name   = "state-lock-and-no-secrets"
   role   = aws_iam_role.github["plan"].id

@@ -1,4 +1,4 @@
-# Applied once, by hand, before all else: where Terraform keeps its state, and how GitHub's jobs get into AWS.
+# Applied once, by hand, before everything else: the bucket of Terraform's state, and GitHub's access to AWS.
 
 terraform {
   required_version = ">= 1.11"

@@ -1,9 +1,9 @@
-# The bucket for the state. A lock is a file beside it, so no table is needed.
+# The bucket for the state. The lock is a file next to the state, so no DynamoDB table is needed.
 
 resource "aws_s3_bucket" "state" {
-  #checkov:skip=CKV_AWS_18:who reads the state is in CloudTrail; a bucket of logs would need one of its own
-  #checkov:skip=CKV2_AWS_62:nobody waits for the state to change
-  #checkov:skip=CKV_AWS_144:versions keep it from being lost, and without its region there is nothing to manage
+  #checkov:skip=CKV_AWS_18:CloudTrail records access to the state; a bucket for access logs would need one of its own
+  #checkov:skip=CKV2_AWS_62:nothing needs notifications about the state
+  #checkov:skip=CKV_AWS_144:versions protect it from loss, and without its region there is nothing to manage
   bucket = var.bucket
 }
 

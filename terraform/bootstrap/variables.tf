@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the cluster, and the beginning of the names of all else."
+  description = "Name of the cluster, and prefix of the names of all other resources."
   type        = string
   default     = "olimac"
 }
@@ -11,16 +11,16 @@ variable "region" {
 }
 
 variable "bucket" {
-  description = "Name of the bucket for the state: unique among all of AWS."
+  description = "Name of the bucket for the state. It must be unique across AWS."
   type        = string
 }
 
 variable "repository" {
-  description = "Whose jobs get in, as GitHub's tokens name it: ORG@ID/REPO@ID, or ORG/REPO where the repository is older than 15 July 2026."
+  description = "Repository whose jobs get access, as GitHub's tokens name it: ORG@ID/REPO@ID, or ORG/REPO if it was created before 15 July 2026."
   type        = string
 
   validation {
     condition     = can(regex("^[^/:*?]+/[^/:*?]+$", var.repository))
-    error_message = "The repository is one, ORG@ID/REPO@ID or ORG/REPO, without wildcards."
+    error_message = "The repository must be ORG@ID/REPO@ID or ORG/REPO, without wildcards."
   }
 }

@@ -1,4 +1,4 @@
-# Stand-ins for what AWS would compute, where the provider checks their form.
+# Mock values of attributes that AWS computes and whose form the provider checks.
 
 mock_data "aws_caller_identity" {
   defaults = { account_id = "123456789012" }

@@ -1,4 +1,4 @@
-# The cluster: its logs, its nodes, who may do what.
+# The cluster: logs, nodes and permissions.
 
 mock_provider "aws" {
   source = "./tests"
@@ -8,45 +8,45 @@ variables {
   admins = ["arn:aws:iam::123456789012:role/deploy"]
 }
 
-run "control_plane" {
+run "the_control_plane_is_logged_and_private" {
   assert {
     condition     = aws_eks_cluster.main.enabled_cluster_log_types == toset(["api", "audit", "authenticator", "controllerManager", "scheduler"])
-    error_message = "All five kinds of the control plane's logs are on."
+    error_message = "All five kinds of control plane logs are on."
   }
 
   assert {
     condition     = aws_cloudwatch_log_group.control_plane.name == "/aws/eks/olimac/cluster" && aws_cloudwatch_log_group.control_plane.retention_in_days == 30
-    error_message = "They go to the group of that name, which keeps them for a while."
+    error_message = "The logs go to the log group with that name, which keeps them for 30 days."
   }
 
   assert {
     condition     = aws_eks_cluster.main.access_config[0].authentication_mode == "API" && !aws_eks_cluster.main.access_config[0].bootstrap_cluster_creator_admin_permissions
-    error_message = "Who may is written down in access entries."
+    error_message = "Access entries list the administrators."
   }
 
   assert {
     condition     = aws_eks_cluster.main.upgrade_policy[0].support_type == "STANDARD"
-    error_message = "The cluster is never left to the extended support."
+    error_message = "The cluster uses only standard support."
   }
 
   assert {
     condition     = !aws_eks_cluster.main.vpc_config[0].endpoint_public_access
-    error_message = "Without networks that may reach it, the API is not public."
+    error_message = "Without allowed networks, the API is private."
   }
 }
 
-run "the_api_is_open_to_named_networks_alone" {
+run "only_allowed_networks_can_reach_the_api" {
   variables {
     api_ranges = ["203.0.113.0/24"]
   }
 
   assert {
     condition     = aws_eks_cluster.main.vpc_config[0].endpoint_public_access && aws_eks_cluster.main.vpc_config[0].public_access_cidrs == toset(["203.0.113.0/24"])
-    error_message = "Named networks may reach the API, and no others."
+    error_message = "Only the allowed networks can reach the API."
   }
 }
 
-run "two_to_five_private_nodes" {
+run "there_are_two_to_five_private_nodes" {
   assert {
     condition     = aws_eks_node_group.main.scaling_config[0].min_size == 2 && aws_eks_node_group.main.scaling_config[0].max_size == 5
     error_message = "There are 2 to 5 nodes."
@@ -59,7 +59,7 @@ run "two_to_five_private_nodes" {
 
   assert {
     condition     = aws_launch_template.node.metadata_options[0].http_tokens == "required" && aws_launch_template.node.metadata_options[0].http_put_response_hop_limit == 1
-    error_message = "Pods cannot take the node's rights: IMDSv2, one hop."
+    error_message = "Pods cannot get the node's permissions: IMDSv2, one hop."
   }
 }
 
@@ -73,7 +73,7 @@ run "fewer_than_two_nodes_are_refused" {
   expect_failures = [var.nodes]
 }
 
-run "nobody_to_administer_it_is_refused" {
+run "no_administrators_are_refused" {
   command = plan
 
   variables {
@@ -83,7 +83,7 @@ run "nobody_to_administer_it_is_refused" {
   expect_failures = [var.admins]
 }
 
-run "each_role_of_a_pod_is_one_service_accounts" {
+run "each_role_belongs_to_one_service_account" {
   assert {
     condition = { for name, bound in aws_eks_pod_identity_association.pod : name => "${bound.namespace}/${bound.service_account}" } == {
       clients-api        = "clients/clients-api"
@@ -92,36 +92,36 @@ run "each_role_of_a_pod_is_one_service_accounts" {
       container-insights = "telemetry/container-insights"
       fluent-bit         = "telemetry/fluent-bit"
     }
-    error_message = "Five roles, each for one account."
+    error_message = "There are five roles, each for one service account."
   }
 
   assert {
     condition     = !contains(keys(aws_iam_role_policy.pod), "clients-api")
-    error_message = "The service itself may do nothing in AWS."
+    error_message = "The service itself has no permissions in AWS."
   }
 }
 
-run "what_ships_telemetry_may_do_little" {
+run "telemetry_has_few_permissions" {
   assert {
     condition     = toset(flatten([for one in data.aws_iam_policy_document.collector.statement : tolist(one.actions)])) == toset(["logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTraceSegments"])
-    error_message = "The collector sends traces, and counters of its own."
+    error_message = "The collector may send traces and its own metrics."
   }
 
   assert {
     condition     = toset(flatten([for one in data.aws_iam_policy_document.container_insights.statement : tolist(one.actions)])) == toset(["ec2:DescribeTags", "ec2:DescribeVolumes", "logs:CreateLogStream", "logs:PutLogEvents"])
-    error_message = "Container Insights sends figures, and looks at its node's volumes and tags."
+    error_message = "Container Insights may send metrics, and read the volumes and tags of its node."
   }
 
   assert {
     condition     = aws_cloudwatch_log_group.pods["telemetry"].name == "/olimac/telemetry/metrics"
-    error_message = "Counters of telemetry have a group of their own."
+    error_message = "The metrics of Fluent Bit and the collector have their own log group."
   }
 }
 
-run "what_it_needs_of_addons" {
+run "the_cluster_has_its_addons" {
   assert {
     condition     = toset(concat(keys(aws_eks_addon.before_nodes), keys(aws_eks_addon.on_nodes))) == toset(["coredns", "eks-pod-identity-agent", "kube-proxy", "metrics-server", "vpc-cni"])
-    error_message = "The network, names, identities of pods, and metrics to scale by."
+    error_message = "The add-ons provide the network, DNS, pod identities, and metrics for autoscaling."
   }
 
   assert {

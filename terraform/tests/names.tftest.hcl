@@ -1,4 +1,4 @@
-# Names, alarms and what later steps read.
+# Names, alarms and the outputs that later steps read.
 
 mock_provider "aws" {
   source = "./tests"
@@ -8,63 +8,63 @@ variables {
   admins = ["arn:aws:iam::123456789012:role/deploy"]
 }
 
-run "names_begin_with_the_clusters" {
+run "names_start_with_the_name_of_the_cluster" {
   assert {
     condition     = output.name == "olimac" && output.database_identifier == "olimac" && output.hostname == "flask.olimac.link"
-    error_message = "The cluster, its database and the service's public name."
+    error_message = "The cluster, its database and the public host name have the expected names."
   }
 
   assert {
     condition     = alltrue([for role in values(aws_iam_role.pod) : startswith(role.name, "olimac-")])
-    error_message = "Roles begin with the cluster's name."
+    error_message = "Names of roles start with the name of the cluster."
   }
 
   assert {
     condition     = alltrue([for kind in ["application", "dataplane", "host", "performance"] : output.log_groups[kind] == "/aws/containerinsights/olimac/${kind}"])
-    error_message = "Log groups have the names that Container Insights looks for."
+    error_message = "Log groups have the names that Container Insights expects."
   }
 }
 
-run "alarms_are_the_rows_of_the_file" {
+run "each_row_of_the_file_is_an_alarm" {
   assert {
     condition     = toset(keys(aws_cloudwatch_metric_alarm.main)) == toset(flatten([[for row in local.rows.alarms : row.name], [for row in local.rows.burn_rates : [for window in keys(row.windows) : "${row.name}-${window}"]]]))
-    error_message = "Each row is an alarm, each window of a burn rate too, and there are no others."
+    error_message = "Each row and each window of a burn rate is an alarm, and there are no other alarms."
   }
 
   assert {
     condition     = toset(keys(aws_cloudwatch_composite_alarm.main)) == toset([for row in local.rows.burn_rates : row.name])
-    error_message = "Each burn rate is a composite."
+    error_message = "Each burn rate is a composite alarm."
   }
 
   assert {
     condition     = aws_cloudwatch_composite_alarm.main["availability-fast"].alarm_rule == "ALARM(\"olimac-availability-fast-long\") AND ALARM(\"olimac-availability-fast-short\")"
-    error_message = "Both windows have to agree."
+    error_message = "The alarms of both windows have to fire."
   }
 
   assert {
     condition     = abs(aws_cloudwatch_metric_alarm.main["availability-fast-long"].threshold - 1.44) < 0.000001
-    error_message = "14.4 times a budget of 0.1 %."
+    error_message = "The threshold is 14.4 times a budget of 0.1 %."
   }
 }
 
-run "pages_and_tickets_go_to_whom_they_concern" {
+run "alarms_go_to_the_topic_of_their_severity" {
   assert {
     condition     = alltrue([for row in local.rows.alarms : aws_cloudwatch_metric_alarm.main[row.name].alarm_actions == toset([aws_sns_topic.alarms[row.severity].arn])])
-    error_message = "An alarm is sent to the topic of its severity."
+    error_message = "An alarm goes to the topic of its severity."
   }
 
   assert {
     condition     = alltrue([for row in local.rows.burn_rates : aws_cloudwatch_composite_alarm.main[row.name].alarm_actions == toset([aws_sns_topic.alarms[row.severity].arn])])
-    error_message = "So is a composite."
+    error_message = "A composite alarm goes to the topic of its severity."
   }
 
   assert {
     condition     = alltrue([for name, alarm in aws_cloudwatch_metric_alarm.main : length(alarm.alarm_actions) == 0 if contains(keys(local.windows), name)])
-    error_message = "A window alone calls nobody."
+    error_message = "The alarm of a single window notifies no one."
   }
 }
 
-run "a_name_that_roles_cannot_have_is_refused" {
+run "a_name_that_is_invalid_for_roles_is_refused" {
   command = plan
 
   variables {

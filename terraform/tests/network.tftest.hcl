@@ -1,4 +1,4 @@
-# The two networks: who is public, who can reach whom, and that they never overlap.
+# The two networks: which subnets are public, which routes exist, and that the ranges do not overlap.
 
 mock_provider "aws" {
   source = "./tests"
@@ -8,7 +8,7 @@ variables {
   admins = ["arn:aws:iam::123456789012:role/deploy"]
 }
 
-run "two_public_and_two_private_subnets" {
+run "there_are_two_public_and_two_private_subnets" {
   assert {
     condition     = toset(keys(aws_subnet.public)) == toset(["us-east-1a", "us-east-1b"])
     error_message = "There is a public subnet in each of the two zones."
@@ -21,12 +21,12 @@ run "two_public_and_two_private_subnets" {
 
   assert {
     condition     = alltrue([for subnet in aws_subnet.public : subnet.vpc_id == aws_vpc.cluster.id && subnet.tags["kubernetes.io/role/elb"] == "1"])
-    error_message = "Public subnets are the cluster's, and marked for balancers that face the internet."
+    error_message = "Public subnets are in the cluster's VPC, and tagged for internet-facing load balancers."
   }
 
   assert {
     condition     = alltrue([for subnet in aws_subnet.private : subnet.vpc_id == aws_vpc.cluster.id && subnet.tags["kubernetes.io/role/internal-elb"] == "1"])
-    error_message = "Private subnets are the cluster's, and marked for internal balancers."
+    error_message = "Private subnets are in the cluster's VPC, and tagged for internal load balancers."
   }
 
   assert {
@@ -38,19 +38,19 @@ run "two_public_and_two_private_subnets" {
 run "public_routes_lead_to_the_internet_gateway" {
   assert {
     condition     = aws_route.public_internet.gateway_id == aws_internet_gateway.cluster.id && aws_route.public_internet.destination_cidr_block == "0.0.0.0/0"
-    error_message = "What is public goes out by the internet gateway."
+    error_message = "The public route leads to the internet gateway."
   }
 
   assert {
     condition     = alltrue([for zone, association in aws_route_table_association.public : association.route_table_id == aws_route_table.public.id])
-    error_message = "Both public subnets have the public table."
+    error_message = "Both public subnets use the public route table."
   }
 }
 
-run "each_zone_has_its_own_way_out" {
+run "each_zone_has_its_own_nat_gateway" {
   assert {
     condition     = alltrue([for zone, route in aws_route.private_internet : route.nat_gateway_id == aws_nat_gateway.cluster[zone].id && route.gateway_id == null])
-    error_message = "A private subnet goes out by its own zone's NAT gateway."
+    error_message = "A private subnet uses the NAT gateway of its zone."
   }
 
   assert {
@@ -59,7 +59,7 @@ run "each_zone_has_its_own_way_out" {
   }
 }
 
-run "or_one_for_both" {
+run "one_nat_gateway_can_serve_both_zones" {
   variables {
     nat_per_zone = false
   }
@@ -71,29 +71,29 @@ run "or_one_for_both" {
 
   assert {
     condition     = alltrue([for route in aws_route.private_internet : route.nat_gateway_id == aws_nat_gateway.cluster["us-east-1a"].id])
-    error_message = "Both private subnets go out by it."
+    error_message = "Both private subnets use it."
   }
 }
 
-run "only_private_subnets_know_the_way_to_the_database" {
+run "only_private_subnets_have_routes_to_the_database" {
   assert {
     condition     = alltrue([for route in aws_route.private_database : route.destination_cidr_block == var.database_range && route.vpc_peering_connection_id == aws_vpc_peering_connection.database.id])
-    error_message = "Each private table leads to the database's VPC."
+    error_message = "Each private route table has a route to the database's VPC."
   }
 
   assert {
     condition     = toset([for route in aws_route.database_private : route.destination_cidr_block]) == toset([for subnet in aws_subnet.private : subnet.cidr_block])
-    error_message = "The database's table leads back to the private subnets, and to nothing else."
+    error_message = "The database's route table has routes only to the private subnets."
   }
 
   assert {
     condition     = toset([for route in aws_route.database_private : route.route_table_id]) == toset([aws_route_table.database.id])
-    error_message = "The way back is in the database's table."
+    error_message = "These routes are in the database's route table."
   }
 
   assert {
     condition     = aws_vpc_peering_connection_options.database.requester[0].allow_remote_vpc_dns_resolution && aws_vpc_peering_connection_options.database.accepter[0].allow_remote_vpc_dns_resolution
-    error_message = "Names are resolved across the peering."
+    error_message = "Each VPC resolves the other's DNS names."
   }
 }
 
@@ -108,7 +108,7 @@ run "ranges_that_overlap_are_refused" {
   expect_failures = [var.database_range]
 }
 
-run "a_range_that_is_no_network_is_refused" {
+run "a_range_that_is_not_a_16_is_refused" {
   command = plan
 
   variables {
