@@ -61,10 +61,10 @@ IMAGE = "registry.example/clients-api@sha256:" + "0123456789abcdef" * 4
 LOAD_IMAGE = "registry.example/clients-api-load@sha256:" + "0123456789abcdef" * 4
 
 # The content of a deployment's Secrets, and of the load test's.
-PLACE = {"DB_HOST": "db.example", "DB_PORT": "5432", "DB_NAME": "clients", "DB_PASSWORD": "made-up"}
+CONNECTION = {"DB_HOST": "db.example", "DB_PORT": "5432", "DB_NAME": "clients", "DB_PASSWORD": "made-up"}
 SECRETS = {
-    database.SERVICE_SECRET: {**PLACE, "DB_USERNAME": "clients_service"},
-    database.OWNER_SECRET: {**PLACE, "DB_USERNAME": "postgres", "DB_SERVICE_PASSWORD": "made-up"},
+    database.SERVICE_SECRET: {**CONNECTION, "DB_USERNAME": "clients_service"},
+    database.OWNER_SECRET: {**CONNECTION, "DB_USERNAME": "postgres", "DB_SERVICE_PASSWORD": "made-up"},
     "load-key": {"API_KEY": "a-key"},
 }
 
@@ -279,9 +279,9 @@ def test_each_exception_to_checkovs_policy_has_a_reason() -> None:
 def test_pods_are_created_last() -> None:
     """Objects are created in order: policies, permissions and settings exist before the pods that need them."""
     for objects in (*map(rendered, manifests.OVERLAYS), load_test()):
-        makes_pods = [bool(list(pods_of(manifest))) for manifest in objects]
+        has_pods = [bool(list(pods_of(manifest))) for manifest in objects]
 
-        assert makes_pods == sorted(makes_pods)
+        assert has_pods == sorted(has_pods)
         assert [at for at, manifest in enumerate(objects) if manifest["kind"] == "Namespace"] in ([], [0])
 
 
@@ -413,7 +413,7 @@ def test_all_ports_are_the_images_port() -> None:
     assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "liveness", "readiness")} == {
         port["name"]
     }
-    assert outside == {"name": "https", "port": 443, "targetPort": port["name"]}
+    assert exposed == {"name": "https", "port": 443, "targetPort": port["name"]}
     assert rule["ports"] == [{"port": int(listened)}]
 
 
@@ -609,10 +609,10 @@ def test_load_workers_reach_only_dns_the_service_and_the_master() -> None:
 def test_the_load_test_sends_to_the_service() -> None:
     """HOST is the Service's name and port, in the same namespace."""
     manifest = config(load_test())
-    outside = find("Service", load_balancer.SERVICE)
+    exposed = find("Service", load_balancer.SERVICE)
 
-    assert manifest["metadata"]["namespace"] == outside["metadata"]["namespace"]
-    assert manifest["data"]["HOST"] == f"http://{load_balancer.SERVICE}:{outside['spec']['ports'][0]['port']}"
+    assert manifest["metadata"]["namespace"] == exposed["metadata"]["namespace"]
+    assert manifest["data"]["HOST"] == f"http://{load_balancer.SERVICE}:{exposed['spec']['ports'][0]['port']}"
 
 
 def command(container: Object, variables: dict[str, str]) -> list[str]:
@@ -674,10 +674,9 @@ async def test_the_jobs_of_a_load_test_load_the_service(
     (log,) = [text for (owner, _), text in logs.items() if owner == "Job load-master"]
     assert await asyncio.to_thread(service.stop, signal.SIGTERM, 60) == 0
 
-    # On a busy machine the verdict may be that objectives were missed, which is exit status 1.
     statuses = {name: one.returncode for name, one in processes.items()}
-    assert statuses == dict.fromkeys(processes, 0) | {("Job load-master", 0): statuses["Job load-master", 0]}, logs
-    assert statuses["Job load-master", 0] in (0, 1), logs
+    assert statuses.pop(("Job load-master", 0)) in (0, 1), logs  # 1 if objectives are missed, as on a busy machine
+    assert set(statuses.values()) == {0}, logs
 
     (written,) = (tmp_path / ".local" / "load").iterdir()
     unpacked = unpack(log, tmp_path / "unpacked") / written.name
@@ -687,7 +686,7 @@ async def test_the_jobs_of_a_load_test_load_the_service(
 
     run = measurements.load(unpacked)
     received = lines.requests(service.output)
-    assert (run.run["sources"], run.run["unfinished"]) == (len(processes) - 1, 0)
+    assert (run.run["sources"], run.run["unfinished"]) == (len(statuses), 0)
     assert 0 < sum(second.requests - second.failed for second in run.seconds) <= len(received)
     assert {line["status"] for line in received}.isdisjoint((401, 403))
 
@@ -825,14 +824,14 @@ def test_the_collector_listens_on_the_ports_that_others_use() -> None:
     """Senders, the Service and the probes use its ports. On the node's network, it listens only on loopback."""
     pod, container, config = collector("collector")
     ports = {one["name"]: one["containerPort"] for one in container["ports"]}
-    outside = find("Service", "collector")["spec"]
+    exposed = find("Service", "collector")["spec"]
     protocols = config["receivers"]["otlp"]["protocols"]
     listens = {f"otlp-{name}": int(one["endpoint"].rpartition(":")[2]) for name, one in protocols.items()}
     _, node_container, node_config = collector("container-insights")
 
     assert ports == {**listens, "health": health_port(config)}
-    assert {one["name"]: one["port"] for one in outside["ports"]} == listens
-    assert outside["selector"].items() <= pod.labels.items()
+    assert {one["name"]: one["port"] for one in exposed["ports"]} == listens
+    assert exposed["selector"].items() <= pod.labels.items()
     assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("liveness", "readiness")} == {"health"}
     assert node_config["extensions"]["health_check"]["endpoint"].startswith("127.0.0.1:")
     assert {
