@@ -1,30 +1,30 @@
-#checkov:skip=CKV_DOCKER_2:Kubernetes asks for the pod's health itself, and heeds no HEALTHCHECK
-#checkov:skip=CKV_DOCKER_7:the base is an argument, whose default has a tag
-# All stages have the same base: a virtual environment points at that base's Python.
+#checkov:skip=CKV_DOCKER_2:Kubernetes has its own probes and ignores HEALTHCHECK
+#checkov:skip=CKV_DOCKER_7:the base image is an argument, and its default has a tag
+# All stages use the same base image, because a virtual environment refers to its Python.
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
 
-# There is no pip in this environment: the service does not need one, and neither does an intruder.
+# The environment has no pip: the service does not need it, and an attacker could use it.
 RUN python -m venv --without-pip /opt/venv
 COPY requirements/service.txt /tmp/service.txt
-# Only wheels, because a slim base has no compiler. A pip configuration of the builder's (such as a mirror, which
-# may need a password) can be lent as the secret "pip"; it stays out of the image.
+# Only wheels, because a slim base image has no compiler. The secret "pip" may contain a pip configuration, such as a
+# mirror with a password; it does not become part of the image.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
       --only-binary :all: --require-hashes --no-deps -r /tmp/service.txt
-# The service takes two files from here. The rest is an editor and source maps, 20 MB; the licence stays with the files.
+# The service uses two of these files; their licence must stay. The rest (20 MB) is an editor and source maps.
 RUN find /opt/venv/lib/python3*/site-packages/swagger_ui/static -type f \
       ! -name swagger-ui-bundle.js ! -name swagger-ui.css ! -name LICENSE -delete
 
 COPY svc /app/svc
 COPY sql /app/sql
-# Compiled here, because the service may not write there. By hash rather than by time, which copying can change.
-# The modes must not depend on those of the checkout.
+# Compiles here, because the service may not write to its folders. Hash-based, because copying can change file times.
+# The file modes must not depend on those of the checkout.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib /app \
     && chmod -R a+rX,go-w /opt/venv /app
 
-# What sends load, for k8s/load: built with --target load, and no part of the service's image, which is the last stage.
+# The image for load tests (k8s/load), built with --target load. It is no part of the service's image, the last stage.
 FROM ${BASE} AS build-load
 
 RUN python -m venv --without-pip /opt/venv
@@ -46,7 +46,7 @@ COPY --from=build-load /app /app
 WORKDIR /app
 USER 10001:10001
 
-# What is written is in one folder, for which the orchestrator has a place: results, and Matplotlib's list of fonts.
+# Load tests write only to one folder, which the orchestrator mounts: the results, and Matplotlib's font cache.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -65,10 +65,10 @@ FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
-# A number, so that an orchestrator can tell that it is not root. All files are root's: the service only reads them.
+# A number, so that an orchestrator can verify that it is not root. Root owns all files; the service only reads them.
 USER 10001:10001
 
-# Nothing is written: the root file system can be read-only. Output is not held back, so that no log line is lost.
+# The service writes no files, so the root file system can be read-only. Unbuffered output loses no log line.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -79,7 +79,7 @@ STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "svc"]
 CMD ["serve"]
 
-# Last, because it changes with every commit. /version shows it.
+# Last, because it changes with every commit. /version returns it.
 ARG BUILD=""
 ENV BUILD=${BUILD}
 LABEL org.opencontainers.image.title="clients-api" \

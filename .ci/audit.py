@@ -1,9 +1,9 @@
-"""Looks for what is unsafe: in our own code with bandit, and in what it is made of with pip-audit, by OSV's advisories.
+"""Security audit: bandit checks our own code, and pip-audit checks the locked packages against the advisories of OSV.
 
     python .ci/audit.py [--osv-url URL]
 
-It ends with 0 where nothing is found, with 1 where something is, and with 3 where no advisory service answers: not to
-know of any hole is then no success. Advisories that we live with for a while are in .ci/advisories.toml.
+The exit status is 0 without findings, 1 with findings, and 3 if no advisory service answers, because then the packages
+were not checked. Advisories that are accepted for a limited time are in .ci/advisories.toml.
 """
 
 import argparse
@@ -22,87 +22,89 @@ OSV = "https://api.osv.dev/v1/query"
 ACCEPTED = Path(".ci/advisories.toml")
 BIN = Path(sys.executable).parent
 
-# A version, its hashes, and perhaps where it is for. All of them are asked for, whatever this machine is.
+# A version and its hashes, perhaps with an environment marker. All versions are checked, whatever this machine is.
 PIN = re.compile(r"^([\w.-]+)==([^\s;]+)[^\\\n]*\\\n((?:\s+--hash=\S+(?: \\)?\n)+)", re.MULTILINE)
 
-# Everyone who knows of any hole knows of this package's: PyYAML before 5.4 runs what it reads.
-KNOWN = {("pyyaml", "5.1"): f"    --hash=sha256:{'0' * 64}\n"}
+# A canary: every complete advisory service knows that PyYAML before 5.4 executes code in its input.
+CANARY = {("pyyaml", "5.1"): f"    --hash=sha256:{'0' * 64}\n"}
 
 Pins = dict[tuple[str, str], str]
 
 
-class NobodyAnswers(Exception):
-    """No advisory service could be asked."""
+class NoAdvisoryService(Exception):
+    """No advisory service answers, or it has no data."""
 
 
-def say(words: str) -> None:
-    print(f"audit: {words}", flush=True)
+def report(message: str) -> None:
+    print(f"audit: {message}", flush=True)
 
 
 def check_code() -> bool:
-    """Whether bandit finds nothing; pyproject.toml has what it leaves alone, and why."""
+    """Returns whether bandit finds nothing; pyproject.toml lists the rules that it skips, with reasons."""
     command = [BIN / "bandit", "--quiet", "--configfile", "pyproject.toml", "--recursive", "svc", "ops", ".ci"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stdout or done.stderr)
-    say("error: bandit: see above" if done.returncode else "bandit, svc ops .ci: nothing found")
-    return not done.returncode
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        print(result.stdout or result.stderr)
+    report("error: bandit: see above" if result.returncode else "bandit, svc ops .ci: nothing found")
+    return not result.returncode
 
 
 def check_packages(osv_url: str) -> bool:
-    """Whether nothing is known against any package of any lock file, but for what is accepted.
+    """Returns whether no package of any lock file has a vulnerability that is not accepted.
 
     Raises:
-        NobodyAnswers: with the reason.
+        NoAdvisoryService: with the reason.
     """
-    if not list(advisories(KNOWN, osv_url)):
-        raise NobodyAnswers(f"{osv_url} knows of no hole in PyYAML 5.1, so it cannot know of others")
+    if not list(advisories(CANARY, osv_url)):
+        raise NoAdvisoryService(f"{osv_url} has no vulnerability of PyYAML 5.1, so its data is not complete")
     locks = sorted(Path("requirements").glob("*.txt"))
     pins = {pin.group(1, 2): pin[3] for lock in locks for pin in PIN.finditer(lock.read_text())}
-    found = [f"{name} {version}: {told}" for name, version, told in judged(pins, osv_url)]
+    found = [f"{name} {version}: {text}" for name, version, text in findings(pins, osv_url)]
     for one in found:
-        say(f"error: {one}")
+        report(f"error: {one}")
     if not found:
-        say(f"pip-audit, {len(pins)} versions in {len(locks)} lock files: nothing is known against them")
+        report(f"pip-audit, {len(pins)} versions in {len(locks)} lock files: no known vulnerabilities")
     return not found
 
 
-def judged(pins: Pins, osv_url: str) -> Iterator[tuple[str, str, str]]:
-    """The packages with a hole that is not accepted: name, version, and what to know of it."""
+def findings(pins: Pins, osv_url: str) -> Iterator[tuple[str, str, str]]:
+    """Yields name, version and a description for each vulnerability that is not accepted."""
     accepted = {one["id"]: one for one in tomllib.loads(ACCEPTED.read_text()).get("accepted", [])}
     today = datetime.now(UTC).date()
-    for name, version, hole in advisories(pins, osv_url):
-        names = (hole["id"], *sorted(hole["aliases"]))
-        told = f"{', '.join(names)}, mended in {', '.join(hole['fix_versions']) or 'no version yet'}"
+    for name, version, advisory in advisories(pins, osv_url):
+        names = (advisory["id"], *sorted(advisory["aliases"]))
+        text = f"{', '.join(names)}, fixed in {', '.join(advisory['fix_versions']) or 'no version yet'}"
         exception = next((accepted[one] for one in names if one in accepted), None)
         if exception is None:
-            yield name, version, told
+            yield name, version, text
         elif exception["until"] < today:
-            yield name, version, f"{told}; it was accepted until {exception['until']}"
+            yield name, version, f"{text}; it was accepted until {exception['until']}"
         else:
-            say(f"{name} {version}: {told}; accepted until {exception['until']}: {exception['reason']}")
+            report(f"{name} {version}: {text}; accepted until {exception['until']}: {exception['reason']}")
 
 
 def advisories(pins: Pins, osv_url: str) -> Iterator[tuple[str, str, dict[str, list[str]]]]:
-    """What pip-audit tells of these versions.
+    """Yields name, version and advisory for each vulnerability that pip-audit finds in these versions.
 
     Raises:
-        NobodyAnswers: with the reason.
+        NoAdvisoryService: with the reason.
     """
     versions = defaultdict(list)
     for name, version in pins:
         versions[name].append(version)
-    # It takes one version of a package at a time. Lock files have others for other Pythons, or in other environments.
+    # pip-audit takes one version of a package at a time. The lock files may have several of one package.
     for round_ in range(max(map(len, versions.values()))):
-        asked = [(name, several[round_]) for name, several in versions.items() if len(several) > round_]
-        for package in ask("".join(f"{name}=={version} \\\n{pins[name, version]}" for name, version in asked), osv_url):
-            yield from ((package["name"], package["version"], hole) for hole in package["vulns"])
+        batch = [(name, several[round_]) for name, several in versions.items() if len(several) > round_]
+        for package in run_pip_audit(
+            "".join(f"{name}=={version} \\\n{pins[name, version]}" for name, version in batch), osv_url
+        ):
+            yield from ((package["name"], package["version"], advisory) for advisory in package["vulns"])
 
 
-def ask(requirements: str, osv_url: str) -> list[dict]:
-    """pip-audit's answer for a file of requirements.
+def run_pip_audit(requirements: str, osv_url: str) -> list[dict]:
+    """Returns the packages that pip-audit reports for the content of a requirements file.
 
-    OSV rather than PyPI's own interface: where a mirror stands for PyPI, it may know all packages and no advisories.
+    The service is OSV rather than PyPI, because a mirror of PyPI may have all packages but no advisories.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "requirements.txt")
@@ -110,24 +112,24 @@ def ask(requirements: str, osv_url: str) -> list[dict]:
         command = [BIN / "pip-audit", "--requirement", file, "--require-hashes", "--disable-pip", "--strict"]
         options = ["--format", "json", "--desc", "off", "--progress-spinner", "off", "--cache-dir", folder]
         service = ["--vulnerability-service", "osv", "--osv-url", osv_url]
-        done = subprocess.run([*command, *options, *service], capture_output=True, text=True, check=False)
+        result = subprocess.run([*command, *options, *service], capture_output=True, text=True, check=False)
     try:
-        # By its status alone, a service that is away and a hole that is found are the same.
-        answer: list[dict] = json.loads(done.stdout)["dependencies"]
+        # The exit status is the same for an unavailable service and for a vulnerability.
+        packages: list[dict] = json.loads(result.stdout)["dependencies"]
     except ValueError:
-        raise NobodyAnswers(done.stderr.strip().rpartition("\n")[2]) from None
-    return answer
+        raise NoAdvisoryService(result.stderr.strip().rpartition("\n")[2]) from None
+    return packages
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--osv-url", default=OSV, help="who is asked for advisories (%(default)s)")
+    parser.add_argument("--osv-url", default=OSV, help="the advisory service (default: %(default)s)")
     arguments = parser.parse_args()
     is_clean = check_code()
     try:
         is_clean &= check_packages(arguments.osv_url)
-    except NobodyAnswers as reason:
-        say(f"error: pip-audit: no advisory service can be asked from here, so nothing is known: {reason}")
+    except NoAdvisoryService as reason:
+        report(f"error: pip-audit: no advisory service answers, so the packages were not checked: {reason}")
         return 3 if is_clean else 1
     return 0 if is_clean else 1
 

@@ -1,11 +1,11 @@
-"""Makes the lock files in requirements/, or says where they no longer fit pyproject.toml.
+"""Writes the lock files in requirements/, or checks that they match pyproject.toml.
 
     python .ci/check_locks.py [--write] [--upgrade]
 
 service.txt is what the image runs, local.txt adds the embedded PostgreSQL, oncall.txt is for the page of make oncall,
-load.txt is for load tests, dev.txt is what tests and checks need, deploy.txt is for the steps of a deployment;
-audit.txt is apart, for tools that agree with none of these.
-They hold hashes for every platform and Python that the project takes, and no registry's address.
+load.txt is for load tests, dev.txt is for tests and checks, deploy.txt is for the steps of a deployment. audit.txt is
+separate, because its tools need other versions than the rest.
+They have hashes for every platform and Python version that the project supports, and no address of a registry.
 """
 
 import shutil
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# dev has all that the service needs; service and local take their versions from it, so that what is tested runs.
+# dev includes all packages of the service. The other files take their versions from it, so the tested versions run.
 LOCKS = {
     "dev": ["pyproject.toml", "--extra", "local", "--group", "dev"],
     "service": ["pyproject.toml", "--constraint", "requirements/dev.txt"],
@@ -27,17 +27,17 @@ LOCKS = {
 
 
 def compile_lock(name: str, output: Path, extra: list[str]) -> None:
-    """Resolves one lock file, staying with the versions that `output` already names."""
+    """Resolves one lock file, and keeps the versions that `output` already has."""
     uv = Path(sys.executable).with_name("uv")
     command = [uv, "pip", "compile", *LOCKS[name], *extra, "--output-file", output]
-    # The machine's own certificates, as pip is told to use them.
+    # The machine's own certificates, as pip is configured to use them.
     options = ["--system-certs", "--universal", "--python-version", "3.11", "--generate-hashes"]
     quiet = ["--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate", "--quiet"]
     subprocess.run([*command, *options, *quiet], check=True)
 
 
 def main() -> int:
-    """0 where the lock files fit, 1 where not."""
+    """Returns 0 if the lock files match, 1 if not."""
     write, upgrade = "--write" in sys.argv, ["--upgrade"] if "--upgrade" in sys.argv else []
     stale = []
     for name in LOCKS:
@@ -52,7 +52,7 @@ def main() -> int:
             if fresh.read_text() != lock.read_text():
                 stale.append(str(lock))
     if stale:
-        print(f"{', '.join(stale)}: no longer what pyproject.toml asks for; run make lock")
+        print(f"{', '.join(stale)}: does not match pyproject.toml; run make lock")
     return bool(stale)
 
 

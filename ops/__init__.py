@@ -1,1 +1,1 @@
-"""What is done to and around the service: benchmarks, load, deployment, shipping of its signals."""
+"""Tools to run around the service: benchmarks, load tests, deployment, and the shipping of its telemetry."""

@@ -33,7 +33,7 @@ Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SERVICE_ROLE = "clients_service"
 
 pytest_plugins = [
-    "tests.ops.deploy.cloud",
+    "tests.ops.deploy.fixtures",
     "tests.ops.cloudwatch.recording",
 ]  # fixtures of the mock AWS and of a cluster; of a recorded run
 

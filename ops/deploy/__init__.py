@@ -1,1 +1,1 @@
-"""What a deployment does beside Terraform: the cluster's objects, the database, the record, logs, a first request."""
+"""The deployment steps that Terraform does not do: Kubernetes objects, database, DNS record, logging, smoke test."""

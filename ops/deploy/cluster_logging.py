@@ -1,41 +1,41 @@
-"""The control plane's logs: all five types are on, whatever became of them since Terraform ran."""
+"""Turns on all five log types of the EKS control plane, even if somebody turned some off after Terraform ran."""
 
 from typing import Final
 
-from ops.deploy.common import CannotProceed, Outputs, aws, say, wait_for
-from ops.deploy.kubernetes import describe
+from ops.deploy.common import CannotProceed, Outputs, aws_client, report, wait_for
+from ops.deploy.kubernetes import describe_cluster
 
 TYPES: Final = frozenset({"api", "audit", "authenticator", "controllerManager", "scheduler"})
 
-_UPDATE_SECONDS: Final = 900.0  # EKS takes some minutes
+_UPDATE_SECONDS: Final = 900.0  # EKS needs some minutes
 
 
 def turn_on(outputs: Outputs, *, dry_run: bool = False) -> None:
-    """Turns on those that are off, and waits until EKS has done so.
+    """Turns on the log types that are off, and waits until EKS has finished.
 
     Raises:
-        CannotProceed: there is no such cluster, or EKS could not.
+        CannotProceed: the cluster does not exist, or the update failed.
     """
-    off = sorted(TYPES - _on(outputs))
+    off = sorted(TYPES - _enabled_types(outputs))
     if not off:
-        say(f"All of {outputs.name}'s control-plane logs are on.")
+        report(f"All control-plane logs of {outputs.name} are on.")
         return
-    say(f"Turning on {', '.join(off)}{', if this were no dry run' if dry_run else ''}")
+    report(f"{'Would turn' if dry_run else 'Turning'} on the control-plane logs {', '.join(off)}")
     if dry_run:
         return
-    eks = aws("eks", outputs.region)
+    eks = aws_client("eks", outputs.region)
     logging = {"clusterLogging": [{"types": sorted(TYPES), "enabled": True}]}
-    update = eks.update_cluster_config(name=outputs.name, logging=logging)["update"]["id"]
+    update_id = eks.update_cluster_config(name=outputs.name, logging=logging)["update"]["id"]
 
-    def ended() -> dict[str, object] | None:
-        told: dict[str, object] = eks.describe_update(name=outputs.name, updateId=update)["update"]
-        return None if told["status"] == "InProgress" else told
+    def finished_update() -> dict[str, object] | None:
+        update: dict[str, object] = eks.describe_update(name=outputs.name, updateId=update_id)["update"]
+        return None if update["status"] == "InProgress" else update
 
-    result = wait_for("EKS to turn them on", ended, seconds=_UPDATE_SECONDS)
-    if result["status"] != "Successful":
-        raise CannotProceed(f"EKS ended the update as {result['status']}: {result.get('errors')}")
+    update = wait_for("EKS to turn on the logs", finished_update, timeout=_UPDATE_SECONDS)
+    if update["status"] != "Successful":
+        raise CannotProceed(f"the EKS update ended with status {update['status']}: {update.get('errors')}")
 
 
-def _on(outputs: Outputs) -> set[str]:
-    told = describe(outputs).get("logging", {}).get("clusterLogging", [])
-    return {kind for setup in told if setup["enabled"] for kind in setup["types"]}
+def _enabled_types(outputs: Outputs) -> set[str]:
+    setups = describe_cluster(outputs).get("logging", {}).get("clusterLogging", [])
+    return {kind for setup in setups if setup["enabled"] for kind in setup["types"]}

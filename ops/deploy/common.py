@@ -1,4 +1,4 @@
-"""What the commands share: what Terraform made, AWS's APIs, words for people, and waiting."""
+"""Shared by the commands: Terraform's outputs, AWS clients, progress messages, and waiting."""
 
 import json
 import time
@@ -13,33 +13,33 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 _T = TypeVar("_T")
 
-# A throttled call, or one whose connection was lost, is made again, five times at most, after longer and longer pauses.
-_PATIENT: Final = Config(
+# Retries a call that was throttled or whose connection was lost: at most six attempts, with growing pauses.
+_WITH_RETRIES: Final = Config(
     retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=5, read_timeout=30, max_pool_connections=2
 )
-_TELL_SECONDS: Final = 15.0
+_PROGRESS_SECONDS: Final = 15.0
 
-poll_seconds = 2.0  # from one question to the next, while something is waited for
+poll_seconds = 2.0  # the pause between two polls in wait_for
 
 
 class CannotProceed(Exception):
-    """A command cannot do its work; the message says why and what to do."""
+    """A command cannot do its work; the message gives the reason and what to do."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What Terraform made, as `terraform output -json` tells it; terraform/outputs.tf describes each.
+    """The outputs of Terraform (`terraform output -json`), described in terraform/outputs.tf.
 
     Attributes:
-        name: of the cluster, and the beginning of all other names.
+        name: of the cluster, and the prefix of all other names.
         region: of AWS.
         kubernetes_version: the cluster's minor version.
-        cluster_range: the network of the cluster's VPC.
-        database_range: the network of the database's VPC.
+        cluster_range: the CIDR range of the cluster's VPC.
+        database_range: the CIDR range of the database's VPC.
         database_identifier: of the RDS instance.
         hostname: the service's public name.
-        zone_id: of the hosted zone that the name is in.
-        certificate_arn: of the certificate for it.
+        zone_id: of the hosted zone of that name.
+        certificate_arn: of the certificate for that name.
     """
 
     name: str
@@ -54,19 +54,19 @@ class Outputs:
 
 
 def read_outputs(file: Path) -> Outputs:
-    """What the file says, which `terraform output -json` wrote.
+    """Reads a file that `terraform output -json` wrote.
 
     Raises:
-        CannotProceed: it is not there, or not all in it.
+        CannotProceed: the file does not exist, is invalid, or lacks an output.
     """
     try:
         content: dict[str, dict[str, Any]] = json.loads(file.read_text())
         return Outputs(**{field.name: _text(content[field.name]["value"], field.name) for field in fields(Outputs)})
     except FileNotFoundError:
-        raise CannotProceed(f"there is no {file}: make it with terraform output -json > {file}") from None
+        raise CannotProceed(f"{file} does not exist: create it with terraform output -json > {file}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise CannotProceed(f"{file} is not what terraform output -json says of an applied state ({reason})") from None
+        raise CannotProceed(f"{file} does not have the terraform outputs of an applied state ({reason})") from None
 
 
 def _text(value: object, name: str) -> str:
@@ -75,42 +75,42 @@ def _text(value: object, name: str) -> str:
     return value
 
 
-def aws(service: str, region: str) -> Any:
-    """A client of one of AWS's APIs, with the credentials and the endpoint that the environment gives."""
-    return boto3.client(service, region_name=region, config=_PATIENT)
+def aws_client(service: str, region: str) -> Any:
+    """Returns a boto3 client that retries, with the credentials and the endpoint of the environment."""
+    return boto3.client(service, region_name=region, config=_WITH_RETRIES)
 
 
-def in_words(error: BotoCoreError | ClientError) -> str:
-    """What AWS, or the way there, said."""
+def aws_error_message(error: BotoCoreError | ClientError) -> str:
+    """Describes an error of AWS, or of the connection to it, in one line."""
     if not isinstance(error, ClientError):
-        return f"AWS cannot be asked: {error}"
+        return f"the call to AWS failed: {error}"
     code = error.response.get("Error", {}).get("Code", "unknown")
     return f"AWS refused {error.operation_name} ({code}): {error.response.get('Error', {}).get('Message', '')}"
 
 
-def say(words: str) -> None:
-    """Tells the person who looks on."""
-    print(words, flush=True)
+def report(message: str) -> None:
+    """Prints a line for the operator at once, even into a pipe."""
+    print(message, flush=True)
 
 
-def wait_for(what: str, ask: Callable[[], _T | None], *, seconds: float) -> _T:
-    """Asks until there is an answer, and tells that it waits.
+def wait_for(what: str, poll: Callable[[], _T | None], *, timeout: float) -> _T:
+    """Calls `poll` until it returns a value other than None, and reports every 15 s that it waits.
 
     Args:
-        what: is waited for, for people: "the load balancer".
-        ask: gives the answer, or None while there is none.
-        seconds: how long at most.
+        what: what the command waits for, as messages name it: "the load balancer".
+        poll: returns the result, or None while there is none.
+        timeout: in seconds.
 
     Raises:
-        CannotProceed: there was none in that time.
+        CannotProceed: the timeout has passed.
     """
-    began = told = time.monotonic()
-    while (answer := ask()) is None:
+    started = reported = time.monotonic()
+    while (result := poll()) is None:
         now = time.monotonic()
-        if now - began > seconds:
-            raise CannotProceed(f"waited {seconds:.0f} s in vain for {what}; run this again")
-        if now - told > _TELL_SECONDS or told == began:
-            say(f"Waiting for {what} ({now - began:.0f} s of {seconds:.0f} at most)")
-            told = now
+        if now - started > timeout:
+            raise CannotProceed(f"timed out after {timeout:.0f} s waiting for {what}; run this again")
+        if now - reported > _PROGRESS_SECONDS or reported == started:
+            report(f"Waiting for {what} ({now - started:.0f} s of at most {timeout:.0f} s)")
+            reported = now
         time.sleep(poll_seconds)
-    return answer
+    return result

@@ -1,7 +1,8 @@
-"""The database: where it is and who may, told to the cluster; its schema and first rows, by a Job within it.
+"""Prepares the database: writes its address and credentials into the cluster, and runs the migration Job there.
 
-The database is private, so nothing here speaks to it. Its owner's password is AWS's, which changes it each week: it is
-in the cluster only while the Job runs. The service's own password is made here, once, and kept in the cluster's Secret.
+The database is private, so this program never connects to it. AWS owns the owner's password and rotates it each week;
+the cluster has it only while the Job runs. The password of the service's role is generated here once, and kept in a
+Secret of the cluster.
 """
 
 import base64
@@ -17,21 +18,21 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from ops.deploy import manifests
-from ops.deploy.common import CannotProceed, Outputs, aws, say, wait_for
+from ops.deploy.common import CannotProceed, Outputs, aws_client, report, wait_for
 from ops.deploy.kubernetes import Kubernetes, Object
 
 NAMESPACE: Final = "clients"
 SERVICE_SECRET: Final = "database"  # noqa: S105 - a name
 OWNER_SECRET: Final = "database-owner"  # noqa: S105 - a name
-AUTHORITY: Final = "database-ca"
+CA_CONFIG_MAP: Final = "database-ca"
 JOB: Final = "migrate"
 DEPLOYMENT: Final = "clients-api"
 
-_ROLE: Final = "clients_service"  # as sql/roles.sql makes it
-_FINGERPRINT: Final = "olimac.link/database-secret"
+_ROLE: Final = "clients_service"  # created by sql/roles.sql
+_FINGERPRINT_ANNOTATION: Final = "olimac.link/database-secret"
 _PASSWORD_BYTES: Final = 32
 _INSTANCE_SECONDS: Final = 1800.0
-_JOB_SECONDS: Final = 600.0  # more than the Job's own activeDeadlineSeconds
+_JOB_SECONDS: Final = 600.0  # more than activeDeadlineSeconds of the Job
 _ROLLOUT_SECONDS: Final = 600
 _DOWNLOAD_SECONDS: Final = 30
 
@@ -42,9 +43,9 @@ class Instance:
 
     Attributes:
         host: of its endpoint.
-        port: likewise.
-        database: that it was made with.
-        secret_arn: of the secret that holds its owner's name and password.
+        port: of its endpoint.
+        database: the name of the database that was created with it.
+        secret_arn: of the secret with the owner's name and password.
     """
 
     host: str
@@ -53,149 +54,155 @@ class Instance:
     secret_arn: str
 
 
-def authority_url(region: str) -> str:
-    """Where AWS publishes the certificates that its databases' are signed with."""
+def ca_bundle_url(region: str) -> str:
+    """Returns the URL at which AWS publishes the CA certificates of its databases."""
     # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html
     return f"https://truststore.pki.rds.amazonaws.com/{region}/{region}-bundle.pem"
 
 
-def prepare(outputs: Outputs, image: str, authority: str, *, dry_run: bool = False) -> None:
-    """Tells the cluster of the database, migrates and seeds it, and waits for the service to run on it.
+def prepare(outputs: Outputs, image: str, ca_bundle: str, *, dry_run: bool = False) -> None:
+    """Writes the database's Secrets, migrates and seeds the database, and waits for the service to run on it.
 
-    Nothing is ever dropped, and what was done before is left as it is.
+    Drops nothing, and leaves what an earlier run did as it is.
 
     Args:
         outputs: of Terraform.
-        image: the service's, by digest; the Job runs it too.
-        authority: a URL or a file of the CA certificates that the database's is signed with.
-        dry_run: look, and say what would be done.
+        image: the service's image by digest; the Job runs it too.
+        ca_bundle: a URL or a file of the database's CA certificates.
+        dry_run: only check what exists, and print what would change.
 
     Raises:
-        CannotProceed: with the reason, and with the Job's log where it failed.
+        CannotProceed: with the reason; if the Job failed, its log was printed before.
     """
     instance = find(outputs)
-    say(f"Database {outputs.database_identifier}: {instance.host}:{instance.port}/{instance.database}")
+    report(f"Database {outputs.database_identifier}: {instance.host}:{instance.port}/{instance.database}")
     job = manifests.render("migration", outputs, image)
-    bundle = _read_authority(authority)
+    bundle = _read_ca_bundle(ca_bundle)
     if dry_run:
-        say(f"Would write the Secrets {OWNER_SECRET} and {SERVICE_SECRET}, and run the Job {JOB}")
+        report(f"Would write the Secrets {OWNER_SECRET} and {SERVICE_SECRET}, and run the Job {JOB}")
         return
     cluster = Kubernetes(outputs)
-    before = _data(cluster.get(NAMESPACE, "secret", SERVICE_SECRET))
-    place = {"DB_HOST": instance.host, "DB_PORT": str(instance.port), "DB_NAME": instance.database}
-    password = before.get("DB_PASSWORD") or secrets.token_urlsafe(_PASSWORD_BYTES)
-    service = {**place, "DB_USERNAME": _ROLE, "DB_PASSWORD": password}
-    owner = {**place, **_owner(outputs, instance), "DB_SERVICE_PASSWORD": password}
+    existing = _data(cluster.get(NAMESPACE, "secret", SERVICE_SECRET))
+    address = {"DB_HOST": instance.host, "DB_PORT": str(instance.port), "DB_NAME": instance.database}
+    password = existing.get("DB_PASSWORD") or secrets.token_urlsafe(_PASSWORD_BYTES)
+    service = {**address, "DB_USERNAME": _ROLE, "DB_PASSWORD": password}
+    owner = {**address, **_owner_credentials(outputs, instance), "DB_SERVICE_PASSWORD": password}
 
-    cluster.apply(_object("ConfigMap", AUTHORITY, {"data": {"ca.pem": bundle}}))
-    cluster.delete(NAMESPACE, "job", JOB, seconds=60)  # an earlier one, whether it ended or not
+    cluster.apply(_object("ConfigMap", CA_CONFIG_MAP, {"data": {"ca.pem": bundle}}))
+    cluster.delete(NAMESPACE, "job", JOB, timeout=60)  # of an earlier run, finished or not
     try:
         cluster.apply(_object("Secret", OWNER_SECRET, {"stringData": owner}))
         cluster.apply(job)
         _wait_for_job(cluster)
     finally:
-        cluster.delete(NAMESPACE, "secret", OWNER_SECRET, seconds=60)
+        cluster.delete(NAMESPACE, "secret", OWNER_SECRET, timeout=60)
     cluster.apply(_object("Secret", SERVICE_SECRET, {"stringData": service}))
-    _renew_pods(cluster, service)
-    say("Waiting for the service to run on it")
+    _restart_pods_if_changed(cluster, service)
+    report("Waiting for the rollout of the service")
     options = ("--namespace", NAMESPACE, f"--timeout={_ROLLOUT_SECONDS}s")
-    say(cluster.run("rollout", "status", f"deployment/{DEPLOYMENT}", *options, seconds=_ROLLOUT_SECONDS + 60).rstrip())
+    timeout = _ROLLOUT_SECONDS + 60
+    report(cluster.run("rollout", "status", f"deployment/{DEPLOYMENT}", *options, timeout=timeout).rstrip())
 
 
 def find(outputs: Outputs) -> Instance:
-    """The RDS instance, once it is available.
+    """Waits until the RDS instance is available, and returns it.
 
     Raises:
-        CannotProceed: there is none of its name, or it is in no state to become available.
+        CannotProceed: it does not exist, or has a status from which it will not become available.
     """
-    rds = aws("rds", outputs.region)
+    rds = aws_client("rds", outputs.region)
     identifier = outputs.database_identifier
 
-    def available() -> dict[str, Any] | None:
+    def available_instance() -> dict[str, Any] | None:
         try:
-            told: dict[str, Any] = rds.describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"][0]
+            described: dict[str, Any] = rds.describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"][0]
         except rds.exceptions.DBInstanceNotFoundFault:
-            raise CannotProceed(f"there is no database {identifier} in {outputs.region}: apply Terraform") from None
-        if told["DBInstanceStatus"].startswith(_HOPELESS):
-            raise CannotProceed(f"the database {identifier} is {told['DBInstanceStatus']}")
-        return told if told["DBInstanceStatus"] in _USABLE else None
+            raise CannotProceed(
+                f"the database {identifier} does not exist in {outputs.region}: apply Terraform"
+            ) from None
+        status = described["DBInstanceStatus"]
+        if status.startswith(_UNRECOVERABLE_STATUSES):
+            raise CannotProceed(f"the database {identifier} has the status {status}")
+        return described if status in _USABLE_STATUSES else None
 
-    told = wait_for(f"the database {identifier} to be available", available, seconds=_INSTANCE_SECONDS)
-    if "MasterUserSecret" not in told:
-        raise CannotProceed(f"the database {identifier} has no password that AWS keeps: apply Terraform")
-    endpoint, secret = told["Endpoint"], told["MasterUserSecret"]
-    return Instance(endpoint["Address"], endpoint["Port"], told["DBName"], secret["SecretArn"])
+    found = wait_for(f"the database {identifier} to become available", available_instance, timeout=_INSTANCE_SECONDS)
+    if "MasterUserSecret" not in found:
+        raise CannotProceed(f"AWS does not manage the password of the database {identifier}: apply Terraform")
+    endpoint, secret = found["Endpoint"], found["MasterUserSecret"]
+    return Instance(endpoint["Address"], endpoint["Port"], found["DBName"], secret["SecretArn"])
 
 
-_USABLE: Final = ("available", "backing-up", "storage-optimization", "configuring-enhanced-monitoring")
-_HOPELESS: Final = (  # how these begin
+_USABLE_STATUSES: Final = ("available", "backing-up", "storage-optimization", "configuring-enhanced-monitoring")
+_UNRECOVERABLE_STATUSES: Final = (  # prefixes
     *("deleting", "failed", "incompatible-", "inaccessible-encryption-credentials"),
     *("restore-error", "stopped", "stopping", "storage-full"),
 )
 
 
-def _owner(outputs: Outputs, instance: Instance) -> dict[str, str]:
+def _owner_credentials(outputs: Outputs, instance: Instance) -> dict[str, str]:
     try:
-        answer = aws("secretsmanager", outputs.region).get_secret_value(SecretId=instance.secret_arn)
+        response = aws_client("secretsmanager", outputs.region).get_secret_value(SecretId=instance.secret_arn)
     except ClientError as error:
         if error.response["Error"]["Code"] != "ResourceNotFoundException":
             raise
-        raise CannotProceed(f"the owner's password is gone from Secrets Manager ({instance.secret_arn})") from None
-    kept = json.loads(answer["SecretString"])
-    return {"DB_USERNAME": kept["username"], "DB_PASSWORD": kept["password"]}
+        message = f"the secret with the owner's password does not exist in Secrets Manager ({instance.secret_arn})"
+        raise CannotProceed(message) from None
+    credentials = json.loads(response["SecretString"])
+    return {"DB_USERNAME": credentials["username"], "DB_PASSWORD": credentials["password"]}
 
 
-def _read_authority(source: str) -> str:
+def _read_ca_bundle(source: str) -> str:
     try:
         if source.startswith("https://"):
-            with urllib.request.urlopen(source, timeout=_DOWNLOAD_SECONDS) as answer:  # noqa: S310 - https
-                content: str = answer.read().decode("ascii")
+            with urllib.request.urlopen(source, timeout=_DOWNLOAD_SECONDS) as response:  # noqa: S310 - https
+                content: str = response.read().decode("ascii")
         else:
             content = Path(source).read_text("ascii")
     except (OSError, ValueError, HTTPException) as error:
-        raise CannotProceed(f"the database's CA certificates cannot be had from {source}: {error}") from None
+        raise CannotProceed(f"cannot read the database's CA certificates from {source}: {error}") from None
     if "-----BEGIN CERTIFICATE-----" not in content:
-        raise CannotProceed(f"{source} holds no certificates")
+        raise CannotProceed(f"{source} contains no certificates")
     return content
 
 
 def _wait_for_job(cluster: Kubernetes) -> None:
-    def ended() -> str | None:
+    def final_condition() -> str | None:
         job = cluster.get(NAMESPACE, "job", JOB)
         if job is None:
-            raise CannotProceed(f"the Job {JOB} is gone; run this again")
+            raise CannotProceed(f"the Job {JOB} was deleted; run this again")
         for condition in job.get("status", {}).get("conditions", []):
             if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
                 return str(condition["type"])
         return None
 
     try:
-        how = wait_for(f"the Job {JOB}", ended, seconds=_JOB_SECONDS)
+        condition = wait_for(f"the Job {JOB}", final_condition, timeout=_JOB_SECONDS)
     finally:
         _show_log(cluster)
-    if how != "Complete":
-        raise CannotProceed(f"the Job {JOB} failed; its log, above, says why. Nothing was dropped: run this again")
+    if condition != "Complete":
+        raise CannotProceed(f"the Job {JOB} failed; see its log above. Nothing was dropped: run this again")
 
 
 def _show_log(cluster: Kubernetes) -> None:
     options = ("--all-containers", "--prefix", "--namespace", NAMESPACE, "--pod-running-timeout=1s")
     try:
-        say(cluster.run("logs", f"job/{JOB}", *options).rstrip())
+        report(cluster.run("logs", f"job/{JOB}", *options).rstrip())
     except CannotProceed as error:
-        say(f"The Job's log cannot be shown: {error}")
+        report(f"Cannot show the Job's log: {error}")
 
 
-def _renew_pods(cluster: Kubernetes, service: dict[str, str]) -> None:
-    """Has pods start anew that were started with another Secret, which they read once.
+def _restart_pods_if_changed(cluster: Kubernetes, service: dict[str, str]) -> None:
+    """Restarts the pods that started with another Secret, which a pod reads only at its start.
 
-    The Secret's fingerprint is written on the pods' template, so that a run that ended in between is made up for.
+    An annotation of the pod template has the Secret's fingerprint. So this also works if an earlier run wrote the
+    Secret and then failed.
     """
     fingerprint = hashlib.sha256(json.dumps(service, sort_keys=True).encode()).hexdigest()
-    template = {"metadata": {"annotations": {_FINGERPRINT: fingerprint}}}
+    template = {"metadata": {"annotations": {_FINGERPRINT_ANNOTATION: fingerprint}}}
     patch = json.dumps({"spec": {"template": template}})
-    done = cluster.run("patch", "deployment", DEPLOYMENT, "--namespace", NAMESPACE, "--patch", patch)
-    if "(no change)" not in done:
-        say("The service's Secret is new to its pods: they start anew")
+    result = cluster.run("patch", "deployment", DEPLOYMENT, "--namespace", NAMESPACE, "--patch", patch)
+    if "(no change)" not in result:
+        report("The service's Secret has changed: restarting the pods")
 
 
 def _object(kind: str, name: str, content: dict[str, Any]) -> Object:

@@ -1,4 +1,4 @@
-"""The cluster's API, by way of kubectl: what a person would type, with a token that is in no file for long."""
+"""The cluster's API through kubectl, with a short-lived token in a temporary kubeconfig."""
 
 import base64
 import json
@@ -13,71 +13,72 @@ import boto3
 from botocore.exceptions import ClientError
 from botocore.signers import RequestSigner
 
-from ops.deploy.common import CannotProceed, Outputs, aws
+from ops.deploy.common import CannotProceed, Outputs, aws_client
 
-_MANAGER: Final = "clients-api-deployment"  # who owns the fields that it applies
-_TOKEN_SECONDS: Final = 60  # of the signed request in it; EKS lets the token live for 15 minutes
-_ANSWER_SECONDS: Final = 60
+_FIELD_MANAGER: Final = "clients-api-deployment"  # owns the fields that it applies
+_TOKEN_SECONDS: Final = 60  # for the presigned request; EKS accepts the token itself for 15 minutes
+_KUBECTL_SECONDS: Final = 60
 
-_WAYS: Final = ("PATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
+# All that kubectl inherits: where it is, and the proxy.
+_INHERITED_VARIABLES: Final = ("PATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
 
 Object = dict[str, Any]
 
 
 class NoCluster(CannotProceed):
-    """There is no cluster of that name."""
+    """The cluster does not exist."""
 
 
 class Kubernetes:
-    """The API of the cluster that Terraform made."""
+    """The API of the cluster that Terraform created."""
 
     def __init__(self, outputs: Outputs) -> None:
-        """Finds the cluster.
+        """Looks the cluster up in EKS.
 
         Raises:
-            NoCluster: there is none.
-            CannotProceed: it cannot be used.
+            NoCluster: it does not exist.
+            CannotProceed: it is not active.
         """
         self._name, self._region = outputs.name, outputs.region
-        cluster = describe(outputs)
+        cluster = describe_cluster(outputs)
         if cluster["status"] not in ("ACTIVE", "UPDATING"):
             raise CannotProceed(f"the cluster {self._name} is {cluster['status']}; run this again when it is ACTIVE")
         self._endpoint: str = cluster["endpoint"]
-        self._authority: str = cluster["certificateAuthority"]["data"]
+        self._ca_data: str = cluster["certificateAuthority"]["data"]
+        self._session = boto3.Session(region_name=self._region)  # kept, since creating one takes 0.2 s
 
     def apply(self, manifests: str | Object) -> str:
-        """Makes objects what the manifests say (server-side apply), and gives kubectl's words."""
+        """Applies the manifests on the server side, and returns kubectl's output."""
         text = manifests if isinstance(manifests, str) else json.dumps(manifests)
-        return self.run(
-            "apply", "--server-side", f"--field-manager={_MANAGER}", "--force-conflicts", "-f", "-", said=text
-        )
+        options = ("--server-side", f"--field-manager={_FIELD_MANAGER}", "--force-conflicts")
+        return self.run("apply", *options, "-f", "-", stdin=text)
 
     def get(self, namespace: str, kind: str, name: str) -> Object | None:
-        """The object, or None where there is none."""
+        """Returns the object, or None if it does not exist."""
         found = self.run("get", kind, name, "--namespace", namespace, "--ignore-not-found", "--output=json")
         return json.loads(found) if found.strip() else None
 
-    def delete(self, namespace: str, kind: str, name: str, *, seconds: int) -> None:
-        """Deletes the object and all it owns, where it is there, and waits until it is gone."""
-        options = ("--ignore-not-found", "--cascade=foreground", "--wait", f"--timeout={seconds}s")
-        self.run("delete", kind, name, "--namespace", namespace, *options, seconds=seconds + _ANSWER_SECONDS)
+    def delete(self, namespace: str, kind: str, name: str, *, timeout: int) -> None:
+        """Deletes the object and all that it owns, if it exists, and waits until it is gone."""
+        options = ("--ignore-not-found", "--cascade=foreground", "--wait", f"--timeout={timeout}s")
+        self.run("delete", kind, name, "--namespace", namespace, *options, timeout=timeout + _KUBECTL_SECONDS)
 
-    def run(self, *arguments: str, said: str | None = None, seconds: float = _ANSWER_SECONDS) -> str:
-        """What kubectl says to the arguments.
+    def run(self, *arguments: str, stdin: str | None = None, timeout: float = _KUBECTL_SECONDS) -> str:
+        """Runs kubectl and returns its output.
 
         Args:
-            arguments: none of them secret: every user of the machine sees them.
-            said: its standard input.
-            seconds: how long it may take.
+            arguments: without secrets: every user of this machine can see them.
+            stdin: the standard input of kubectl.
+            timeout: in seconds.
 
         Raises:
-            CannotProceed: with its own words.
+            CannotProceed: kubectl failed; the message has its error.
         """
         with tempfile.TemporaryDirectory(prefix="kubectl-") as folder:
             config = Path(folder, "config")
             config.touch(mode=0o600)
             config.write_text(json.dumps(self._config()))
-            return kubectl(arguments, {"KUBECONFIG": str(config), "HOME": folder}, said=said, seconds=seconds)
+            return kubectl(arguments, {"KUBECONFIG": str(config), "HOME": folder}, stdin=stdin, timeout=timeout)
 
     def _config(self) -> Object:
         return {
@@ -86,36 +87,38 @@ class Kubernetes:
             "clusters": [
                 {
                     "name": self._name,
-                    "cluster": {"server": self._endpoint, "certificate-authority-data": self._authority},
+                    "cluster": {"server": self._endpoint, "certificate-authority-data": self._ca_data},
                 }
             ],
-            "users": [{"name": self._name, "user": {"token": token(self._name, self._region)}}],
+            "users": [{"name": self._name, "user": {"token": token(self._name, self._session)}}],
             "contexts": [{"name": self._name, "context": {"cluster": self._name, "user": self._name}}],
             "current-context": self._name,
         }
 
 
-def describe(outputs: Outputs) -> Object:
-    """What EKS says of the cluster.
+def describe_cluster(outputs: Outputs) -> Object:
+    """Returns the cluster as EKS describes it.
 
     Raises:
-        NoCluster: there is none of its name.
+        NoCluster: it does not exist.
     """
     try:
-        described: Object = aws("eks", outputs.region).describe_cluster(name=outputs.name)["cluster"]
+        described: Object = aws_client("eks", outputs.region).describe_cluster(name=outputs.name)["cluster"]
     except ClientError as error:
         if error.response["Error"]["Code"] != "ResourceNotFoundException":
             raise
-        raise NoCluster(f"there is no cluster {outputs.name} in {outputs.region}: apply Terraform first") from None
+        raise NoCluster(
+            f"the cluster {outputs.name} does not exist in {outputs.region}: apply Terraform first"
+        ) from None
     return described
 
 
-def token(cluster: str, region: str) -> str:
-    """A bearer token for the cluster: a signed question to AWS of who we are, which EKS asks on our behalf.
+def token(cluster: str, session: boto3.Session) -> str:
+    """Returns a bearer token for the cluster: a presigned GetCallerIdentity request, which EKS sends to AWS.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
     """
-    session = boto3.Session(region_name=region)
+    region = session.region_name
     sts = session.client("sts")
     signer = RequestSigner(
         sts.meta.service_model.service_id, region, "sts", "v4", session.get_credentials(), session.events
@@ -132,24 +135,34 @@ def token(cluster: str, region: str) -> str:
 
 
 def kubectl(
-    arguments: Sequence[str], environment: dict[str, str], *, said: str | None = None, seconds: float = _ANSWER_SECONDS
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    *,
+    stdin: str | None = None,
+    timeout: float = _KUBECTL_SECONDS,
 ) -> str:
-    """What kubectl says, or CannotProceed with its complaint. Of our environment it has the way out alone."""
-    ways = {name: os.environ[name] for name in _WAYS if name in os.environ}
+    """Runs kubectl in a minimal environment and returns its output.
+
+    Raises:
+        CannotProceed: kubectl is missing, took too long, or failed; the message has its error.
+    """
+    inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
     try:
         done = subprocess.run(
-            ["kubectl", *arguments],  # noqa: S607 - wherever the person has it
-            input=said,
-            env={**ways, **environment},
+            ["kubectl", *arguments],  # noqa: S607 - PATH says where it is
+            input=stdin,
+            env={**inherited, **environment},
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=timeout,
             check=False,
         )
     except FileNotFoundError:
-        raise CannotProceed("kubectl is missing; it has to be at most one minor version from the cluster's") from None
+        raise CannotProceed(
+            "kubectl is missing; its version must be within one minor version of the cluster's"
+        ) from None
     except subprocess.TimeoutExpired:
-        raise CannotProceed(f"kubectl {arguments[0]} took longer than {seconds:.0f} s") from None
+        raise CannotProceed(f"kubectl {arguments[0]} took longer than {timeout:.0f} s") from None
     if done.returncode:
         raise CannotProceed(f"kubectl {arguments[0]} failed: {done.stderr.strip()}")
     return done.stdout

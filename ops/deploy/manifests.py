@@ -1,4 +1,4 @@
-"""The cluster's objects: kustomize puts them together, with what only a deployment knows filled in."""
+"""The Kubernetes objects: kustomize renders an overlay after the values of this deployment are filled in."""
 
 import re
 import shutil
@@ -6,33 +6,33 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from ops.deploy.common import CannotProceed, Outputs, say
+from ops.deploy.common import CannotProceed, Outputs, report
 from ops.deploy.kubernetes import Kubernetes, kubectl
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = _ROOT / "k8s"
 OVERLAYS: Final = sorted(overlay.name for overlay in (FOLDER / "overlays").iterdir())
-APPLIED: Final = ("production", "monitoring")  # the third is the database's step, which knows when
+APPLIED: Final = ("production", "monitoring")  # the command `database` applies the third one, migration
 
 _BY_DIGEST: Final = re.compile(r"\S+@sha256:[0-9a-f]{64}")
-_CONFIGURATIONS: Final = ("ops/fluent-bit", "ops/adot")  # of what k8s/telemetry runs
-_VALUES: Final = "deployment.env"  # of each overlay: the names of the values that it wants
+_CONFIGURATIONS: Final = ("ops/fluent-bit", "ops/adot")  # the configuration files that k8s/telemetry includes
+_VALUES_FILE: Final = "deployment.env"  # in an overlay: the names of the values that it needs
 
 
 def render(overlay: str, outputs: Outputs, image: str) -> str:
-    """The overlay's objects as YAML.
+    """Returns the overlay's objects as YAML.
 
     Args:
         overlay: a folder of k8s/overlays.
         outputs: of Terraform.
-        image: the service's, by digest: name@sha256:…
+        image: the service's image by digest: name@sha256:…
 
     Raises:
-        CannotProceed: the overlay wants what is not known, or kustomize does not take it.
+        CannotProceed: the overlay needs a value that is unknown, or kustomize fails.
     """
     if not _BY_DIGEST.fullmatch(image):
-        raise CannotProceed(f"the image {image} is not named by digest (name@sha256:…), so what runs could change")
-    known = {
+        raise CannotProceed(f"the image {image} has no digest (name@sha256:…), so its content could change")
+    values = {
         "IMAGE": image,
         "CLUSTER": outputs.name,
         "REGION": outputs.region,
@@ -46,15 +46,15 @@ def render(overlay: str, outputs: Outputs, image: str) -> str:
         shutil.copytree(FOLDER, copy)
         for configuration in _CONFIGURATIONS:
             shutil.copytree(_ROOT / configuration, Path(folder, configuration))
-        for values in (copy / "overlays" / overlay).glob(_VALUES):
-            wanted = [line.partition("=")[0] for line in values.read_text().splitlines() if line[:1].isalpha()]
-            if missing := [name for name in wanted if not known.get(name)]:
-                raise CannotProceed(f"{overlay} wants {', '.join(missing)}, of which nothing is known")
-            values.write_text("".join(f"{name}={known[name]}\n" for name in wanted))
+        for file in (copy / "overlays" / overlay).glob(_VALUES_FILE):
+            needed = [line.partition("=")[0] for line in file.read_text().splitlines() if line[:1].isalpha()]
+            if unknown := [name for name in needed if not values.get(name)]:
+                raise CannotProceed(f"the overlay {overlay} needs a value for {', '.join(unknown)}")
+            file.write_text("".join(f"{name}={values[name]}\n" for name in needed))
         return kubectl(["kustomize", str(copy / "overlays" / overlay)], {"HOME": folder})
 
 
 def apply(overlay: str, outputs: Outputs, image: str, *, dry_run: bool = False) -> None:
-    """Makes the cluster's objects what the overlay says, or shows them."""
+    """Applies the overlay's objects to the cluster; a dry run prints them."""
     manifests = render(overlay, outputs, image)
-    say(manifests if dry_run else Kubernetes(outputs).apply(manifests).rstrip())
+    report(manifests if dry_run else Kubernetes(outputs).apply(manifests).rstrip())

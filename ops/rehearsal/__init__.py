@@ -1,1 +1,1 @@
-"""The whole deployment on one machine, against a mock of AWS."""
+"""The whole deployment on one machine, against a mock AWS and a fake cluster."""

@@ -1,4 +1,4 @@
-"""The command line: `python -m ops.rehearsal`, the whole deployment with no AWS account."""
+"""The command line: `python -m ops.rehearsal` runs the whole deployment without an AWS account."""
 
 import argparse
 import fcntl
@@ -16,45 +16,47 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ops.rehearsal import steps, world
+from ops.rehearsal import environment, steps
 from ops.rehearsal.aws import ACCOUNT, inventory
 from ops.rehearsal.steps import IMAGE, ROOT, Step, StepFailed
 from svc.postgres.embedded import EmbeddedPostgresError
 
-_LACKING: Final = 3  # the exit status where Terraform, its provider or kubectl cannot be had
-_ADMIN: Final = f"arn:aws:iam::{ACCOUNT}:role/{world.NAME}-github-apply"  # as terraform/bootstrap names it
+_MISSING_PREREQUISITE: Final = 3  # the exit status if Terraform, its provider or kubectl is missing
+_ADMIN: Final = (
+    f"arn:aws:iam::{ACCOUNT}:role/{environment.NAME}-github-apply"  # the name is that of terraform/bootstrap
+)
 
-# What outlives a deployment: bootstrap's own, and the database's backups, the last snapshot among them.
-_STAYS: Final = re.compile(
-    rf"bucket: .*|OIDC provider: .*|role: {world.NAME}-github-.*|database snapshot: (rds:)?{world.NAME}-.*"
+# What remains after destroy: the resources of bootstrap, and the database's backups with the final snapshot.
+_REMAINING: Final = re.compile(
+    rf"bucket: .*|OIDC provider: .*|role: {environment.NAME}-github-.*|database snapshot: (rds:)?{environment.NAME}-.*"
 )
 
 
-class Lacking(Exception):
-    """What a rehearsal takes is not on this machine."""
+class MissingPrerequisite(Exception):
+    """This machine lacks something that a rehearsal needs."""
 
 
 def main() -> int:
-    """Rehearses; 0 where all steps worked, 1 where one failed, 3 where the machine lacks what it takes."""
+    """Runs the rehearsal; returns 0 if all steps passed, 1 if one failed, 3 if a prerequisite is missing."""
     folder: Path = _parser().parse_args().folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left running
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that everything is stopped
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _refuse(f"another rehearsal is under way in {folder}", 1)
+            return _fail(f"another rehearsal is running in {folder}", 1)
         report = Report(folder / "report.json")
         try:
             _rehearse(folder, report)
-        except Lacking as error:
-            return _refuse(f"{error}. Nothing was rehearsed.", _LACKING)
+        except MissingPrerequisite as error:
+            return _fail(f"{error}. Nothing was rehearsed.", _MISSING_PREREQUISITE)
         except (StepFailed, EmbeddedPostgresError) as error:
-            return _refuse(str(error), 1)
+            return _fail(str(error), 1)
         except KeyboardInterrupt:
             return 130
-    _say(
-        f"All of it worked, in {report.seconds():.0f} s. The times are in {report.file}, what was said in logs/ there."
+    _print(
+        f"All steps passed in {report.seconds():.0f} s. {report.file} has their times, {folder / 'logs'} their output."
     )
     return 0
 
@@ -62,20 +64,21 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ops.rehearsal",
-        description="Deploys everything against a mock of AWS and a stand-in for the cluster's API on this machine, "
-        "checks what is there, and destroys it again. It needs terraform and kubectl, but no account.",
+        description="Deploys everything to a mock AWS and a fake cluster on this machine, checks the result, "
+        "and destroys it again. Needs terraform and kubectl, but no AWS account.",
     )
-    parser.add_argument("--folder", type=Path, default=Path(".rehearse"), help="for its files and report (.rehearse)")
+    text = "the folder for its files, logs and report (default: %(default)s)"
+    parser.add_argument("--folder", type=Path, default=Path(".rehearse"), help=text)
     return parser
 
 
 @dataclass
 class Report:
-    """What was done and how long it took, on the screen and in a file that is whole after each step.
+    """Records the steps and their durations, prints them, and rewrites the report file after each step.
 
     Attributes:
-        file: the file.
-        steps: each one's name, seconds, and whether it worked.
+        file: of the report.
+        steps: each step's name, its seconds, and whether it worked.
     """
 
     file: Path
@@ -83,67 +86,68 @@ class Report:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Times what is done in the context; an exception says that it failed."""
-        _say(f"…  {name}")
-        began = time.monotonic()
+        """Measures the context as a step; the step fails with an exception."""
+        _print(f"…  {name}")
+        started = time.monotonic()
         worked = False
         try:
             yield
             worked = True
         finally:
-            seconds = round(time.monotonic() - began, 1)
+            seconds = round(time.monotonic() - started, 1)
             self.steps.append({"name": name, "seconds": seconds, "worked": worked})
-            told = {"worked": worked, "seconds": self.seconds(), "steps": self.steps}
-            self.file.write_text(json.dumps(told, indent=2))
-            _say(f"{'✓' if worked else '✗'}  {name} ({seconds:.0f} s)")
+            report = {"worked": worked, "seconds": self.seconds(), "steps": self.steps}
+            self.file.write_text(json.dumps(report, indent=2))
+            _print(f"{'✓' if worked else '✗'}  {name} ({seconds:.0f} s)")
 
     def seconds(self) -> float:
-        """All of it so far."""
+        """Returns the sum of all steps so far."""
         return round(sum(float(step["seconds"]) for step in self.steps), 1)
 
 
 def _rehearse(folder: Path, report: Report) -> None:
-    running, work, logs = folder / "running", folder / "work", folder / "logs"
-    with report.step("what an earlier rehearsal left is removed"):
-        steps.end_leftovers(running)
-        for left in (work, logs):
-            shutil.rmtree(left, ignore_errors=True)
-            left.mkdir()
-    with report.step("terraform, its provider and kubectl are there"):
+    pid_file, work, logs = folder / "running", folder / "work", folder / "logs"
+    with report.step("remove the files of an earlier rehearsal"):
+        steps.kill_leftovers(pid_file)
+        for old in (work, logs):
+            shutil.rmtree(old, ignore_errors=True)
+            old.mkdir()
+    with report.step("check for terraform, its provider and kubectl"):
         provider = _provider(work)
         _copy_terraform(work)
     with ExitStack() as stack:
-        with report.step("AWS's mock, the cluster's stand-in and PostgreSQL start"):
-            stands = stack.enter_context(world.standing(work / "world", _kubernetes_version(), IMAGE))
-        public = "{}:{}".format(*stands.public)
-        environment = {
-            **stands.environment,
+        with report.step("start the mock AWS, the fake cluster and PostgreSQL"):
+            running = environment.running(work / "environment", _kubernetes_version(), IMAGE)
+            started = stack.enter_context(running)
+        public = "{}:{}".format(*started.public_address)
+        variables = {
+            **started.variables,
             **provider,
-            **_of_the_steps(work),
-            "REHEARSAL_AUTHORITY": str(stands.authority),
-            "REHEARSAL_DATABASE": stands.database,
+            **_step_variables(work),
+            "REHEARSAL_AUTHORITY": str(started.ca),
+            "REHEARSAL_DATABASE": started.database_dsn,
             "REHEARSAL_PUBLIC": public,
         }
         before = inventory()
-        for number, step in enumerate(steps.steps(stands.authority, public), start=1):
+        for number, step in enumerate(steps.steps(started.ca, public), start=1):
             log = logs / f"{number:02}-{re.sub('[^a-z0-9]+', '-', step.name.lower())}.log"
-            _run(step, environment, log, running, report)
-        with report.step("nothing is left in AWS"):
-            left_over = [thing for thing in sorted(inventory() - before) if not _STAYS.fullmatch(thing)]
-            if left_over:
-                raise StepFailed("left behind in AWS:\n" + "\n".join(left_over))
+            _run(step, variables, log, pid_file, report)
+        with report.step("check that nothing remains in AWS"):
+            leftovers = [one for one in sorted(inventory() - before) if not _REMAINING.fullmatch(one)]
+            if leftovers:
+                raise StepFailed("these resources remain in AWS:\n" + "\n".join(leftovers))
 
 
-def _run(step: Step, environment: dict[str, str], log: Path, running: Path, report: Report) -> None:
+def _run(step: Step, variables: dict[str, str], log: Path, pid_file: Path, report: Report) -> None:
     try:
         with report.step(step.name):
-            steps.run(step, environment, log, running, lambda words: _say(f"   {words}"))
+            steps.run(step, variables, log, pid_file, lambda line: _print(f"   {line}"))
     except StepFailed as error:
         raise StepFailed(f"{step.name} failed; the end of {log}:\n{error}\n\nWhere to look: {step.advice}") from None
 
 
-def _of_the_steps(work: Path) -> dict[str, str]:
-    """What the steps have beside AWS's: the machine's own settings are not the rehearsal's."""
+def _step_variables(work: Path) -> dict[str, str]:
+    """Returns the steps' environment variables besides AWS's; the steps inherit nothing else from this machine."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(work),
@@ -158,37 +162,37 @@ def _of_the_steps(work: Path) -> dict[str, str]:
 
 
 def _provider(work: Path) -> dict[str, str]:
-    """How Terraform gets its provider: from its registry, or from a mirror on this machine.
+    """Returns variables with which Terraform finds its provider, in its registry or in a mirror on this machine.
 
     Raises:
-        Lacking: from nowhere, or terraform or kubectl are missing themselves.
+        MissingPrerequisite: terraform, its provider or kubectl is missing.
     """
     for tool in ("terraform", "kubectl"):
         if shutil.which(tool) is None:
-            raise Lacking(f"{tool} is missing")
+            raise MissingPrerequisite(f"{tool} is missing")
     probe = work / "probe"
     probe.mkdir()
     shutil.copy(ROOT / "terraform" / "bootstrap" / "main.tf", probe)
     inherited = {name: os.environ[name] for name in ("TF_CLI_CONFIG_FILE",) if name in os.environ}
-    if _initialises(probe, inherited):
+    if _can_init(probe, inherited):
         return inherited
     mirror = subprocess.run(["bash", ROOT / ".ci" / "mirror"], capture_output=True, text=True, check=False)  # noqa: S607
     config = work / "terraformrc"
     config.write_text(mirror.stdout)
     mirrored = {"TF_CLI_CONFIG_FILE": str(config)}
-    if mirror.returncode or not _initialises(probe, mirrored):
-        raise Lacking("Terraform's AWS provider cannot be had, neither from its registry nor from a mirror here")
+    if mirror.returncode or not _can_init(probe, mirrored):
+        raise MissingPrerequisite("Terraform's AWS provider is neither in its registry nor in a mirror on this machine")
     return mirrored
 
 
-def _initialises(folder: Path, environment: dict[str, str]) -> bool:
+def _can_init(folder: Path, variables: dict[str, str]) -> bool:
     command = ["terraform", f"-chdir={folder}", "init", "-backend=false", "-input=false"]
-    known = {"PATH": os.environ["PATH"], "HOME": str(folder), "CHECKPOINT_DISABLE": "1", **environment}
-    return subprocess.run(command, env=known, capture_output=True, timeout=300, check=False).returncode == 0
+    variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "CHECKPOINT_DISABLE": "1", **variables}
+    return subprocess.run(command, env=variables, capture_output=True, timeout=300, check=False).returncode == 0
 
 
 def _copy_terraform(work: Path) -> None:
-    """Terraform keeps files beside its source, which are none of this checkout's."""
+    """Copies the source, because Terraform writes files next to it."""
     ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfplan", "*.tfvars")
     shutil.copytree(ROOT / "terraform", work / "source" / "terraform", ignore=ignored)
     shutil.copytree(ROOT / "ops" / "cloudwatch", work / "source" / "ops" / "cloudwatch")
@@ -201,12 +205,12 @@ def _kubernetes_version() -> str:
     return found[1]
 
 
-def _say(words: str) -> None:
-    print(words, flush=True)
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
-def _refuse(why: str, status: int) -> int:
-    print(f"error: {why}", file=sys.stderr, flush=True)
+def _fail(reason: str, status: int) -> int:
+    print(f"error: {reason}", file=sys.stderr, flush=True)
     return status
 
 

@@ -1,16 +1,16 @@
-"""A mock AWS on loopback: moto's server, and what it lacks that this project's Terraform and scripts ask for.
+"""A mock AWS on loopback: moto's server, with additions for this project's Terraform and scripts.
 
-What is added, and why:
+The additions, and the reasons:
 
-* EKS: add-ons, access entries, pod identity associations and updates, of which moto has no calls; what it forgets of
-  clusters and node groups, or makes up; the endpoint and the CA of the cluster that stands on this machine.
-* RDS: what moto forgets of a database and of its parameters; the endpoint of the database that stands on this machine,
-  and its owner's name and password in the secret, for which moto has made-up ones.
-* CloudWatch: composite alarms, which moto tells of and cannot make; saved queries of Logs Insights, of which it has no
-  calls.
-* EC2: a launch template's own tags, which moto counts among those of what it launches.
-* S3: bucket policies are kept but not enforced: moto heeds no conditions, and the one against plain HTTP would lock
-  everybody out.
+* EKS: add-ons, access entries, pod identity associations and updates, which moto does not implement; attributes of
+  clusters and node groups that moto does not store or invents; the endpoint and the CA of the fake cluster.
+* RDS: attributes of a database and of its parameters that moto does not store; the endpoint of the local database, and
+  its owner's name and password in the secret, which moto would invent.
+* CloudWatch: composite alarms, which moto can describe but not create; saved queries of Logs Insights, which moto does
+  not implement.
+* EC2: the tags of a launch template itself, which moto adds to the tags of what it launches.
+* S3: bucket policies are stored but not enforced. Moto ignores conditions, so the policy against plain HTTP would deny
+  every request.
 """
 
 import base64
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from unittest import mock
 
-# Before moto is loaded, which reads it then.
+# Before the imports of moto, which reads it at import.
 os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 
 from moto.cloudwatch.responses import CloudWatchResponse
@@ -41,47 +41,47 @@ from moto.rds.models import DBInstance, DBParameterGroup, MasterUserSecret
 from moto.s3.models import FakeBucket
 from moto.server import ThreadedMotoServer
 
-from ops.deploy.common import aws as client
+from ops.deploy.common import aws_client
 from ops.rehearsal.tls import Address
 
 ACCOUNT: Final = "123456789012"  # moto's
 REGION: Final = "us-east-1"
 
-_Thing: TypeAlias = dict[str, Any]
+_Resource: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class StandIns:
-    """What stands on this machine for what AWS would run.
+class Endpoints:
+    """The cluster and the database on this machine, which the mock returns instead of real ones.
 
     Attributes:
-        cluster: the URL of its API.
-        cluster_authority: the CA that signed its certificate, PEM.
-        database: where it listens.
+        cluster_url: of the cluster's API.
+        cluster_ca: the certificate of the CA that signed the API's certificate, PEM.
+        database: the address where the database listens.
         database_password: of its owner.
     """
 
-    cluster: str
-    cluster_authority: Path
+    cluster_url: str
+    cluster_ca: Path
     database: Address
     database_password: str
 
 
 @contextlib.contextmanager
-def started(stand_ins: StandIns) -> Iterator[dict[str, str]]:
-    """Listens on loopback meanwhile, and gives the environment in which AWS's clients find it.
+def running(endpoints: Endpoints) -> Iterator[dict[str, str]]:
+    """Runs the mock on loopback, and gives the environment variables with which AWS clients use it.
 
-    This process has that environment too, since what stands in for AWS asks AWS.
+    They are set in this process too, since the mock itself calls AWS.
     """
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # or it would tell of each request
-    with _extended(stand_ins):
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log each request
+    with _additions(endpoints):
         server.start()
         host, port = server.get_host_and_port()
         environment = {
             "AWS_ENDPOINT_URL": f"http://{host}:{port}",
             "AWS_ACCESS_KEY_ID": "rehearsal",
-            "AWS_SECRET_ACCESS_KEY": "rehearsal",  # nosec B105 # of a mock, which takes any
+            "AWS_SECRET_ACCESS_KEY": "rehearsal",  # nosec B105 # the mock accepts any
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -93,13 +93,13 @@ def started(stand_ins: StandIns) -> Iterator[dict[str, str]]:
             server.stop()
 
 
-def _extended(stand_ins: StandIns) -> contextlib.ExitStack:
-    """Moto with what it lacks, until the context is left."""
+def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
+    """Patches moto until the context is left."""
 
     class Eks(_Eks):
-        """Which knows what stands on this machine."""
+        """EKS with these endpoints."""
 
-    Eks.stand_ins = stand_ins
+    Eks.endpoints = endpoints
     paths = {
         f"{{0}}/clusters/(?P<name>[^/]+)/{path}": Eks.dispatch
         for kind in ("addons", "access-entries", "pod-identity-associations", "updates")
@@ -107,24 +107,26 @@ def _extended(stand_ins: StandIns) -> contextlib.ExitStack:
     }
     paths |= dict.fromkeys(urls.url_paths, Eks.dispatch)
 
-    make_database = DBInstance.__init__
+    init_database = DBInstance.__init__
     set_parameters = DBParameterGroup.update_parameters
-    make_version = LaunchTemplateVersion.__init__
+    init_version = LaunchTemplateVersion.__init__
 
-    def database(made: DBInstance, *args: Any, **given: Any) -> None:
-        make_database(made, *args, **given)
-        for told, asked in _FORGOTTEN.items():
-            setattr(made, told, given.get(asked))
+    def database(created: DBInstance, *args: Any, **given: Any) -> None:
+        init_database(created, *args, **given)
+        for attribute, parameter in _NOT_STORED.items():
+            setattr(created, attribute, given.get(parameter))
 
-    def parameters(group: DBParameterGroup, new: Iterable[_Thing]) -> None:
+    def parameters(group: DBParameterGroup, new: Iterable[_Resource]) -> None:
         set_parameters(group, [{**one, "Source": "user"} for one in new])
 
-    def version(made: LaunchTemplateVersion, template: LaunchTemplate, number: int, data: _Thing, words: str) -> None:
+    def version(
+        created: LaunchTemplateVersion, template: LaunchTemplate, number: int, data: _Resource, description: str
+    ) -> None:
         tags = [one for one in data.get("TagSpecifications", []) if one["ResourceType"] != "launch-template"]
-        make_version(made, template, number, {**data, "TagSpecifications": tags}, words)
+        init_version(created, template, number, {**data, "TagSpecifications": tags}, description)
 
     def credentials(secret: MasterUserSecret) -> str:
-        return json.dumps({"username": secret.resource.master_username, "password": stand_ins.database_password})
+        return json.dumps({"username": secret.resource.master_username, "password": endpoints.database_password})
 
     stack = contextlib.ExitStack()
     stack.enter_context(mock.patch.dict(urls.url_paths, paths))
@@ -132,24 +134,24 @@ def _extended(stand_ins: StandIns) -> contextlib.ExitStack:
         (DBInstance, "__init__", database),
         (DBParameterGroup, "update_parameters", parameters),
         (LaunchTemplateVersion, "__init__", version),
-        (DBInstance, "address", stand_ins.database[0]),
-        (DBInstance, "endpoint", {"Address": stand_ins.database[0], "Port": stand_ins.database[1]}),
+        (DBInstance, "address", endpoints.database[0]),
+        (DBInstance, "endpoint", {"Address": endpoints.database[0], "Port": endpoints.database[1]}),
         (MasterUserSecret, "_generate_secret_string", credentials),
         (FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL),
     ):
         stack.enter_context(mock.patch.object(owner, name, value))
-    for responses, operation, answer in (
+    for responses, operation, handler in (
         (CloudWatchResponse, "put_composite_alarm", CloudWatchResponse.put_metric_alarm),
         (LogsResponse, "put_query_definition", _Logs.put_query_definition),
         (LogsResponse, "describe_query_definitions", _Logs.describe_query_definitions),
         (LogsResponse, "delete_query_definition", _Logs.delete_query_definition),
     ):
-        stack.enter_context(mock.patch.object(responses, operation, answer, create=True))
+        stack.enter_context(mock.patch.object(responses, operation, handler, create=True))
     return stack
 
 
-# Of a database, as RDS tells it and as it is asked for it: moto neither keeps nor tells these.
-_FORGOTTEN: Final = {
+# Attributes of a database that moto does not store, with the parameter of CreateDBInstance for each.
+_NOT_STORED: Final = {
     "database_insights_mode": "database_insights_mode",
     "engine_lifecycle_support": "engine_lifecycle_support",
     "performance_insights_enabled": "enable_performance_insights",
@@ -164,45 +166,45 @@ class _Logs(LogsResponse):
     def put_query_definition(self) -> str:
         given = {name: self._get_param(name) for name in ("name", "queryString", "logGroupNames")}
         key = self._get_param("queryDefinitionId") or str(uuid.uuid4())
-        _Logs._kept(self)[key] = {**given, "queryDefinitionId": key}
+        _Logs._definitions(self)[key] = {**given, "queryDefinitionId": key}
         return json.dumps({"queryDefinitionId": key})
 
     def describe_query_definitions(self) -> str:
         prefix = self._get_param("queryDefinitionNamePrefix", "")
-        found = [one for one in _Logs._kept(self).values() if one["name"].startswith(prefix)]
+        found = [one for one in _Logs._definitions(self).values() if one["name"].startswith(prefix)]
         return json.dumps({"queryDefinitions": found})
 
     def delete_query_definition(self) -> str:
-        found = _Logs._kept(self).pop(self._get_param("queryDefinitionId"), None)
+        found = _Logs._definitions(self).pop(self._get_param("queryDefinitionId"), None)
         return json.dumps({"success": found is not None})
 
-    def _kept(self) -> dict[str, _Thing]:
-        kept: dict[str, _Thing] = vars(self.logs_backend).setdefault("_query_definitions", {})
-        return kept
+    def _definitions(self) -> dict[str, _Resource]:
+        definitions: dict[str, _Resource] = vars(self.logs_backend).setdefault("_query_definitions", {})
+        return definitions
 
 
 class _Eks(EKSResponse):
-    """EKS, with what belongs to a cluster kept at the cluster: by kind, then by what the API calls it."""
+    """EKS. A cluster's resources are stored at the cluster, by kind, then by the name or id that the API uses."""
 
-    stand_ins: StandIns
+    endpoints: Endpoints
 
     def create_cluster(self) -> ActionResult:
-        made = super().create_cluster()
-        cluster: Any = made.result["cluster"]  # type: ignore[index]
-        cluster.endpoint = self.stand_ins.cluster
-        authority = self.stand_ins.cluster_authority.read_bytes()
-        cluster.certificate_authority = {"data": base64.b64encode(authority).decode()}
+        created = super().create_cluster()
+        cluster: Any = created.result["cluster"]  # type: ignore[index]
+        cluster.endpoint = self.endpoints.cluster_url
+        ca = self.endpoints.cluster_ca.read_bytes()
+        cluster.certificate_authority = {"data": base64.b64encode(ca).decode()}
         cluster.access_config = self._get_param("accessConfig")
         cluster.upgrade_policy = self._get_param("upgradePolicy")
-        return made
+        return created
 
     def create_nodegroup(self) -> ActionResult:
-        made = super().create_nodegroup()
-        group: Any = made.result["nodegroup"]  # type: ignore[index]
+        created = super().create_nodegroup()
+        group: Any = created.result["nodegroup"]  # type: ignore[index]
         group.remote_access = self._get_param("remoteAccess")
         group.update_config = self._get_param("updateConfig")
         group.version = self.eks_backend.describe_cluster(self._name()).version
-        return made
+        return created
 
     def update_cluster_config(self) -> ActionResult:
         super().update_cluster_config()
@@ -222,7 +224,7 @@ class _Eks(EKSResponse):
             "status": "ACTIVE",
             "health": {"issues": []},
         }
-        return ActionResult({"addon": self._make("addons", name, addon)})
+        return ActionResult({"addon": self._create("addons", name, addon)})
 
     def describe_addon(self) -> ActionResult:
         return ActionResult({"addon": self._find("addons", self._get_param("addonName"))})
@@ -235,7 +237,7 @@ class _Eks(EKSResponse):
         return _update("AddonUpdate")
 
     def delete_addon(self) -> ActionResult:
-        return ActionResult({"addon": self._remove("addons", self._get_param("addonName"))})
+        return ActionResult({"addon": self._delete("addons", self._get_param("addonName"))})
 
     # --- Access entries
 
@@ -248,7 +250,7 @@ class _Eks(EKSResponse):
             "type": self._get_param("type", "STANDARD"),
             "accessEntryArn": self._arn(f"access-entry/{{cluster}}/{principal}"),
         }
-        return ActionResult({"accessEntry": self._make("entries", principal, entry)})
+        return ActionResult({"accessEntry": self._create("entries", principal, entry)})
 
     def describe_access_entry(self) -> ActionResult:
         return ActionResult({"accessEntry": self._find("entries", self._get_param("principalArn"))})
@@ -257,7 +259,7 @@ class _Eks(EKSResponse):
         return ActionResult({"accessEntries": list(self._all("entries"))})
 
     def delete_access_entry(self) -> ActionResult:
-        self._remove("entries", self._get_param("principalArn"))
+        self._delete("entries", self._get_param("principalArn"))
         return ActionResult({})
 
     def associate_access_policy(self) -> ActionResult:
@@ -272,11 +274,13 @@ class _Eks(EKSResponse):
         self._policies().pop(self._get_param("policyArn"), None)
         return ActionResult({})
 
-    def _policies(self) -> dict[str, _Thing]:
-        policies: dict[str, _Thing] = self._find("entries", self._get_param("principalArn")).setdefault("_policies", {})
+    def _policies(self) -> dict[str, _Resource]:
+        policies: dict[str, _Resource] = self._find("entries", self._get_param("principalArn")).setdefault(
+            "_policies", {}
+        )
         return policies
 
-    def _principal(self) -> _Thing:
+    def _principal(self) -> _Resource:
         return {"clusterName": self._name(), "principalArn": self._get_param("principalArn")}
 
     # --- Pod identity associations
@@ -285,11 +289,11 @@ class _Eks(EKSResponse):
         given = self._given("namespace", "serviceAccount", "roleArn", "tags")
         account = (given["namespace"], given["serviceAccount"])
         if account in [(one["namespace"], one["serviceAccount"]) for one in self._all("associations").values()]:
-            raise _is_there(f"an association of {'/'.join(account)}")
+            raise _exists(f"an association of {'/'.join(account)}")
         key = f"a-{uuid.uuid4().hex[:17]}"
         arn = self._arn(f"podidentityassociation/{{cluster}}/{key}")
-        made = {**given, "associationId": key, "associationArn": arn}
-        return ActionResult({"association": self._make("associations", key, made)})
+        created = {**given, "associationId": key, "associationArn": arn}
+        return ActionResult({"association": self._create("associations", key, created)})
 
     def describe_pod_identity_association(self) -> ActionResult:
         return ActionResult({"association": self._find("associations", self._get_param("associationId"))})
@@ -298,36 +302,36 @@ class _Eks(EKSResponse):
         return ActionResult({"associations": list(self._all("associations").values())})
 
     def delete_pod_identity_association(self) -> ActionResult:
-        return ActionResult({"association": self._remove("associations", self._get_param("associationId"))})
+        return ActionResult({"association": self._delete("associations", self._get_param("associationId"))})
 
-    # --- What they share
+    # --- Shared
 
     def _name(self) -> str:
         name: str = self._get_param("clusterName") or self._get_param("name")
         return name
 
-    def _all(self, kind: str) -> dict[str, _Thing]:
+    def _all(self, kind: str) -> dict[str, _Resource]:
         cluster = self.eks_backend.describe_cluster(self._name())
-        things: dict[str, _Thing] = vars(cluster).setdefault(f"_{kind}", {})
-        return things
+        resources: dict[str, _Resource] = vars(cluster).setdefault(f"_{kind}", {})
+        return resources
 
-    def _make(self, kind: str, key: str, thing: _Thing) -> _Thing:
+    def _create(self, kind: str, key: str, resource: _Resource) -> _Resource:
         if key in self._all(kind):
-            raise _is_there(key)
+            raise _exists(key)
         now = datetime.now(UTC)
-        self._all(kind)[key] = {"clusterName": self._name(), "createdAt": now, "modifiedAt": now, **thing}
+        self._all(kind)[key] = {"clusterName": self._name(), "createdAt": now, "modifiedAt": now, **resource}
         return self._all(kind)[key]
 
-    def _find(self, kind: str, key: str) -> _Thing:
+    def _find(self, kind: str, key: str) -> _Resource:
         if key not in self._all(kind):
-            raise ResourceNotFoundException(clusterName=self._name(), message=f"There is no {key} among the {kind}")
+            raise ResourceNotFoundException(clusterName=self._name(), message=f"There is no {key} in the {kind}")
         return self._all(kind)[key]
 
-    def _remove(self, kind: str, key: str) -> _Thing:
+    def _delete(self, kind: str, key: str) -> _Resource:
         self._find(kind, key)
         return self._all(kind).pop(key)
 
-    def _given(self, *names: str) -> _Thing:
+    def _given(self, *names: str) -> _Resource:
         given = {name: self._get_param(name) for name in names}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -340,51 +344,51 @@ def _update(kind: str, update_id: str = "") -> ActionResult:
     return ActionResult({"update": {**update, "createdAt": datetime.now(UTC)}})
 
 
-def _is_there(what: str) -> ResourceInUseException:
+def _exists(what: str) -> ResourceInUseException:
     return ResourceInUseException(
-        clusterName=None, nodegroupName=None, addonName=None, message=f"There is {what} already"
+        clusterName=None, nodegroupName=None, addonName=None, message=f"There already is {what}"
     )
 
 
-# --- What there is
+# --- Inventory
 
 
 def inventory() -> set[str]:
-    """All that is in AWS and has a name, of the kinds that this project or its cluster makes."""
+    """Returns all resources in AWS of the kinds that this project or its cluster creates, by name or id."""
     return {f"{kind}: {name}" for kind, names in _KINDS.items() for name in names()}
 
 
 def _paged(service: str, operation: str, key: str, name: str = "") -> Callable[[], list[str]]:
     def names() -> list[str]:
-        pages = client(service, REGION).get_paginator(operation).paginate()
+        pages = aws_client(service, REGION).get_paginator(operation).paginate()
         return [str(one[name] if name else one) for page in pages for one in page[key]]
 
     return names
 
 
 def _filtered(service: str, operation: str, key: str, name: str, **given: Any) -> Callable[[], list[str]]:
-    return lambda: [str(one[name]) for one in getattr(client(service, REGION), operation)(**given)[key]]
+    return lambda: [str(one[name]) for one in getattr(aws_client(service, REGION), operation)(**given)[key]]
 
 
 def _keys() -> list[str]:
-    kms = client("kms", REGION)
+    kms = aws_client("kms", REGION)
     described = [kms.describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in kms.list_keys()["Keys"]]
     return [key["KeyId"] for key in described if key["KeyManager"] == "CUSTOMER" and key["KeyState"] == "Enabled"]
 
 
 def _records() -> list[str]:
-    route53 = client("route53", REGION)
+    route53 = aws_client("route53", REGION)
     zones = [zone["Id"] for zone in route53.list_hosted_zones()["HostedZones"]]
     listed = [route53.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"] for zone in zones]
     return [f"{one['Name']} {one['Type']}" for records in listed for one in records if one["Type"] not in ("NS", "SOA")]
 
 
 def _peerings() -> list[str]:
-    listed = client("ec2", REGION).describe_vpc_peering_connections()["VpcPeeringConnections"]
+    listed = aws_client("ec2", REGION).describe_vpc_peering_connections()["VpcPeeringConnections"]
     return [one["VpcPeeringConnectionId"] for one in listed if one["Status"]["Code"] == "active"]
 
 
-_ALIVE: Final = [{"Name": "state", "Values": ["pending", "available"]}]
+_NOT_DELETED: Final = [{"Name": "state", "Values": ["pending", "available"]}]
 
 _KINDS: Final[dict[str, Callable[[], list[str]]]] = {
     "alarm": _paged("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
@@ -406,7 +410,7 @@ _KINDS: Final[dict[str, Callable[[], list[str]]]] = {
     "launch template": _paged("ec2", "describe_launch_templates", "LaunchTemplates", "LaunchTemplateId"),
     "load balancer": _paged("elb", "describe_load_balancers", "LoadBalancerDescriptions", "LoadBalancerName"),
     "log group": _paged("logs", "describe_log_groups", "logGroups", "logGroupName"),
-    "NAT gateway": _filtered("ec2", "describe_nat_gateways", "NatGateways", "NatGatewayId", Filter=_ALIVE),
+    "NAT gateway": _filtered("ec2", "describe_nat_gateways", "NatGateways", "NatGatewayId", Filter=_NOT_DELETED),
     "OIDC provider": _filtered("iam", "list_open_id_connect_providers", "OpenIDConnectProviderList", "Arn"),
     "peering": _peerings,
     "record": _records,

@@ -1,4 +1,4 @@
-"""Certificates for what stands on loopback: a CA that the rehearsal alone trusts, and what it signs."""
+"""Certificates for servers on loopback, signed by a CA that only the rehearsal trusts."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-_LIFE: Final = timedelta(days=1)  # a rehearsal takes minutes
-_SKEW: Final = timedelta(minutes=5)
+_LIFETIME: Final = timedelta(days=1)  # a rehearsal takes minutes
+_CLOCK_SKEW: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Certificate:
     key: Path
 
 
-def authority(folder: Path) -> Certificate:
-    """A CA of its own."""
+def create_ca(folder: Path) -> Certificate:
+    """Creates a CA in the folder."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("rehearsal CA")
     usage = x509.KeyUsage(
@@ -42,13 +42,13 @@ def authority(folder: Path) -> Certificate:
     return _write(folder, "ca", builder.add_extension(usage, critical=True).sign(key, hashes.SHA256()), key)
 
 
-def certificate(ca: Certificate, file: str, names: list[str]) -> Certificate:
-    """A server's certificate, beside the CA's.
+def create_certificate(ca: Certificate, file: str, names: list[str]) -> Certificate:
+    """Creates a server certificate in the folder of the CA.
 
     Args:
-        ca: that signs it.
-        file: its file's name, without an ending.
-        names: DNS names and addresses that it is for.
+        ca: signs it.
+        file: the name of its files, without extension.
+        names: the DNS names and IP addresses that it is for.
     """
     signer = x509.load_pem_x509_certificate(ca.certificate.read_bytes())
     signing_key = serialization.load_pem_private_key(ca.key.read_bytes(), None)
@@ -71,8 +71,8 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW)
-        .not_valid_after(now + _LIFE)
+        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_after(now + _LIFETIME)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
@@ -88,9 +88,9 @@ def _general_name(text: str) -> x509.GeneralName:
         return x509.DNSName(text)
 
 
-def _write(folder: Path, file: str, made: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Certificate:
+def _write(folder: Path, file: str, created: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Certificate:
     written = Certificate(folder / f"{file}.crt", folder / f"{file}.key")
-    written.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    written.certificate.write_bytes(created.public_bytes(serialization.Encoding.PEM))
     written.key.touch(mode=0o600)
     form = serialization.PrivateFormat.TraditionalOpenSSL
     written.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))

@@ -1,4 +1,4 @@
-"""What the rows' tests stand on: what Terraform made, and AWS's APIs in the rehearsal's environment."""
+"""Fixtures of the checks: Terraform's outputs, and what the mock AWS describes."""
 
 import json
 import os
@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from ops.deploy.common import Outputs, aws, read_outputs
-from ops.rehearsal.reach import Network
+from ops.deploy.common import Outputs, aws_client, read_outputs
+from ops.rehearsal.reachability import Network
 
 
 @pytest.fixture(scope="session")
 def outputs() -> Outputs:
-    """What Terraform made."""
+    """The outputs of Terraform."""
     return read_outputs(Path(os.environ["OUTPUTS"]))
 
 
 @pytest.fixture(scope="session")
 def ec2(outputs: Outputs) -> Any:
-    return aws("ec2", outputs.region)
+    return aws_client("ec2", outputs.region)
 
 
 @pytest.fixture(scope="session")
@@ -30,14 +30,14 @@ def network(ec2: Any) -> Network:
 @pytest.fixture(scope="session")
 def cluster(outputs: Outputs) -> dict[str, Any]:
     """The cluster, as EKS describes it."""
-    described: dict[str, Any] = aws("eks", outputs.region).describe_cluster(name=outputs.name)["cluster"]
+    described: dict[str, Any] = aws_client("eks", outputs.region).describe_cluster(name=outputs.name)["cluster"]
     return described
 
 
 @pytest.fixture(scope="session")
 def database(outputs: Outputs) -> dict[str, Any]:
     """The database, as RDS describes it."""
-    rds = aws("rds", outputs.region)
+    rds = aws_client("rds", outputs.region)
     (described,) = rds.describe_db_instances(DBInstanceIdentifier=outputs.database_identifier)["DBInstances"]
     found: dict[str, Any] = described
     return found
@@ -45,9 +45,9 @@ def database(outputs: Outputs) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def state(outputs: Outputs) -> dict[str, Any]:
-    """Terraform's state, as it is kept."""
-    s3 = aws("s3", outputs.region)
+    """Terraform's state, as stored in S3."""
+    s3 = aws_client("s3", outputs.region)
     (bucket,) = [one["Name"] for one in s3.list_buckets()["Buckets"]]
-    kept = s3.get_object(Bucket=bucket, Key="clients-api/terraform.tfstate")["Body"].read()
-    content: dict[str, Any] = json.loads(kept)
+    stored = s3.get_object(Bucket=bucket, Key="clients-api/terraform.tfstate")["Body"].read()
+    content: dict[str, Any] = json.loads(stored)
     return content

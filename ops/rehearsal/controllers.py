@@ -1,4 +1,4 @@
-"""What the cluster does by itself: runs Jobs and Deployments, and makes load balancers for Services."""
+"""The controllers of the fake cluster: they run Jobs and Deployments, and create load balancers for Services."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from ops.rehearsal.kubernetes import Object, Store, kind_of
+from ops.rehearsal.kubernetes import Change, Object, Store, kind_of
 from ops.rehearsal.pods import Pod
 from ops.rehearsal.tls import Address
 
@@ -17,14 +17,14 @@ _JOB: Final = kind_of("Job")
 _SERVICE: Final = kind_of("Service")
 
 
-class Cloud(Protocol):
-    """What a cloud does for a cluster."""
+class CloudProvider(Protocol):
+    """Creates and deletes load balancers for the cluster."""
 
-    def make(self, service: Object, behind: Callable[[], Address | None]) -> str:
-        """Makes a load balancer, and gives its hostname."""
+    def create(self, service: Object, upstream: Callable[[], Address | None]) -> str:
+        """Creates the Service's load balancer and returns its hostname."""
 
-    def remove(self, service: Object) -> None:
-        """Removes it."""
+    def delete(self, service: Object) -> None:
+        """Deletes it."""
 
 
 @dataclass
@@ -32,94 +32,94 @@ class Controllers:
     """The controllers of one cluster.
 
     Attributes:
-        image: that this checkout stands for; pods of other images are not run.
+        image: the image that is run as processes of this checkout; pods of other images are not run.
         folder: for the pods' files.
-        cloud: makes a Service's load balancer, and removes it.
-        pods: those that were started and not removed, by their names.
+        cloud: creates and deletes load balancers.
+        pods: all that were started and not removed, by name.
     """
 
     image: str
     folder: Path
-    cloud: Cloud
+    cloud: CloudProvider
     pods: dict[str, Pod] = field(default_factory=dict)
-    _turns: Iterator[int] = field(default_factory=itertools.count)
+    _round_robin: Iterator[int] = field(default_factory=itertools.count)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
-    async def acting(self, store: Store) -> AsyncIterator[Callable[[str, str], str]]:
-        """Acts on the store's objects meanwhile, and gives what a container of a pod has said."""
-        following = asyncio.create_task(self._follow(store))
+    async def running(self, store: Store) -> AsyncIterator[Callable[[str, str], str]]:
+        """Reconciles the store's objects; gives a function that returns the log of a pod's container."""
+        reconciling = asyncio.create_task(self._reconcile(store, store.changes()))
         try:
             yield self._log
         finally:
-            await _cancel(following, *self._tasks.values())
-            await self._stop(list(self.pods.values()), seconds=0)
+            await _cancel(reconciling, *self._tasks.values())
+            await self._stop(list(self.pods.values()), grace_seconds=0)
 
     def next_pod(self) -> Address | None:
-        """Where the next connection to the service goes: its ready pods take turns."""
+        """Returns the address of the next ready pod, round robin."""
         ready = [pod.port for pod in self.pods.values() if pod.is_ready]
-        return ("127.0.0.1", ready[next(self._turns) % len(ready)]) if ready else None
+        return ("127.0.0.1", ready[next(self._round_robin) % len(ready)]) if ready else None
 
     def _log(self, pod: str, container: str) -> str:
         return self.pods[pod].log(container)
 
-    async def _follow(self, store: Store) -> None:
-        """Acts on each Job, Deployment and Service whose specification changed, and leaves off what it did before."""
-        acts = {_DEPLOYMENT: self._deploy, _JOB: self._work, _SERVICE: self._balance}
-        known: dict[str, object] = {}
-        async for change in store.changes():
+    async def _reconcile(self, store: Store, changes: AsyncIterator[Change]) -> None:
+        """Handles each Job, Deployment and Service whose specification changed, and cancels what it did before."""
+        handlers = {_DEPLOYMENT: self._roll_out, _JOB: self._run_job, _SERVICE: self._sync_load_balancer}
+        handled: dict[str, object] = {}
+        async for change in changes:
             uid = change.object["metadata"]["uid"]
-            wanted = None if change.how == "DELETED" else change.object.get("spec")
-            if change.kind not in acts or (uid in known and known[uid] == wanted):
+            spec = None if change.type == "DELETED" else change.object.get("spec")
+            if change.kind not in handlers or (uid in handled and handled[uid] == spec):
                 continue
-            known[uid] = wanted
+            handled[uid] = spec
             if uid in self._tasks:
                 await _cancel(self._tasks[uid])
-            act = acts[change.kind](store, change.object, is_gone=wanted is None)
-            self._tasks[uid] = asyncio.create_task(act)
+            handling = handlers[change.kind](store, change.object, is_deleted=spec is None)
+            self._tasks[uid] = asyncio.create_task(handling)
 
-    async def _work(self, store: Store, job: Object, *, is_gone: bool) -> None:
-        """Runs a Job: a pod, and after one that failed another, as often as it says."""
-        if is_gone:
-            await self._stop(self._pods_of(job), seconds=0)
+    async def _run_job(self, store: Store, job: Object, *, is_deleted: bool) -> None:
+        """Runs a pod of the Job, and after each failure another one, up to the Job's backoff limit."""
+        if is_deleted:
+            await self._stop(self._pods_of(job), grace_seconds=0)
             return
         for failed in range(job["spec"]["backoffLimit"] + 1):
             pod = self._start(store, job)
-            if await pod.ended():
-                pod.tell("Succeeded")
-                store.set_status(_JOB, job, {"succeeded": 1, "failed": failed, "conditions": [_true("Complete")]})
+            if await pod.has_succeeded():
+                pod.set_phase("Succeeded")
+                store.set_status(_JOB, job, {"succeeded": 1, "failed": failed, "conditions": [_condition("Complete")]})
                 return
-            pod.tell("Failed")
-        store.set_status(_JOB, job, {"failed": failed + 1, "conditions": [_true("Failed")]})
+            pod.set_phase("Failed")
+        store.set_status(_JOB, job, {"failed": failed + 1, "conditions": [_condition("Failed")]})
 
-    async def _deploy(self, store: Store, deployment: Object, *, is_gone: bool) -> None:
-        """Brings new pods up, and the old ones down once the new ones are ready."""
+    async def _roll_out(self, store: Store, deployment: Object, *, is_deleted: bool) -> None:
+        """Starts new pods, and stops the old ones once the new ones are ready."""
         old = self._pods_of(deployment)
-        if is_gone:
+        if is_deleted:
             await self._stop(old)
             return
         if any(container["image"] != self.image for container in deployment["spec"]["template"]["spec"]["containers"]):
-            return  # somebody else's, which is not on this machine
-        wanted = _replicas(store, deployment)
-        new = [self._start(store, deployment) for _ in range(wanted)]
-        status = {"observedGeneration": deployment["metadata"]["generation"], "updatedReplicas": wanted}
-        store.set_status(_DEPLOYMENT, deployment, {**status, "replicas": len(old) + wanted})
-        if not all(await asyncio.gather(*(pod.is_up() for pod in new))):
+            return  # the image of somebody else, which is not on this machine
+        replicas = _replicas(store, deployment)
+        new = [self._start(store, deployment) for _ in range(replicas)]
+        status = {"observedGeneration": deployment["metadata"]["generation"], "updatedReplicas": replicas}
+        store.set_status(_DEPLOYMENT, deployment, {**status, "replicas": len(old) + replicas})
+        if not all(await asyncio.gather(*(pod.wait_until_ready() for pod in new))):
             status["conditions"] = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
-            store.set_status(_DEPLOYMENT, deployment, {**status, "replicas": len(old) + wanted})
+            store.set_status(_DEPLOYMENT, deployment, {**status, "replicas": len(old) + replicas})
             return
         await self._stop(old)
-        status |= {"replicas": wanted, "readyReplicas": wanted, "availableReplicas": wanted}
+        status |= {"replicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas}
         store.set_status(_DEPLOYMENT, deployment, status)
 
-    async def _balance(self, store: Store, service: Object, *, is_gone: bool) -> None:
-        """Makes and removes the load balancer of a Service that wants one."""
+    async def _sync_load_balancer(self, store: Store, service: Object, *, is_deleted: bool) -> None:
+        """Creates or deletes the load balancer of a Service of that type."""
         if service["spec"].get("type") != "LoadBalancer":
             return
-        if is_gone:
-            await asyncio.to_thread(self.cloud.remove, service)
+        if is_deleted:
+            await asyncio.to_thread(self.cloud.delete, service)
         elif not service.get("status"):
-            hostname = await asyncio.to_thread(self.cloud.make, service, self.next_pod)
+            hostname = await asyncio.to_thread(self.cloud.create, service, self.next_pod)
             store.set_status(_SERVICE, service, {"loadBalancer": {"ingress": [{"hostname": hostname}]}})
 
     def _start(self, store: Store, owner: Object) -> Pod:
@@ -131,24 +131,24 @@ class Controllers:
     def _pods_of(self, owner: Object) -> list[Pod]:
         return [pod for pod in self.pods.values() if pod.owner == owner["metadata"]["uid"]]
 
-    async def _stop(self, pods: list[Pod], seconds: float | None = None) -> None:
-        await asyncio.gather(*(pod.stop(seconds) for pod in pods))
+    async def _stop(self, pods: list[Pod], grace_seconds: float | None = None) -> None:
+        await asyncio.gather(*(pod.stop(grace_seconds) for pod in pods))
         for pod in pods:
             self.pods.pop(pod.name, None)
 
 
 def _replicas(store: Store, deployment: Object) -> int:
-    """As many as its autoscaler wants at least, or it says itself."""
-    for scaler in store.all_of("horizontalpodautoscalers"):
+    """Returns the minimum of the Deployment's autoscaler, or its own number of replicas."""
+    for scaler in store.objects("horizontalpodautoscalers"):
         if scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]:
-            least: int = scaler["spec"]["minReplicas"]
-            return least
-    own: int = deployment["spec"].get("replicas", 1)
-    return own
+            minimum: int = scaler["spec"]["minReplicas"]
+            return minimum
+    replicas: int = deployment["spec"].get("replicas", 1)
+    return replicas
 
 
-def _true(condition: str) -> Object:
-    return {"type": condition, "status": "True"}
+def _condition(kind: str) -> Object:
+    return {"type": kind, "status": "True"}
 
 
 async def _cancel(*tasks: "asyncio.Task[None]") -> None:

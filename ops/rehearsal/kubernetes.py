@@ -1,10 +1,10 @@
-"""A stand-in for the cluster's API, as far as kubectl asks it for a deployment.
+"""A fake Kubernetes API server, with the parts of the API that kubectl uses in a deployment.
 
-No API server can be had without one to download. This one keeps objects, holds each against Kubernetes' own schemas,
-and lets `controllers` do what the cluster would do with Jobs, Deployments and Services.
+A real API server would have to be downloaded. This one stores objects, validates each against the schemas of
+Kubernetes, and lets `controllers` do what a cluster does with Jobs, Deployments and Services.
 
-Simplified: who applies is one field manager and who patches another, so that an object becomes what was applied last
-and what was ever patched stays; deletion is done when it is answered.
+Simplified: there are two field managers, one for all applies and one for all patches. So an object is what was applied
+last, plus everything that was ever patched. A deletion is complete when the server responds.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from aiohttp import web
 from ops.rehearsal.certificates import Certificate
 
 Object: TypeAlias = dict[str, Any]
-Key: TypeAlias = tuple[str, str, str]  # plural, namespace ("" for what has none), name
+Key: TypeAlias = tuple[str, str, str]  # plural, namespace (or ""), name
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Kind:
     Attributes:
         version: such as apps/v1.
         name: such as Deployment.
-        plural: as it is in paths.
-        has_namespace: whether its objects are in one.
+        plural: the name in URL paths.
+        has_namespace: whether its objects are in a namespace.
     """
 
     version: str
@@ -78,18 +78,18 @@ class Change:
     """A change of an object.
 
     Attributes:
-        how: ADDED, MODIFIED or DELETED.
+        type: ADDED, MODIFIED or DELETED.
         kind: of the object.
-        object: as it is now, or was.
+        object: as it is now, or was before its deletion.
     """
 
-    how: str
+    type: str
     kind: Kind
     object: Object
 
 
-class Refused(Exception):
-    """What was asked cannot be done, as Kubernetes says it."""
+class ApiError(Exception):
+    """A request cannot be fulfilled; the message is that of Kubernetes."""
 
     def __init__(self, status: HTTPStatus, reason: str, message: str) -> None:
         super().__init__(message)
@@ -97,13 +97,13 @@ class Refused(Exception):
 
 
 class Store:
-    """The objects, and who waits for one to change. All of it belongs to one event loop."""
+    """Stores the objects and notifies watchers of changes. All methods must be called in one event loop."""
 
     def __init__(self, version: str) -> None:
-        """Empty, but for the namespaces that every cluster has.
+        """Creates only the namespaces that every cluster has.
 
         Args:
-            version: of Kubernetes, such as 1.35, whose schemas objects have to meet.
+            version: of Kubernetes, such as 1.35; its schemas validate the objects.
         """
         self._version = version
         self._objects: dict[Key, Object] = {}
@@ -115,42 +115,42 @@ class Store:
             self.apply(_BY_PATH["v1", "namespaces"], body)
 
     def get(self, plural: str, namespace: str, name: str) -> Object | None:
-        """The object, or None."""
+        """Returns the object, or None."""
         return self._objects.get((plural, namespace, name))
 
     def find(self, kind: Kind, namespace: str, name: str) -> Object:
-        """The object.
+        """Returns the object.
 
         Raises:
-            Refused: there is none.
+            ApiError: it does not exist.
         """
         found = self.get(kind.plural, namespace, name)
         if found is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "NotFound", f'{kind.plural} "{name}" not found')
+            raise ApiError(HTTPStatus.NOT_FOUND, "NotFound", f'{kind.plural} "{name}" not found')
         return found
 
-    def all_of(self, plural: str) -> list[Object]:
-        """All of a kind."""
+    def objects(self, plural: str) -> list[Object]:
+        """Returns all objects of a kind."""
         return [found for (of, _, _), found in self._objects.items() if of == plural]
 
     def apply(self, kind: Kind, body: Object) -> Object:
-        """Makes the object what the body says, and keeps what is the cluster's.
+        """Creates the object or replaces it, except for its status and metadata of the cluster.
 
         Raises:
-            Refused: the body does not meet the schema, or is in no namespace that there is.
+            ApiError: the body does not match the schema, or its namespace does not exist.
         """
-        self._check(kind, body)
+        self._validate(kind, body)
         metadata = body["metadata"]
         key = (kind.plural, metadata.get("namespace", ""), metadata["name"])
         before = self._objects.get(key, {})
-        own = {
+        initial = {
             "uid": str(uuid.uuid4()),
             "creationTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "generation": 0,
         }
-        kept = {name: before.get("metadata", {}).get(name, value) for name, value in own.items()}
-        new: Object = _merged({**body, "metadata": {**metadata, **kept}}, self._patches.get(key, {}))
-        _fill_in(new)
+        kept = {name: before.get("metadata", {}).get(name, value) for name, value in initial.items()}
+        new: Object = _merge({**body, "metadata": {**metadata, **kept}}, self._patches.get(key, {}))
+        _set_defaults(new)
         if before.get("spec") != new.get("spec"):
             new["metadata"]["generation"] += 1
         if "status" in before:
@@ -158,43 +158,43 @@ class Store:
         return self._put("MODIFIED" if before else "ADDED", kind, new)
 
     def patch(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object:
-        """Changes some of the object's fields, which later applications leave as they are.
+        """Changes some fields of the object; a later apply keeps them.
 
         Raises:
-            Refused: there is none, or the result does not meet the schema.
+            ApiError: the object does not exist, or the result does not match the schema.
         """
         key = (kind.plural, namespace, name)
         body = {part: of for part, of in self.find(kind, namespace, name).items() if part != "status"}
-        self._patches[key] = _merged(self._patches.get(key, {}), patch)
+        self._patches[key] = _merge(self._patches.get(key, {}), patch)
         return self.apply(kind, body)
 
     def set_status(self, kind: Kind, found: Object, status: Object) -> None:
-        """Changes the object's status, if it is still there."""
+        """Sets the object's status, if the object still exists."""
         key = (kind.plural, found["metadata"].get("namespace", ""), found["metadata"]["name"])
         current = self._objects.get(key)
         if current and current["metadata"]["uid"] == found["metadata"]["uid"]:
             self._put("MODIFIED", kind, {**current, "status": status})
 
     def delete(self, kind: Kind, namespace: str, name: str) -> Object:
-        """Removes the object.
+        """Deletes the object.
 
         Raises:
-            Refused: there is none.
+            ApiError: it does not exist.
         """
         key = (kind.plural, namespace, name)
         found = self.find(kind, namespace, name)
         del self._objects[key]
         self._patches.pop(key, None)
-        self._tell("DELETED", kind, found)
+        self._notify("DELETED", kind, found)
         return found
 
     def changes(self) -> AsyncIterator[Change]:
-        """What changes from here on, until the store is closed."""
+        """Yields each change from now on, until the store is closed."""
         queue: asyncio.Queue[Change | None] = asyncio.Queue()
         self._watchers.add(queue)
-        return self._from(queue)
+        return self._read(queue)
 
-    async def _from(self, queue: "asyncio.Queue[Change | None]") -> AsyncIterator[Change]:
+    async def _read(self, queue: "asyncio.Queue[Change | None]") -> AsyncIterator[Change]:
         try:
             while change := await queue.get():
                 yield change
@@ -202,83 +202,85 @@ class Store:
             self._watchers.remove(queue)
 
     def close(self) -> None:
-        """Nothing changes any more."""
+        """Ends all iterations over changes."""
         for queue in self._watchers:
             queue.put_nowait(None)
 
     @property
     def revision(self) -> str:
-        """How far the changes have come."""
+        """The resourceVersion of the latest change."""
         return str(self._revision)
 
-    def _put(self, how: str, kind: Kind, new: Object) -> Object:
+    def _put(self, change_type: str, kind: Kind, new: Object) -> Object:
         key = (kind.plural, new["metadata"].get("namespace", ""), new["metadata"]["name"])
         before = self._objects.get(key)
         if before and _unversioned(before) == _unversioned(new):
-            return before  # nothing has changed, and nobody is told
+            return before  # nothing has changed, so no watcher is notified
         self._revision += 1
         new["metadata"]["resourceVersion"] = self.revision
         self._objects[key] = new
-        self._tell(how, kind, new)
+        self._notify(change_type, kind, new)
         return new
 
-    def _tell(self, how: str, kind: Kind, changed: Object) -> None:
+    def _notify(self, change_type: str, kind: Kind, changed: Object) -> None:
         for queue in self._watchers:
-            queue.put_nowait(Change(how, kind, deepcopy(changed)))
+            queue.put_nowait(Change(change_type, kind, deepcopy(changed)))
 
-    def _check(self, kind: Kind, body: Object) -> None:
+    def _validate(self, kind: Kind, body: Object) -> None:
         name = f'{kind.name} "{body["metadata"]["name"]}"'
         try:
             kubernetes_validate.validate(body, self._version, strict=True)
         except kubernetes_validate.ValidationError as error:
             message = f"{name} is invalid: {'.'.join(map(str, error.path))}: {error.message}"
-            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", message) from None
+            raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", message) from None
         namespace = body["metadata"].get("namespace", "")
         if kind.has_namespace and ("namespaces", "", namespace) not in self._objects:
-            raise Refused(HTTPStatus.NOT_FOUND, "NotFound", f'namespaces "{namespace}" not found, for {name}')
+            raise ApiError(HTTPStatus.NOT_FOUND, "NotFound", f'namespaces "{namespace}" not found, for {name}')
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The API that listens.
+    """A running API server.
 
     Attributes:
-        url: where.
-        objects: all of a kind (its plural) as they are now.
+        url: of the API.
+        objects: returns all objects of a kind, given by its plural.
     """
 
     url: str
     objects: Callable[[str], list[Object]]
 
 
-class Api:
-    """What is asked over HTTP, answered from the store."""
+class ApiServer:
+    """Handles the HTTP requests to the store."""
 
-    def __init__(self, store: Store, version: str, may: Callable[[str], bool], log: Callable[[str, str], str]) -> None:
-        """No request yet.
+    def __init__(
+        self, store: Store, version: str, is_authorized: Callable[[str], bool], log: Callable[[str, str], str]
+    ) -> None:
+        """Stores the arguments.
 
         Args:
             store: of the objects.
             version: of Kubernetes.
-            may: whether who has this bearer token may ask.
-            log: what a container of a pod has said.
+            is_authorized: whether a bearer token gives access.
+            log: returns the log of a pod's container.
         """
-        self._store, self._version, self._may, self._log = store, version, may, log
+        self._store, self._version, self._is_authorized, self._log = store, version, is_authorized, log
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answers a request, whatever it asks."""
-        if not self._may(request.headers.get("Authorization", "").removeprefix("Bearer ")):
-            return _failure(Refused(HTTPStatus.UNAUTHORIZED, "Unauthorized", "Unauthorized"))
-        if (told := _discovery(request.path, self._version)) is not None:
-            return web.json_response(told)
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Handles any request."""
+        if not self._is_authorized(request.headers.get("Authorization", "").removeprefix("Bearer ")):
+            return _failure(ApiError(HTTPStatus.UNAUTHORIZED, "Unauthorized", "Unauthorized"))
+        if (document := _discovery(request.path, self._version)) is not None:
+            return web.json_response(document)
         try:
-            return await self._object(request)
-        except Refused as error:
+            return await self._handle_object(request)
+        except ApiError as error:
             return _failure(error)
 
-    async def _object(self, request: web.Request) -> web.StreamResponse:
-        kind, namespace, name, below = _parse(request.path)
-        if below == "log":
+    async def _handle_object(self, request: web.Request) -> web.StreamResponse:
+        kind, namespace, name, subresource = _parse(request.path)
+        if subresource == "log":
             return web.Response(text=self._log(name, request.query.get("container", "")))
         if not name:
             return await self._list_or_watch(request, kind, namespace)
@@ -292,54 +294,54 @@ class Api:
             case "DELETE":
                 found = self._store.delete(kind, namespace, name)
             case _:
-                raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", f"{request.method} is not supported")
+                raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", f"{request.method} is not supported")
         return web.json_response(found)
 
     async def _list_or_watch(self, request: web.Request, kind: Kind, namespace: str) -> web.StreamResponse:
-        labels = _equalities(request.query.get("labelSelector", ""))
-        name = _equalities(request.query.get("fieldSelector", "")).get("metadata.name")
+        labels = _parse_selector(request.query.get("labelSelector", ""))
+        name = _parse_selector(request.query.get("fieldSelector", "")).get("metadata.name")
 
-        def wanted(found: Object) -> bool:
-            is_there = namespace in ("", found["metadata"].get("namespace", ""))
-            is_labelled = labels.items() <= found["metadata"].get("labels", {}).items()
-            return is_there and is_labelled and name in (None, found["metadata"]["name"])
+        def matches(found: Object) -> bool:
+            is_in_namespace = namespace in ("", found["metadata"].get("namespace", ""))
+            has_labels = labels.items() <= found["metadata"].get("labels", {}).items()
+            return is_in_namespace and has_labels and name in (None, found["metadata"]["name"])
 
         if request.query.get("sendInitialEvents"):
-            # Older clusters say so too; the client then lists first.
+            # Older clusters respond with this error too; the client then lists the objects first.
             message = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
-            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", message)
+            raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", message)
         if request.query.get("watch") not in ("true", "1"):
-            items = [found for found in self._store.all_of(kind.plural) if wanted(found)]
-            listed = {"kind": f"{kind.name}List", "apiVersion": kind.version, "items": items}
-            return web.json_response({**listed, "metadata": {"resourceVersion": self._store.revision}})
+            items = [found for found in self._store.objects(kind.plural) if matches(found)]
+            body = {"kind": f"{kind.name}List", "apiVersion": kind.version, "items": items}
+            return web.json_response({**body, "metadata": {"resourceVersion": self._store.revision}})
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         since = int(request.query.get("resourceVersion") or 0)
         changes = self._store.changes()
-        with contextlib.suppress(ConnectionError):  # who watches goes away when it has seen enough
+        with contextlib.suppress(ConnectionError):  # a watching client disconnects when it has seen enough
             await response.prepare(request)
-            for found in self._store.all_of(kind.plural):
-                if wanted(found) and int(found["metadata"]["resourceVersion"]) > since:
-                    await response.write(_event("MODIFIED", found))
+            for found in self._store.objects(kind.plural):
+                if matches(found) and int(found["metadata"]["resourceVersion"]) > since:
+                    await response.write(_watch_event("MODIFIED", found))
             async for change in changes:
-                if change.kind is kind and wanted(change.object):
-                    await response.write(_event(change.how, change.object))
+                if change.kind is kind and matches(change.object):
+                    await response.write(_watch_event(change.type, change.object))
         return response
 
 
 @contextlib.contextmanager
-def started(
+def running(
     version: str,
     certificate: Certificate,
-    may: Callable[[str], bool],
+    is_authorized: Callable[[str], bool],
     controllers: Callable[[Store], contextlib.AbstractAsyncContextManager[Callable[[str, str], str]]],
 ) -> Iterator[Cluster]:
-    """Listens on loopback meanwhile, in a thread of its own.
+    """Runs the API server on loopback, in a thread of its own.
 
     Args:
         version: of Kubernetes.
-        certificate: that it shows.
-        may: whether who has this bearer token may ask.
-        controllers: what acts on the objects of a store meanwhile; gives what a container of a pod has said.
+        certificate: of the server.
+        is_authorized: whether a bearer token gives access.
+        controllers: reconcile the objects of a store; give a function that returns the log of a pod's container.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate.certificate, certificate.key)
@@ -351,19 +353,20 @@ def started(
     async def start() -> Cluster:
         store = Store(version)
         log = await stack.enter_async_context(controllers(store))
-        runner = web.ServerRunner(web.Server(Api(store, version, may, log).answer), shutdown_timeout=1)  # type: ignore[arg-type]
+        server = web.Server(ApiServer(store, version, is_authorized, log).handle)  # type: ignore[arg-type]
+        runner = web.ServerRunner(server, shutdown_timeout=1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.callback(store.close)
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
 
         async def objects(plural: str) -> list[Object]:
-            return deepcopy(store.all_of(plural))
+            return deepcopy(store.objects(plural))
 
-        def now(plural: str) -> list[Object]:
+        def current_objects(plural: str) -> list[Object]:
             return asyncio.run_coroutine_threadsafe(objects(plural), loop).result()
 
-        return Cluster(f"https://127.0.0.1:{runner.addresses[0][1]}", now)
+        return Cluster(f"https://127.0.0.1:{runner.addresses[0][1]}", current_objects)
 
     try:
         yield asyncio.run_coroutine_threadsafe(start(), loop).result()
@@ -375,21 +378,21 @@ def started(
 
 
 def kind_of(name: str) -> Kind:
-    """The kind of that name, such as Deployment."""
+    """Returns the kind with this name, such as Deployment."""
     return next(kind for kind in KINDS if kind.name == name)
 
 
-def _failure(why: Refused) -> web.Response:
-    said: Object = {"message": str(why), "reason": why.reason, "code": why.status.value}
-    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", **said}
-    return web.json_response(status, status=why.status)
+def _failure(error: ApiError) -> web.Response:
+    details: Object = {"message": str(error), "reason": error.reason, "code": error.status.value}
+    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", **details}
+    return web.json_response(status, status=error.status)
 
 
 def _discovery(path: str, version: str) -> Object | None:
-    """What clients ask before anything else: which kinds there are. None for any other path."""
+    """Returns the discovery document of the path, which lists the kinds; None for any other path."""
     versions = sorted({kind.version for kind in KINDS})
     major, _, minor = version.partition(".")
-    fixed: dict[str, Object] = {
+    documents: dict[str, Object] = {
         "version": {"major": major, "minor": minor, "gitVersion": f"v{version}.0"},
         "api": {"kind": "APIVersions", "versions": ["v1"]},
         "apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(v) for v in versions if "/" in v]},
@@ -397,9 +400,9 @@ def _discovery(path: str, version: str) -> Object | None:
     }
     for one in versions:
         resources = [_resource(kind) for kind in KINDS if kind.version == one]
-        fixed[_root(one)] = {"kind": "APIResourceList", "groupVersion": one, "resources": resources}
-        fixed[f"openapi/v3/{_root(one)}"] = _openapi(_root(one))
-    return fixed.get(path.strip("/"))
+        documents[_root(one)] = {"kind": "APIResourceList", "groupVersion": one, "resources": resources}
+        documents[f"openapi/v3/{_root(one)}"] = _openapi(_root(one))
+    return documents.get(path.strip("/"))
 
 
 def _root(version: str) -> str:
@@ -408,17 +411,17 @@ def _root(version: str) -> str:
 
 def _group(version: str) -> Object:
     name, _, number = version.partition("/")
-    only = {"groupVersion": version, "version": number}
-    return {"name": name, "versions": [only], "preferredVersion": only}
+    only_version = {"groupVersion": version, "version": number}
+    return {"name": name, "versions": [only_version], "preferredVersion": only_version}
 
 
 def _resource(kind: Kind) -> Object:
-    named = {"name": kind.plural, "singularName": kind.name.lower(), "kind": kind.name}
-    return {**named, "namespaced": kind.has_namespace, "verbs": _VERBS}
+    names = {"name": kind.plural, "singularName": kind.name.lower(), "kind": kind.name}
+    return {**names, "namespaced": kind.has_namespace, "verbs": _VERBS}
 
 
 def _openapi(root: str) -> Object:
-    """As much as kubectl reads before it applies: that this API itself refuses unknown fields."""
+    """Returns the part of OpenAPI that kubectl reads before it applies: this server validates fields itself."""
     paths = {}
     for kind in KINDS:
         if _root(kind.version) == root:
@@ -433,26 +436,26 @@ def _openapi(root: str) -> Object:
 
 
 def _parse(path: str) -> tuple[Kind, str, str, str]:
-    """Kind, namespace, name and what is below the object, of a path."""
+    """Splits a path into kind, namespace, name and subresource."""
     root, *parts = path.strip("/").split("/")
     version, rest = ("/".join(parts[:2]), parts[2:]) if root == "apis" else (parts[0], parts[1:])
     namespace = ""
     if rest[:1] == ["namespaces"] and len(rest) > 2:
         namespace, rest = rest[1], rest[2:]
-    plural, name, below = (*rest, "", "")[:3] if rest else ("", "", "")
+    plural, name, subresource = (*rest, "", "")[:3] if rest else ("", "", "")
     kind = _BY_PATH.get((version, plural))
     if kind is None:
-        raise Refused(HTTPStatus.NOT_FOUND, "NotFound", "the server could not find the requested resource")
-    return kind, namespace, name, below
+        raise ApiError(HTTPStatus.NOT_FOUND, "NotFound", "the server could not find the requested resource")
+    return kind, namespace, name, subresource
 
 
-def _equalities(selector: str) -> dict[str, str]:
+def _parse_selector(selector: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in selector.replace("==", "=").split(",") if "=" in part)
 
 
-def _merged(old: Any, new: Any) -> Any:
+def _merge(old: Any, new: Any) -> Any:
     if isinstance(old, dict) and isinstance(new, dict):
-        return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
+        return {**old, **{name: _merge(old.get(name), value) for name, value in new.items()}}
     return new
 
 
@@ -461,12 +464,12 @@ def _unversioned(found: Object) -> Object:
     return {**found, "metadata": metadata}
 
 
-def _event(how: str, found: Object) -> bytes:
-    return json.dumps({"type": how, "object": found}).encode() + b"\n"
+def _watch_event(change_type: str, found: Object) -> bytes:
+    return json.dumps({"type": change_type, "object": found}).encode() + b"\n"
 
 
-def _fill_in(new: Object) -> None:
-    """What the API itself adds to some kinds."""
+def _set_defaults(new: Object) -> None:
+    """Sets the fields that an API server adds to objects of some kinds."""
     match new["kind"]:
         case "Secret":
             texts = {name: base64.b64encode(text.encode()).decode() for name, text in new.pop("stringData", {}).items()}

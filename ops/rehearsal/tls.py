@@ -1,6 +1,6 @@
-"""What ends TLS on loopback, as a load balancer's listener and RDS do, and passes on what is in it.
+"""A TLS proxy on loopback: terminates TLS as a load balancer's listener or RDS does, and forwards the plain bytes.
 
-Simplified: what a balancer passes on stays as it is, so requests gain no X-Forwarded-For.
+Simplified: it forwards bytes unchanged, so requests get no X-Forwarded-For header.
 """
 
 import asyncio
@@ -18,49 +18,51 @@ Address: TypeAlias = tuple[str, int]
 _CHUNK: Final = 65536
 _HANDSHAKE_SECONDS: Final = 10
 
-# PostgreSQL's client asks for TLS in the clear, with this, and begins it once it is told S.
+# A PostgreSQL client requests TLS with this plain message, and starts the handshake after the response S.
 # https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL
 _SSL_REQUEST: Final = bytes.fromhex("00000008 04d2162f")
-# What is said to those who do not, in the words of an RDS instance whose rds.force_ssl is 1.
-_REFUSAL: Final = b"SFATAL\0C28000\0Mno pg_hba.conf entry for host, no encryption\0\0"
+# The error for other clients: that of an RDS instance with rds.force_ssl = 1.
+_NO_ENCRYPTION_ERROR: Final = b"SFATAL\0C28000\0Mno pg_hba.conf entry for host, no encryption\0\0"
 
 
 @dataclass(frozen=True)
-class Front:
-    """A front that listens.
+class TlsProxy:
+    """A listening proxy.
 
     Attributes:
-        address: where.
-        close: ends it, and what it passes on.
+        address: where it listens.
+        close: stops listening, and closes all connections.
     """
 
     address: Address
     close: Callable[[], None]
 
 
-def listen(certificate: Certificate, behind: Callable[[], Address | None], at: Address, *, asks: bool = False) -> Front:
-    """Listens until it is closed.
+def listen(
+    certificate: Certificate, upstream: Callable[[], Address | None], address: Address, *, starttls: bool = False
+) -> TlsProxy:
+    """Starts a proxy in a thread of its own.
 
     Args:
-        certificate: that it shows.
-        behind: where the next connection goes; None where nobody is there, and the connection is closed.
-        at: where to listen; port 0 takes a free one.
-        asks: whether clients ask for TLS first, as PostgreSQL's do.
+        certificate: for the TLS handshake.
+        upstream: returns the address for the next connection, or None to close it.
+        address: where to listen; port 0 means any free port.
+        starttls: whether clients request TLS with a plain message first, as PostgreSQL's do.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate.certificate, certificate.key)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Cancelled when the front is closed, which is no error.
-        silent = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
-        with contextlib.closing(writer), contextlib.suppress(*silent):
-            if not asks or await _begin_tls(reader, writer, context):
-                await _pass_both_ways(reader, writer, behind())
+        # Closing the proxy cancels this, which is no error.
+        ignored = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
+        with contextlib.closing(writer), contextlib.suppress(*ignored):
+            if not starttls or await _start_tls(reader, writer, context):
+                await _forward_both_ways(reader, writer, upstream())
 
     loop = asyncio.new_event_loop()
-    immediate = None if asks else context
-    server = loop.run_until_complete(asyncio.start_server(serve, *at, ssl=immediate))
+    immediate_tls = None if starttls else context
+    server = loop.run_until_complete(asyncio.start_server(serve, *address, ssl=immediate_tls))
     thread = threading.Thread(target=loop.run_forever, name="tls", daemon=True)
     thread.start()
 
@@ -71,12 +73,12 @@ def listen(certificate: Certificate, behind: Callable[[], Address | None], at: A
         loop.close()
 
     host, port = server.sockets[0].getsockname()[:2]
-    return Front((host, port), close)
+    return TlsProxy((host, port), close)
 
 
-async def _begin_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> bool:
+async def _start_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> bool:
     if await reader.readexactly(len(_SSL_REQUEST)) != _SSL_REQUEST:
-        writer.write(b"E" + (len(_REFUSAL) + 4).to_bytes(4, "big") + _REFUSAL)
+        writer.write(b"E" + (len(_NO_ENCRYPTION_ERROR) + 4).to_bytes(4, "big") + _NO_ENCRYPTION_ERROR)
         await writer.drain()
         return False
     writer.write(b"S")
@@ -84,16 +86,18 @@ async def _begin_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
     return True
 
 
-async def _pass_both_ways(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to: Address | None) -> None:
-    if to is None:
+async def _forward_both_ways(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream: Address | None
+) -> None:
+    if upstream is None:
         return
-    behind_reader, behind_writer = await asyncio.open_connection(*to)
+    upstream_reader, upstream_writer = await asyncio.open_connection(*upstream)
     async with asyncio.TaskGroup() as both:
-        both.create_task(_pass_on(reader, behind_writer))
-        both.create_task(_pass_on(behind_reader, writer))
+        both.create_task(_forward(reader, upstream_writer))
+        both.create_task(_forward(upstream_reader, writer))
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.closing(writer), contextlib.suppress(OSError):
         while chunk := await reader.read(_CHUNK):
             writer.write(chunk)

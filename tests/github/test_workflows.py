@@ -1,4 +1,4 @@
-"""What GitHub does with a commit: the workflows, read as the YAML that they are."""
+"""The GitHub workflows and actions, parsed from their YAML."""
 
 import json
 import re
@@ -22,8 +22,8 @@ TARGETS: Final = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(en
 
 GUIDE: Final = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
 
-# What deploy.yml and destroy.yml run beside make: what is typed by hand is checked before anything comes of it.
-BESIDE_MAKE: Final = {"Check that what is given is a digest", "Check that the cluster's name was typed"}
+# The only steps of deploy.yml and destroy.yml that run something other than make: they check manual input.
+INPUT_CHECKS: Final = {"Check that the input is a digest", "Check the typed name of the cluster"}
 
 
 def _load(file: Path) -> Mapping:
@@ -37,7 +37,7 @@ JOBS: Final = {f"{name}/{job}": content for name, flow in WORKFLOWS.items() for 
 
 
 def _on(workflow: str) -> Mapping:
-    # YAML 1.1 takes the key "on" for a boolean.
+    # YAML 1.1 parses the key "on" as a boolean.
     events: Mapping = WORKFLOWS[workflow][True]
     return events
 
@@ -48,13 +48,13 @@ def _steps(*workflows: str) -> Iterator[Mapping]:
             yield from job["steps"]
 
 
-def _made(job: str) -> list[str]:
-    """The make targets of a job, in order."""
+def _make_targets(job: str) -> list[str]:
+    """Returns the make targets of a job, in order."""
     return [step["run"].removeprefix("make ") for step in JOBS[job]["steps"] if step.get("run", "").startswith("make ")]
 
 
-def _used(job: str, action: str) -> list[Mapping]:
-    """What a job gives to each use of an action."""
+def _inputs(job: str, action: str) -> list[Mapping]:
+    """Returns the inputs of each use of an action in a job."""
     return [step.get("with", {}) for step in JOBS[job]["steps"] if action in step.get("uses", "")]
 
 
@@ -62,20 +62,20 @@ each_job = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 each_workflow = pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=WORKFLOWS)
 
 
-# --- All of them
+# --- All workflows
 
 
 @pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(GITHUB)) for file in FILES])
 def test_every_action_is_pinned(file: Path) -> None:
-    """An action is named by the commit that it is at, with its version beside it, or is this repository's own."""
+    """An action is pinned to a commit, with its version in a comment, or belongs to this repository."""
     used = re.findall(r"^\s*(?:- )?uses: (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
     unpinned = [one for one in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one)]
 
     assert [one for one in unpinned if one not in {f"$/.github/actions/{name}" for name in ACTIONS}] == []
 
 
-def test_an_action_is_the_same_version_everywhere() -> None:
-    """No two places use two commits of an action."""
+def test_an_action_has_the_same_version_everywhere() -> None:
+    """Each action is pinned to one commit only."""
     used = {one for file in FILES for one in re.findall(r"uses: (\S+@\S+)", file.read_text(encoding="utf-8"))}
     names = [one.partition("@")[0] for one in used]
 
@@ -83,37 +83,37 @@ def test_an_action_is_the_same_version_everywhere() -> None:
 
 
 @each_workflow
-def test_nothing_is_permitted_but_by_a_job(workflow: Mapping) -> None:
-    """A workflow gives its jobs no permissions, and a job never takes all."""
+def test_permissions_are_granted_per_job(workflow: Mapping) -> None:
+    """A workflow grants none by default, and no job requests all."""
     assert workflow["permissions"] == {}
     assert all(isinstance(job["permissions"], dict) for job in workflow["jobs"].values())
 
 
 @each_job
-def test_every_job_ends_in_time(job: Mapping) -> None:
-    """A job that hangs is ended within the hour, which is as long as AWS's role can be had."""
+def test_every_job_has_a_timeout(job: Mapping) -> None:
+    """It is at most an hour, which is the session of the AWS role."""
     assert 0 < job["timeout-minutes"] <= 60
 
 
 @each_job
-def test_only_who_speaks_to_aws_gets_a_token_for_it(job: Mapping) -> None:
-    """Jobs may write no more than the token for AWS, and that only where they take AWS's role with it."""
+def test_only_jobs_that_use_aws_get_a_token_for_it(job: Mapping) -> None:
+    """The token is the only write permission of any job, and only jobs that assume the AWS role have it."""
     written = {name for name, access in job["permissions"].items() if access == "write"}
-    speaks = any(step.get("uses") == "$/.github/actions/aws" for step in job["steps"])
+    uses_aws = any(step.get("uses") == "$/.github/actions/aws" for step in job["steps"])
 
-    assert written == ({"id-token"} if speaks else set())
+    assert written == ({"id-token"} if uses_aws else set())
 
 
 @each_job
 def test_no_checkout_keeps_its_credentials(job: Mapping) -> None:
-    """The token of the job stays out of the folder that later steps work in."""
+    """The job's token is not stored in the folder in which later steps work."""
     checkouts = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
 
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-def test_nothing_is_pasted_into_a_command() -> None:
-    """Commands take secrets, inputs and all else from their environment, and never by an expression in their text."""
+def test_no_command_contains_an_expression() -> None:
+    """Commands read secrets and inputs from environment variables, so that no value can inject code."""
     commands = [step["run"] for job in JOBS.values() for step in job["steps"] if "run" in step]
     commands += [step["run"] for action in ACTIONS.values() for step in action["runs"]["steps"] if "run" in step]
 
@@ -124,7 +124,7 @@ def test_nothing_is_pasted_into_a_command() -> None:
 
 
 def _required(results: dict[str, str]) -> bool:
-    """Whether the job `required` passes after jobs that ended so."""
+    """Returns whether the job `required` passes after these results of other jobs."""
     if not shutil.which("jq"):
         missing("jq is missing (on Debian: apt install jq)")
     (step,) = JOBS["ci/required"]["steps"]
@@ -135,7 +135,7 @@ def _required(results: dict[str, str]) -> bool:
 
 
 def test_the_required_job_needs_all_others() -> None:
-    """No job of ci.yml can fail unseen, also where it is new."""
+    """So no job of ci.yml can fail unnoticed, also a new one."""
     jobs = {name.removeprefix("ci/") for name in JOBS if name.startswith("ci/")}
 
     assert set(JOBS["ci/required"]["needs"]) == jobs - {"required"}
@@ -153,12 +153,12 @@ def test_the_required_job_needs_all_others() -> None:
     ],
 )
 def test_only_the_plan_may_be_skipped(infra: str, plan: str, passes: bool) -> None:
-    """The required job passes where all have, but for a plan that was not to be made."""
+    """The required job passes if all others have passed, except for a plan that was skipped."""
     assert _required({"lint": "success", "infra": infra, "plan": plan}) is passes
 
 
 def test_a_pull_request_from_a_fork_gets_no_plan() -> None:
-    """It would get neither token nor keys, and its code has no business in the account."""
+    """It would get neither token nor secrets, and its code must not run in the account."""
     job = JOBS["ci/plan"]
 
     assert "github.event_name == 'pull_request'" in job["if"]
@@ -169,8 +169,8 @@ def test_a_pull_request_from_a_fork_gets_no_plan() -> None:
 # --- audit.yml
 
 
-def test_what_is_made_known_is_looked_for_each_week() -> None:
-    """Also where nobody changes anything; the same as for each commit, and where it cannot be asked it fails."""
+def test_the_audit_runs_each_week() -> None:
+    """It is the same job as for each commit, so it finds new vulnerabilities in unchanged code."""
     (schedule,) = _on("audit")["schedule"]
 
     assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", schedule["cron"])
@@ -183,25 +183,25 @@ def test_what_is_made_known_is_looked_for_each_week() -> None:
 
 @pytest.mark.parametrize("workflow", ["deploy", "destroy"])
 def test_every_command_is_a_target_of_the_makefile(workflow: str) -> None:
-    """What GitHub runs, a person can run likewise; there is no logic in the workflows."""
-    commands = [step for step in _steps(workflow) if "run" in step and step.get("name") not in BESIDE_MAKE]
+    """A person can run what GitHub runs; the workflows have no logic of their own."""
+    commands = [step for step in _steps(workflow) if "run" in step and step.get("name") not in INPUT_CHECKS]
 
     assert commands
     assert [step["run"] for step in commands if step["run"].removeprefix("make ") not in TARGETS] == []
 
 
 def test_a_deployment_goes_from_the_image_to_the_smoke_test() -> None:
-    """Image, plan, what it says, then the cluster's objects, the database, the record, monitoring, a first request."""
+    """The jobs run in this order: image, plan, apply, then objects, database, DNS, monitoring and smoke test."""
     needs = {job: content.get("needs") for job, content in WORKFLOWS["deploy"]["jobs"].items()}
 
     assert needs == {"image": None, "plan": "image", "apply": "plan", "deploy": ["image", "apply"]}
-    assert _made("deploy/plan") == ["plan"]
-    assert _made("deploy/apply") == ["init", "apply"]
-    assert _made("deploy/deploy") == "deploy-objects deploy-database deploy-dns deploy-monitoring smoke".split()
+    assert _make_targets("deploy/plan") == ["plan"]
+    assert _make_targets("deploy/apply") == ["init", "apply"]
+    assert _make_targets("deploy/deploy") == "deploy-objects deploy-database deploy-dns deploy-monitoring smoke".split()
 
 
 def test_only_main_is_deployed_and_destroyed() -> None:
-    """The first job of each is for main alone, and the others need it."""
+    """The first job of each workflow runs only on main, and the others need it."""
     assert _on("deploy")["push"] == {"branches": ["main"]}
     assert "github.ref == 'refs/heads/main'" in JOBS["deploy/image"]["if"]
     assert "github.ref == 'refs/heads/main'" in JOBS["destroy/teardown"]["if"]
@@ -209,27 +209,27 @@ def test_only_main_is_deployed_and_destroyed() -> None:
 
 
 @pytest.mark.parametrize("job", ["deploy/apply", "deploy/deploy", "destroy/teardown", "destroy/destroy"])
-def test_what_changes_things_waits_for_the_reviewers(job: str) -> None:
-    """Only in the environment production is there the role that may change things."""
+def test_jobs_that_make_changes_wait_for_reviewers(job: str) -> None:
+    """Only the environment production has the role that may make changes."""
     assert JOBS[job]["environment"] == "production"
-    assert _used(job, "actions/aws")[0]["role"] == "${{ vars.AWS_APPLY_ROLE }}"
+    assert _inputs(job, "actions/aws")[0]["role"] == "${{ vars.AWS_APPLY_ROLE }}"
 
 
 @pytest.mark.parametrize("job", ["ci/plan", "deploy/plan"])
-def test_a_plan_only_looks(job: str) -> None:
-    """The role that may only look is all that a plan needs, and all that it gets."""
-    assert _made(job) == ["plan"]
-    assert _used(job, "actions/aws")[0]["role"] == "${{ vars.AWS_PLAN_ROLE }}"
+def test_a_plan_only_reads(job: str) -> None:
+    """A plan gets only the role that may read."""
+    assert _make_targets(job) == ["plan"]
+    assert _inputs(job, "actions/aws")[0]["role"] == "${{ vars.AWS_PLAN_ROLE }}"
 
 
 @pytest.mark.parametrize("workflow", ["deploy", "destroy"])
-def test_two_never_change_things_at_once(workflow: str) -> None:
-    """Deployments and destruction wait for each other, and none is cut short by the next."""
+def test_runs_that_make_changes_are_serialized(workflow: str) -> None:
+    """Deployments and destructions wait for each other, and none is cancelled by the next."""
     assert WORKFLOWS[workflow]["concurrency"] == {"group": "production", "cancel-in-progress": False}
 
 
-def test_the_image_is_built_once_with_what_is_in_it() -> None:
-    """One build, which says of which commit it is, how it was made, and of what."""
+def test_the_image_is_built_once_with_provenance_and_sbom() -> None:
+    """The build records its commit, how it was made, and what it contains."""
     (build,) = [step for step in _steps("deploy") if "docker/build-push-action@" in step.get("uses", "")]
 
     assert build["with"]["provenance"] == "mode=max"
@@ -238,7 +238,7 @@ def test_the_image_is_built_once_with_what_is_in_it() -> None:
 
 
 def test_the_image_is_deployed_by_digest() -> None:
-    """What is deployed is what was built, or was named by hand, and no tag that could have moved."""
+    """The digest is that of the build or of the input; a tag could have moved."""
     name = WORKFLOWS["deploy"]["env"]["IMAGE_NAME"]
 
     assert JOBS["deploy/image"]["outputs"] == {"digest": "${{ inputs.digest || steps.build.outputs.digest }}"}
@@ -246,67 +246,67 @@ def test_the_image_is_deployed_by_digest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("digest", "is_one"),
+    ("digest", "is_valid"),
     [("sha256:" + "5ca1ab1e" * 8, True), ("latest", False), ("sha256:5ca1ab1e", False), ("sha256:; id #", False)],
 )
-def test_only_a_digest_is_taken_for_one(digest: str, is_one: bool) -> None:
-    """What is typed becomes part of a command later on, so nothing but a digest may be typed."""
-    (step,) = [step for step in JOBS["deploy/image"]["steps"] if step.get("name") in BESIDE_MAKE]
+def test_the_input_must_be_a_digest(digest: str, is_valid: bool) -> None:
+    """The input becomes part of later commands, so anything but a digest is refused."""
+    (step,) = [step for step in JOBS["deploy/image"]["steps"] if step.get("name") in INPUT_CHECKS]
     command = ["bash", "-eo", "pipefail", "-c", step["run"]]
 
-    assert (subprocess.run(command, env={"DIGEST": digest}, check=False).returncode == 0) is is_one
+    assert (subprocess.run(command, env={"DIGEST": digest}, check=False).returncode == 0) is is_valid
 
 
-def test_what_is_applied_is_the_plan_that_was_shown() -> None:
-    """The file goes from one job to the other, with the lock file, without which Terraform would refuse it."""
-    (uploaded,) = _used("deploy/plan", "actions/upload-artifact@")
-    downloaded = _used("deploy/apply", "actions/download-artifact@")
+def test_the_plan_that_was_shown_is_applied() -> None:
+    """The plan is passed from job to job with the lock file, without which Terraform would refuse it."""
+    (uploaded,) = _inputs("deploy/plan", "actions/upload-artifact@")
+    downloaded = _inputs("deploy/apply", "actions/download-artifact@")
 
     assert {"deployment.tfplan", "terraform/.terraform.lock.hcl"} <= set(uploaded["path"].split())
     assert uploaded["include-hidden-files"] is True
     assert downloaded == [{"name": uploaded["name"]}]
 
 
-def test_what_terraform_made_is_known_to_the_deployment() -> None:
-    """outputs.json goes from apply to deploy."""
-    (uploaded,) = _used("deploy/apply", "actions/upload-artifact@")
-    downloaded = _used("deploy/deploy", "actions/download-artifact@")
+def test_the_deployment_gets_terraforms_outputs() -> None:
+    """outputs.json is passed from apply to deploy."""
+    (uploaded,) = _inputs("deploy/apply", "actions/upload-artifact@")
+    downloaded = _inputs("deploy/deploy", "actions/download-artifact@")
 
     assert uploaded["path"] == "outputs.json"
     assert downloaded == [{"name": uploaded["name"]}]
 
 
-def test_all_is_destroyed_by_hand_only() -> None:
-    """Nothing but a person starts it, who types the cluster's name; then first what Terraform did not make."""
+def test_destruction_is_started_only_by_hand() -> None:
+    """A person types the cluster's name; teardown runs before destroy."""
     confirmed = [step.get("name") or step.get("run") for step in JOBS["destroy/teardown"]["steps"]]
 
     assert set(_on("destroy")) == {"workflow_dispatch"}
     assert _on("destroy")["workflow_dispatch"]["inputs"]["cluster"]["required"] is True
-    assert confirmed[-2:] == ["Check that the cluster's name was typed", "make teardown"]
+    assert confirmed[-2:] == ["Check the typed name of the cluster", "make teardown"]
     assert JOBS["destroy/destroy"]["needs"] == "teardown"
-    assert _made("destroy/destroy") == ["init", "destroy"]
+    assert _make_targets("destroy/destroy") == ["init", "destroy"]
 
 
 @pytest.mark.parametrize(("typed", "is_confirmed"), [("olimac", True), ("", False), ("all", False)])
-def test_another_name_destroys_nothing(typed: str, is_confirmed: bool, tmp_path: Path) -> None:
-    """What is typed has to be what Terraform says that the cluster is called."""
+def test_another_name_stops_the_destruction(typed: str, is_confirmed: bool, tmp_path: Path) -> None:
+    """The typed name must be the cluster's name in Terraform's outputs."""
     if not shutil.which("jq"):
         missing("jq is missing (on Debian: apt install jq)")
     (tmp_path / "outputs.json").write_text('{"name": {"value": "olimac"}}')
-    (step,) = [step for step in JOBS["destroy/teardown"]["steps"] if step.get("name") in BESIDE_MAKE]
+    (step,) = [step for step in JOBS["destroy/teardown"]["steps"] if step.get("name") in INPUT_CHECKS]
     command = ["bash", "-eo", "pipefail", "-c", step["run"]]
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "TYPED": typed}
 
-    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False)
+    result = subprocess.run(command, cwd=tmp_path, env=environment, check=False)
 
-    assert (done.returncode == 0) is is_confirmed
+    assert (result.returncode == 0) is is_confirmed
 
 
 # --- The actions
 
 
-def test_kubectl_is_of_the_clusters_minor_version() -> None:
-    """It may be one minor version off, and is none."""
+def test_kubectl_has_the_clusters_minor_version() -> None:
+    """One minor version of difference would be allowed."""
     variables = (ROOT / "terraform" / "variables.tf").read_text(encoding="utf-8")
     (cluster,) = re.findall(r'variable "kubernetes_version" {[^}]*?default\s*= "([\d.]+)"', variables)
     (kubectl,) = [step["with"] for step in ACTIONS["tools"]["runs"]["steps"] if "setup-kubectl" in step["uses"]]
@@ -314,8 +314,8 @@ def test_kubectl_is_of_the_clusters_minor_version() -> None:
     assert kubectl["version"].startswith(f"v{cluster}.")
 
 
-def test_keys_are_used_only_where_there_is_no_role() -> None:
-    """Beside a role, the action would use the keys to take it."""
+def test_keys_are_used_only_without_a_role() -> None:
+    """With both, the action would use the keys to assume the role."""
     credentials = ACTIONS["aws"]["runs"]["steps"][0]["with"]
 
     assert credentials["aws-access-key-id"] == "${{ inputs.role == '' && inputs.access-key-id || '' }}"
@@ -326,8 +326,8 @@ def test_keys_are_used_only_where_there_is_no_role() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vars", "secrets"])
-def test_what_a_repository_has_to_set_is_in_the_guide(kind: str) -> None:
-    """Each variable and each secret that a workflow reads has its place in a table."""
+def test_the_guide_lists_all_variables_and_secrets(kind: str) -> None:
+    """Each variable and each secret that a workflow reads is in a table."""
     read = {name for file in FILES for name in re.findall(rf"\b{kind}\.(\w+)", file.read_text(encoding="utf-8"))}
     named = {
         name for row in re.findall(r"^\| (`[A-Z].*?) \|", GUIDE, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
@@ -337,11 +337,11 @@ def test_what_a_repository_has_to_set_is_in_the_guide(kind: str) -> None:
     assert read <= named
 
 
-def test_what_the_guide_says_to_make_can_be_made() -> None:
-    """Each make target in the guide is one, and the steps of a deployment are all there, in order."""
-    told = re.findall(r"^\$ make (.*)$", GUIDE, re.MULTILINE)
+def test_the_guide_uses_existing_make_targets() -> None:
+    """All steps of a deployment are in the guide, in order."""
+    commands = re.findall(r"^\$ make (.*)$", GUIDE, re.MULTILINE)
     laptop = GUIDE.partition("## From a laptop")[2].partition("\n## ")[0]
-    steps = [*_made("deploy/plan"), "apply", *_made("deploy/deploy")]
+    steps = [*_make_targets("deploy/plan"), "apply", *_make_targets("deploy/deploy")]
 
-    assert {word for line in told for word in line.partition("#")[0].split() if "=" not in word} <= TARGETS
+    assert {word for line in commands for word in line.partition("#")[0].split() if "=" not in word} <= TARGETS
     assert re.findall(r"^\$ make ([a-z-]+)", laptop, re.MULTILINE) == steps

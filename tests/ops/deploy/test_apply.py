@@ -1,4 +1,4 @@
-"""python -m ops apply: the cluster's objects become what an overlay says."""
+"""python -m ops apply: applies the objects of an overlay to the cluster."""
 
 import base64
 import shutil
@@ -12,21 +12,15 @@ import yaml
 from ops.deploy import manifests
 from ops.deploy.kubernetes import kubectl as kubectl_command
 from ops.rehearsal import kubernetes
-from ops.rehearsal.certificates import authority
+from ops.rehearsal.certificates import create_ca
+from ops.rehearsal.environment import is_eks_token
 from ops.rehearsal.steps import IMAGE
-from ops.rehearsal.world import is_signed
-from tests.ops.deploy.cloud import (
-    Cloud,
-    Kubectl,
-    Run,
-    all_objects,
-    names,
-)
+from tests.ops.deploy.fixtures import Account, Kubectl, Run, all_objects, names
 
 PRODUCTION = ("apply", "production", "--image", IMAGE)
 
 
-def image_of(deployment: dict[str, Any]) -> str:
+def image_in(deployment: dict[str, Any]) -> str:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     image: str = container["image"]
     return image
@@ -36,29 +30,29 @@ def without_revisions(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**one, "metadata": {**one["metadata"], "resourceVersion": ""}} for one in objects]
 
 
-def test_the_objects_of_production_are_there(cluster: kubernetes.Cluster, cloud: Cloud, run: Run) -> None:
-    """With the image, and what only Terraform knows, filled in."""
-    done = run(*PRODUCTION)
+def test_the_objects_of_production_are_created(cluster: kubernetes.Cluster, account: Account, run: Run) -> None:
+    """The image and the values of Terraform are filled in."""
+    result = run(*PRODUCTION)
 
-    assert (done.status, done.error) == (0, "")
-    assert "deployment.apps/clients-api serverside-applied" in done.said
+    assert (result.status, result.stderr) == (0, "")
+    assert "deployment.apps/clients-api serverside-applied" in result.stdout
     found = {one["metadata"]["name"]: one for one in cluster.objects("deployments")}
     assert sorted(found) == ["clients-api", "cluster-autoscaler"]
-    assert image_of(found["clients-api"]) == IMAGE
+    assert image_in(found["clients-api"]) == IMAGE
     (service,) = cluster.objects("services")
     certificate = service["metadata"]["annotations"]["service.beta.kubernetes.io/aws-load-balancer-ssl-cert"]
-    assert certificate == cloud.outputs.certificate_arn
+    assert certificate == account.outputs.certificate_arn
 
 
-def test_the_objects_of_monitoring_are_there(cluster: kubernetes.Cluster, run: Run) -> None:
-    """In their own namespace, and no Secret among them."""
+def test_the_objects_of_monitoring_are_created(cluster: kubernetes.Cluster, run: Run) -> None:
+    """They have their own namespace, and there is no Secret."""
     assert run("apply", "monitoring", "--image", IMAGE).status == 0
     assert "telemetry" in names(cluster.objects("namespaces"))
     assert cluster.objects("secrets") == []
 
 
-def test_applying_twice_is_the_same_as_once(cluster: kubernetes.Cluster, run: Run) -> None:
-    """Nothing is made anew, and nothing is left over."""
+def test_a_second_apply_changes_nothing(cluster: kubernetes.Cluster, run: Run) -> None:
+    """No object is recreated, and none is added."""
     first, before = run(*PRODUCTION), without_revisions(all_objects(cluster))
     second, after = run(*PRODUCTION), without_revisions(all_objects(cluster))
 
@@ -66,197 +60,200 @@ def test_applying_twice_is_the_same_as_once(cluster: kubernetes.Cluster, run: Ru
     assert before == after
 
 
-def test_another_image_takes_the_place_of_the_first(cluster: kubernetes.Cluster, run: Run) -> None:
-    """What a push to main does each time."""
+def test_another_image_replaces_the_first(cluster: kubernetes.Cluster, run: Run) -> None:
+    """Each push to main does this."""
     other = IMAGE.replace("5ca1ab1e", "0ddba115")
     run(*PRODUCTION)
 
     assert run("apply", "production", "--image", other).status == 0
-    assert other in map(image_of, cluster.objects("deployments"))
+    assert other in map(image_in, cluster.objects("deployments"))
 
 
 @pytest.mark.parametrize(
     "image", ["clients-api", "docker.io/olimac/clients-api:latest", "clients-api@sha256:", IMAGE[:-1]]
 )
-def test_an_image_that_is_not_named_by_digest_is_refused(cluster: kubernetes.Cluster, run: Run, image: str) -> None:
-    """What such a name means could change between two pods."""
+def test_an_image_without_a_digest_is_an_error(cluster: kubernetes.Cluster, run: Run, image: str) -> None:
+    """Two pods could run different images of the same name."""
     before = all_objects(cluster)
 
-    done = run("apply", "production", "--image", image)
+    result = run("apply", "production", "--image", image)
 
-    assert done.status == 1
-    assert done.error.startswith(f"error: the image {image} is not named by digest (name@sha256:…)")
+    assert result.status == 1
+    assert result.stderr.startswith(f"error: the image {image} has no digest (name@sha256:…)")
     assert all_objects(cluster) == before
 
 
 @pytest.mark.parametrize("overlay", ["staging", "../production", ""])
-def test_an_overlay_that_is_none_is_not_understood(run: Run, overlay: str) -> None:
-    """The right ones are named."""
-    done = run("apply", overlay, "--image", IMAGE)
+def test_an_unknown_overlay_is_an_error(run: Run, overlay: str) -> None:
+    """The message lists the overlays that exist."""
+    result = run("apply", overlay, "--image", IMAGE)
 
-    assert done.status == 2
-    assert "choose from" in done.error
-    assert "production" in done.error
+    assert result.status == 2
+    assert "choose from" in result.stderr
+    assert "production" in result.stderr
 
 
-@pytest.mark.usefixtures("cloud")
-def test_a_missing_kubectl_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything else is tried."""
+@pytest.mark.usefixtures("account")
+def test_a_missing_kubectl_is_an_error(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command does nothing else."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    done = run(*PRODUCTION)
+    result = run(*PRODUCTION)
 
-    assert done == (1, "", "error: kubectl is missing; it has to be at most one minor version from the cluster's\n")
+    message = "error: kubectl is missing; its version must be within one minor version of the cluster's\n"
+    assert result == (1, "", message)
 
 
-def test_a_cluster_that_is_not_made_yet_is_said(cluster: kubernetes.Cluster, cloud: Cloud, run: Run) -> None:
-    """Its API does not answer before it is active."""
-    cloud.cluster.status = "CREATING"
+def test_a_cluster_that_is_being_created_is_an_error(cluster: kubernetes.Cluster, account: Account, run: Run) -> None:
+    """Its API is not available before it is active."""
+    account.cluster.status = "CREATING"
     before = all_objects(cluster)
 
-    done = run(*PRODUCTION)
+    result = run(*PRODUCTION)
 
-    assert done == (1, "", "error: the cluster olimac is CREATING; run this again when it is ACTIVE\n")
+    assert result == (1, "", "error: the cluster olimac is CREATING; run this again when it is ACTIVE\n")
     assert all_objects(cluster) == before
 
 
-def test_a_cluster_that_is_being_updated_takes_objects(cluster: kubernetes.Cluster, cloud: Cloud, run: Run) -> None:
-    """Its API answers meanwhile."""
-    cloud.cluster.status = "UPDATING"
+def test_objects_are_applied_while_the_cluster_is_updated(
+    cluster: kubernetes.Cluster, account: Account, run: Run
+) -> None:
+    """Its API stays available."""
+    account.cluster.status = "UPDATING"
 
     assert run(*PRODUCTION).status == 0
     assert "clients-api" in names(cluster.objects("deployments"))
 
 
-def test_an_object_that_the_api_refuses_is_said_in_its_words(
+def test_an_object_that_the_api_refuses_is_an_error(
     cluster: kubernetes.Cluster, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest is wrong: whose it is, and what is wrong with it."""
+    """The message names the object and the invalid field."""
     folder = tmp_path / "k8s"
     shutil.copytree(manifests.FOLDER, folder)
     monkeypatch.setattr(manifests, "FOLDER", folder)
     deployment = folder / "base" / "deployment.yaml"
     deployment.write_text(deployment.read_text().replace("minReadySeconds: 15", "minReadySeconds: soon"))
 
-    done = run(*PRODUCTION)
+    result = run(*PRODUCTION)
 
-    assert done.status == 1
-    assert done.error.startswith("error: kubectl apply failed: ")
-    assert 'Deployment "clients-api" is invalid: spec.minReadySeconds' in done.error
+    assert result.status == 1
+    assert result.stderr.startswith("error: kubectl apply failed: ")
+    assert 'Deployment "clients-api" is invalid: spec.minReadySeconds' in result.stderr
     assert "clients-api" not in names(cluster.objects("deployments"))
 
 
-def test_an_overlay_that_is_broken_is_said_in_kustomizes_words(
+def test_an_overlay_that_kustomize_cannot_render_is_an_error(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kubectl: Kubectl
 ) -> None:
-    """Nothing was applied then."""
+    """Nothing is applied."""
     folder = tmp_path / "k8s"
     shutil.copytree(manifests.FOLDER, folder)
     monkeypatch.setattr(manifests, "FOLDER", folder)
     (folder / "base" / "deployment.yaml").unlink()
 
-    done = run(*PRODUCTION)
+    result = run(*PRODUCTION)
 
-    assert done.status == 1
-    assert done.error.startswith("error: kubectl kustomize failed: ")
-    assert "deployment.yaml" in done.error
+    assert result.status == 1
+    assert result.stderr.startswith("error: kubectl kustomize failed: ")
+    assert "deployment.yaml" in result.stderr
     assert [call.arguments[0] for call in kubectl.calls()] == ["kustomize"]
 
 
-def test_an_overlay_that_wants_what_nobody_knows_is_said(
+def test_an_overlay_with_an_unknown_value_is_an_error(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A value was added to the overlay, and not to Terraform's outputs."""
+    """A value was added to the overlay but not to the values that the command fills in."""
     folder = tmp_path / "k8s"
     shutil.copytree(manifests.FOLDER, folder)
     monkeypatch.setattr(manifests, "FOLDER", folder)
     with (folder / "overlays" / "production" / "deployment.env").open("a") as values:
         values.write("MOON=\n")
 
-    assert run(*PRODUCTION) == (1, "", "error: production wants MOON, of which nothing is known\n")
+    assert run(*PRODUCTION) == (1, "", "error: the overlay production needs a value for MOON\n")
 
 
-def test_an_api_that_is_away_is_said(cluster: kubernetes.Cluster, cloud: Cloud, run: Run) -> None:
-    """It is private, say, and this machine is not in its network."""
-    cloud.cluster.endpoint = "https://127.0.0.1:1"
+def test_an_unreachable_api_is_an_error(cluster: kubernetes.Cluster, account: Account, run: Run) -> None:
+    """For example, the API is private and this machine is outside its network."""
+    account.cluster.endpoint = "https://127.0.0.1:1"
 
-    done = run(*PRODUCTION)
+    result = run(*PRODUCTION)
 
-    assert done.status == 1
-    assert done.error.startswith("error: kubectl apply failed: ")
-    assert "connection refused" in done.error
+    assert result.status == 1
+    assert result.stderr.startswith("error: kubectl apply failed: ")
+    assert "connection refused" in result.stderr
     assert "clients" not in names(cluster.objects("namespaces"))
 
 
-def test_an_api_with_another_certificate_is_not_spoken_to(
-    cluster: kubernetes.Cluster, cloud: Cloud, run: Run, tmp_path: Path
+def test_an_api_with_another_certificate_gets_no_request(
+    cluster: kubernetes.Cluster, account: Account, run: Run, tmp_path: Path
 ) -> None:
-    """EKS tells which CA has to have signed it; whoever answers in its place gets no token."""
-    others = authority(tmp_path).certificate.read_bytes()
-    cloud.cluster.certificate_authority = {"data": base64.b64encode(others).decode()}
+    """The CA of EKS did not sign it, so this server could be an impostor and gets no token."""
+    other_ca = create_ca(tmp_path).certificate.read_bytes()
+    account.cluster.certificate_authority = {"data": base64.b64encode(other_ca).decode()}
 
-    done = run(*PRODUCTION)
+    result = run(*PRODUCTION)
 
-    assert done.status == 1
-    assert "certificate" in done.error
+    assert result.status == 1
+    assert "certificate" in result.stderr
     assert "clients" not in names(cluster.objects("namespaces"))
 
 
 @pytest.mark.usefixtures("cluster")
-def test_the_token_is_eks_and_nobody_sees_it(kubectl: Kubectl, run: Run, cloud: Cloud) -> None:
-    """It is in a file that is its owner's alone and soon gone, and on no command line; nor is it shown."""
-    done = run(*PRODUCTION)
+def test_the_token_is_an_eks_token_and_stays_secret(kubectl: Kubectl, run: Run, account: Account) -> None:
+    """It is only in a temporary file that its owner alone may read, on no command line and in no output."""
+    result = run(*PRODUCTION)
 
-    assert done.status == 0
+    assert result.status == 0
     kustomize, apply = kubectl.calls()
     assert kustomize.config == {}
     (user,) = apply.config["users"]
     token = user["user"]["token"]
-    assert is_signed(token)
+    assert is_eks_token(token)
     assert stat.S_IMODE(int(apply.mode, 8)) == 0o600
     assert not Path(apply.file).exists()
     assert all(token not in argument for call in kubectl.calls() for argument in call.arguments)
-    assert token not in done.said + done.error + apply.said
-    # The caller's signature is for this cluster alone.
-    (question,) = [base64.urlsafe_b64decode(token.removeprefix("k8s-aws-v1.") + "==").decode()]
-    assert question.startswith(f"https://sts.{cloud.outputs.region}.amazonaws.com/?Action=GetCallerIdentity")
-    assert "X-Amz-Expires=60" in question
+    assert token not in result.stdout + result.stderr + apply.stdin
+    # The signature is valid for this cluster only.
+    url = base64.urlsafe_b64decode(token.removeprefix("k8s-aws-v1.") + "==").decode()
+    assert url.startswith(f"https://sts.{account.outputs.region}.amazonaws.com/?Action=GetCallerIdentity")
+    assert "X-Amz-Expires=60" in url
 
 
-def test_a_token_that_the_api_does_not_take_is_said(
+def test_a_token_that_the_api_refuses_is_an_error(
     cluster: kubernetes.Cluster, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who calls is not among the cluster's administrators."""
+    """The caller is not an administrator of the cluster."""
     monkeypatch.setattr("ops.deploy.kubernetes.token", lambda *_: "k8s-aws-v1.nobody")
 
-    done = run(*PRODUCTION)
+    result = run(*PRODUCTION)
 
-    assert done.status == 1
-    assert done.error.startswith("error: kubectl apply failed: ")
-    assert "asked for the client to provide credentials" in done.error
+    assert result.status == 1
+    assert result.stderr.startswith("error: kubectl apply failed: ")
+    assert "asked for the client to provide credentials" in result.stderr
     assert "clients" not in names(cluster.objects("namespaces"))
 
 
-def test_a_kubectl_that_hangs_is_ended(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait for it is bounded."""
+def test_kubectl_has_a_timeout(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it, kubectl is killed and the command fails."""
     script = tmp_path / "kubectl"
     script.write_text("#!/bin/sh\nexec sleep 60\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(kubectl_command, "__kwdefaults__", {"said": None, "seconds": 0.2})
+    monkeypatch.setattr(kubectl_command, "__kwdefaults__", {"stdin": None, "timeout": 0.2})
 
     assert run(*PRODUCTION) == (1, "", "error: kubectl kustomize took longer than 0 s\n")
 
 
-def test_a_dry_run_shows_the_objects(cluster: kubernetes.Cluster, cloud: Cloud, run: Run) -> None:
-    """As YAML, and without asking the cluster or AWS."""
+def test_a_dry_run_prints_the_objects(cluster: kubernetes.Cluster, account: Account, run: Run) -> None:
+    """It prints YAML, and calls neither the cluster nor AWS."""
     before = all_objects(cluster)
 
-    done = run(*PRODUCTION, "--dry-run")
+    result = run(*PRODUCTION, "--dry-run")
 
-    assert done.status == 0
-    kinds = [one["kind"] for one in yaml.safe_load_all(done.said)]
+    assert result.status == 0
+    kinds = [one["kind"] for one in yaml.safe_load_all(result.stdout)]
     assert {"Namespace", "Deployment", "Service"} <= set(kinds)
-    assert IMAGE in done.said
-    assert cloud.way.asked == []
+    assert IMAGE in result.stdout
+    assert account.proxy.calls == []
     assert all_objects(cluster) == before

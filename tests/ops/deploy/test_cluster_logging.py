@@ -1,4 +1,4 @@
-"""python -m ops cluster-logging: the control plane's logs are on."""
+"""python -m ops cluster-logging: turns on the logs of the control plane."""
 
 import itertools
 import json
@@ -7,114 +7,110 @@ from collections.abc import Callable
 import pytest
 
 from ops.deploy import cluster_logging
-from tests.ops.deploy.cloud import (
-    Answer,
-    Cloud,
-    Run,
-    Turn,
-    refused,
-    saying,
-)
+from tests.ops.deploy.fixtures import Account, Fault, Response, Run, error_response, replacing
 
 UPDATE = "UpdateClusterConfig"
 ALL = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
+ALL_ON = (0, "All control-plane logs of olimac are on.\n", "")
 
 
-def turned(cloud: Cloud, *on: str) -> None:
-    """Has these logs on, and no others."""
-    cloud.cluster.logging = {
+def enable_logs(account: Account, *types: str) -> None:
+    """Enables only these log types."""
+    account.cluster.logging = {
         "clusterLogging": [
-            {"types": list(on), "enabled": True},
-            {"types": [one for one in ALL if one not in on], "enabled": False},
+            {"types": list(types), "enabled": True},
+            {"types": [one for one in ALL if one not in types], "enabled": False},
         ]
     }
 
 
-def test_logs_that_are_off_are_turned_on(cloud: Cloud, run: Run) -> None:
-    """Those that were on stay on."""
-    turned(cloud, "audit", "authenticator")
+def test_logs_that_are_off_are_turned_on(account: Account, run: Run) -> None:
+    """The others stay on."""
+    enable_logs(account, "audit", "authenticator")
 
-    assert run("cluster-logging") == (0, "Turning on api, controllerManager, scheduler\n", "")
-    assert cloud.cluster.logging == {"clusterLogging": [{"types": ALL, "enabled": True}]}
-
-
-def test_logs_that_are_on_are_left_alone(cloud: Cloud, run: Run) -> None:
-    """EKS is asked for no update, which it would refuse."""
-    turned(cloud, *ALL)
-
-    assert run("cluster-logging") == (0, "All of olimac's control-plane logs are on.\n", "")
-    assert UPDATE not in cloud.way.asked
+    expected = "Turning on the control-plane logs api, controllerManager, scheduler\n"
+    assert run("cluster-logging") == (0, expected, "")
+    assert account.cluster.logging == {"clusterLogging": [{"types": ALL, "enabled": True}]}
 
 
-def test_a_second_run_changes_nothing(cloud: Cloud, run: Run) -> None:
-    """It finds all on."""
+def test_nothing_changes_if_all_logs_are_on(account: Account, run: Run) -> None:
+    """EKS would refuse an update without a change."""
+    enable_logs(account, *ALL)
+
+    assert run("cluster-logging") == ALL_ON
+    assert UPDATE not in account.proxy.calls
+
+
+def test_a_second_run_changes_nothing(account: Account, run: Run) -> None:
+    """All logs are on after the first run."""
     run("cluster-logging")
-    cloud.way.clear()
+    account.proxy.reset()
 
-    assert run("cluster-logging").said == "All of olimac's control-plane logs are on.\n"
-    assert UPDATE not in cloud.way.asked
-
-
-def test_a_cluster_that_tells_nothing_of_its_logs_has_none_on(cloud: Cloud, run: Run) -> None:
-    """All five are turned on."""
-    cloud.cluster.logging = None
-
-    assert run("cluster-logging") == (0, f"Turning on {', '.join(ALL)}\n", "")
-    assert UPDATE in cloud.way.asked
+    assert run("cluster-logging") == ALL_ON
+    assert UPDATE not in account.proxy.calls
 
 
-def test_an_update_is_waited_for(cloud: Cloud, run: Run) -> None:
-    """EKS takes some minutes."""
-    cloud.way.at("DescribeUpdate", [saying("Successful", "InProgress")] * 3)
+def test_a_cluster_without_a_logging_configuration_has_no_logs_on(account: Account, run: Run) -> None:
+    """The command turns on all five."""
+    account.cluster.logging = None
 
-    done = run("cluster-logging")
-
-    assert done.status == 0
-    assert "Waiting for EKS to turn them on" in done.said
-    assert cloud.way.asked.count("DescribeUpdate") == 4
+    assert run("cluster-logging") == (0, f"Turning on the control-plane logs {', '.join(ALL)}\n", "")
+    assert UPDATE in account.proxy.calls
 
 
-def test_an_update_that_never_ends_is_given_up_on(cloud: Cloud, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait is bounded."""
+def test_the_command_waits_for_the_update(account: Account, run: Run) -> None:
+    """EKS needs some minutes."""
+    account.proxy.inject("DescribeUpdate", [replacing("Successful", "InProgress")] * 3)
+
+    result = run("cluster-logging")
+
+    assert result.status == 0
+    assert "Waiting for EKS to turn on the logs" in result.stdout
+    assert account.proxy.calls.count("DescribeUpdate") == 4
+
+
+def test_the_wait_for_the_update_has_a_timeout(account: Account, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it, the command fails."""
     monkeypatch.setattr(cluster_logging, "_UPDATE_SECONDS", 0.2)
-    cloud.way.at("DescribeUpdate", itertools.repeat(saying("Successful", "InProgress")))
+    account.proxy.inject("DescribeUpdate", itertools.repeat(replacing("Successful", "InProgress")))
 
-    done = run("cluster-logging")
+    result = run("cluster-logging")
 
-    assert done.status == 1
-    assert "in vain for EKS to turn them on" in done.error
+    assert result.status == 1
+    assert "timed out after 0 s waiting for EKS to turn on the logs" in result.stderr
 
 
 @pytest.mark.parametrize("status", ["Failed", "Cancelled"])
-def test_an_update_that_fails_is_said_in_eks_words(cloud: Cloud, run: Run, status: str) -> None:
-    """With the reason that EKS gives."""
+def test_a_failed_update_is_an_error(account: Account, run: Run, status: str) -> None:
+    """The message has the status and the reason of EKS."""
     reason = '[{"errorCode": "AccessDenied", "errorMessage": "no log group for you"}]'
-    cloud.way.at("DescribeUpdate", [failing(status, reason)])
+    account.proxy.inject("DescribeUpdate", [ending(status, reason)])
 
-    done = run("cluster-logging")
+    result = run("cluster-logging")
 
-    assert done.status == 1
-    assert f"EKS ended the update as {status}" in done.error
-    assert "no log group for you" in done.error
-
-
-def failing(status: str, errors: str) -> Turn:
-    def turn(ask: Callable[[], Answer]) -> Answer:
-        answer = ask()
-        told = json.loads(answer.body)
-        told["update"] |= {"status": status, "errors": json.loads(errors)}
-        return answer._replace(body=json.dumps(told).encode())
-
-    return turn
+    assert result.status == 1
+    assert f"the EKS update ended with status {status}" in result.stderr
+    assert "no log group for you" in result.stderr
 
 
-def test_an_update_beside_another_is_refused_in_words(cloud: Cloud, run: Run) -> None:
-    """EKS does one at a time."""
-    cloud.way.at(UPDATE, [refused("ResourceInUseException", "Cluster already has an update in progress", 409)])
+def ending(status: str, errors: str) -> Fault:
+    """EKS describes the update with this status and these errors."""
 
-    done = run("cluster-logging")
+    def fault(forward: Callable[[], Response]) -> Response:
+        response = forward()
+        body = json.loads(response.body)
+        body["update"] |= {"status": status, "errors": json.loads(errors)}
+        return response._replace(body=json.dumps(body).encode())
 
-    assert done.status == 1
-    assert done.error == (
-        "error: AWS refused UpdateClusterConfig (ResourceInUseException): Cluster already has an update in progress\n"
-    )
+    return fault
+
+
+def test_a_concurrent_update_is_an_error(account: Account, run: Run) -> None:
+    """EKS runs one update at a time."""
+    message = "Cluster already has an update in progress"
+    account.proxy.inject(UPDATE, [error_response("ResourceInUseException", message, 409)])
+
+    result = run("cluster-logging")
+
+    assert result.status == 1
+    assert result.stderr == f"error: AWS refused UpdateClusterConfig (ResourceInUseException): {message}\n"

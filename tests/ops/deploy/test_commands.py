@@ -1,4 +1,4 @@
-"""python -m ops: what all commands have in common, and how they bear with an AWS that does not do as it is asked."""
+"""python -m ops: what all commands have in common, and how they handle errors of AWS."""
 
 import itertools
 import json
@@ -14,24 +14,24 @@ import pytest
 from ops.common.process import ROOT
 from ops.rehearsal import kubernetes
 from ops.rehearsal.steps import IMAGE
-from tests.ops.deploy.cloud import (
+from tests.ops.deploy.fixtures import (
     HOSTNAME,
-    Cloud,
-    Ground,
+    Account,
+    MockAws,
     Run,
     all_objects,
+    connection_reset,
+    error_response,
     free_address,
-    lost,
-    refused,
 )
 
 
 @pytest.fixture(name="commands")
-def name_commands(ground: Ground) -> dict[str, tuple[str, ...]]:
-    """All commands, with the arguments that they cannot do without."""
+def list_commands(mock_aws: MockAws) -> dict[str, tuple[str, ...]]:
+    """All commands, with their required arguments."""
     return {
         "apply": ("apply", "production", "--image", IMAGE),
-        "database": ("database", "--image", IMAGE, "--authority", str(ground.ca.certificate)),
+        "database": ("database", "--image", IMAGE, "--authority", str(mock_aws.ca.certificate)),
         "dns": ("dns",),
         "cluster-logging": ("cluster-logging",),
         "smoke": ("smoke", "--connect", "127.0.0.1:1"),
@@ -42,15 +42,15 @@ def name_commands(ground: Ground) -> dict[str, tuple[str, ...]]:
 ALL = ("apply", "database", "dns", "cluster-logging", "smoke", "teardown")
 
 
-def as_process(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """`python -m ops` as a person runs it, in no environment but this."""
+def run_as_process(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Runs `python -m ops` as a process, with only these environment variables."""
     return subprocess.run(
         [sys.executable, "-m", "ops", *arguments],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], "AWS_EC2_METADATA_DISABLED": "true", **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
@@ -59,154 +59,157 @@ def as_process(*arguments: str, **environment: str) -> "subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("command", ALL)
-def test_each_command_says_what_it_is_for(run: Run, command: str) -> None:
-    """With its options, and without doing anything."""
-    done = run(command, "--help")
+def test_each_command_has_a_help_text(run: Run, command: str) -> None:
+    """It lists the options, and the command does nothing."""
+    result = run(command, "--help")
 
-    assert (done.status, done.error) == (0, "")
-    assert f"python -m ops {command}" in done.said
-    assert "--dry-run" in done.said
-    assert "--outputs" in done.said
+    assert (result.status, result.stderr) == (0, "")
+    assert f"python -m ops {command}" in result.stdout
+    assert "--dry-run" in result.stdout
+    assert "--outputs" in result.stdout
 
 
 def test_the_commands_are_listed() -> None:
-    """By `--help`, to whoever runs the package."""
-    done = as_process("--help")
+    """`python -m ops --help` lists them."""
+    result = run_as_process("--help")
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert list(ALL) == re.findall(r"^    ([a-z-]+)(?: {2,}|$)", done.stdout, re.MULTILINE)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert list(ALL) == re.findall(r"^    ([a-z-]+)(?: {2,}|$)", result.stdout, re.MULTILINE)
 
 
-def test_no_command_is_not_understood(run: Run) -> None:
-    """Nor is one that there is not."""
+def test_a_missing_or_unknown_command_is_an_error(run: Run) -> None:
+    """The exit status is that of argparse."""
     assert [run().status, run("destroy").status] == [2, 2]
 
 
 @pytest.mark.parametrize("command", ["apply", "database"])
-def test_an_image_has_to_be_named(run: Run, command: str) -> None:
-    """What runs is not guessed."""
-    done = run(*("apply", "production") if command == "apply" else (command,))
+def test_the_image_is_required(run: Run, command: str) -> None:
+    """The commands do not guess what to run."""
+    result = run(*("apply", "production") if command == "apply" else (command,))
 
-    assert done.status == 2
-    assert "the following arguments are required: --image" in done.error
+    assert result.status == 2
+    assert "the following arguments are required: --image" in result.stderr
 
 
-# --- What Terraform made
+# --- The outputs of Terraform
 
 
 @pytest.mark.parametrize("command", ALL)
-def test_outputs_that_are_not_there_are_said(
-    run: Run, cloud: Cloud, commands: dict[str, tuple[str, ...]], tmp_path: Path, command: str
+def test_a_missing_outputs_file_is_an_error(
+    run: Run, account: Account, commands: dict[str, tuple[str, ...]], tmp_path: Path, command: str
 ) -> None:
-    """With how to make the file; nothing is asked of AWS."""
+    """The message says how to create it; AWS is not called."""
     file = tmp_path / "none.json"
 
-    done = run(*commands[command], "--outputs", str(file))
+    result = run(*commands[command], "--outputs", str(file))
 
-    assert done == (1, "", f"error: there is no {file}: make it with terraform output -json > {file}\n")
-    assert cloud.way.asked == []
+    assert result == (1, "", f"error: {file} does not exist: create it with terraform output -json > {file}\n")
+    assert account.proxy.calls == []
 
 
 @pytest.mark.parametrize("command", ALL)
-def test_outputs_that_are_wrong_are_said(
-    run: Run, cloud: Cloud, commands: dict[str, tuple[str, ...]], tmp_path: Path, command: str
+def test_an_invalid_outputs_file_is_an_error(
+    run: Run, account: Account, commands: dict[str, tuple[str, ...]], tmp_path: Path, command: str
 ) -> None:
-    """No JSON, another's JSON, an empty state's, one output missing or empty, a folder: one line, and nothing asked."""
-    right = json.loads(cloud.file.read_text())
-    without_zone = {name: value for name, value in right.items() if name != "zone_id"}
+    """No JSON, other JSON, an empty state, a missing or empty output, a folder: one line, and no call of AWS."""
+    valid = json.loads(account.outputs_file.read_text())
+    without_zone = {name: value for name, value in valid.items() if name != "zone_id"}
     contents = ["", "{", "[]", "5", "{}", '{"name": "olimac"}', json.dumps(without_zone)]
-    contents += [json.dumps({**right, "zone_id": {"value": value}}) for value in (None, "", 5, ["Z1"])]
+    contents += [json.dumps({**valid, "zone_id": {"value": value}}) for value in (None, "", 5, ["Z1"])]
     files = [tmp_path, *(tmp_path / f"{number}.json" for number in range(len(contents)))]
     for file, content in zip(files[1:], contents, strict=True):
         file.write_text(content)
 
     for file in files:
-        done = run(*commands[command], "--outputs", str(file))
-        assert (done.status, done.said) == (1, "")
-        assert done.error.startswith(f"error: {file} is not what terraform output -json says of an applied state (")
-        assert done.error.count("\n") == 1
-    assert cloud.way.asked == []
+        result = run(*commands[command], "--outputs", str(file))
+        assert (result.status, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"error: {file} does not have the terraform outputs of an applied state (")
+        assert result.stderr.count("\n") == 1
+    assert account.proxy.calls == []
 
 
-def test_the_outputs_are_looked_for_where_one_is(tmp_path: Path) -> None:
-    """In outputs.json, as make puts it."""
-    done = subprocess.run(
+def test_the_default_outputs_file_is_in_the_current_folder(tmp_path: Path) -> None:
+    """It is outputs.json, as make names it."""
+    result = subprocess.run(
         [sys.executable, "-m", "ops", "dns"],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
     assert (
-        done.returncode,
-        done.stderr,
-    ) == (1, "error: there is no outputs.json: make it with terraform output -json > outputs.json\n")
+        result.returncode,
+        result.stderr,
+    ) == (1, "error: outputs.json does not exist: create it with terraform output -json > outputs.json\n")
 
 
 @pytest.mark.parametrize("command", ["apply", "database", "cluster-logging"])
-def test_a_cluster_that_is_not_there_is_said(
-    run: Run, cloud: Cloud, commands: dict[str, tuple[str, ...]], command: str
+def test_a_missing_cluster_is_an_error(
+    run: Run, account: Account, commands: dict[str, tuple[str, ...]], command: str
 ) -> None:
-    """With what to do about it."""
-    cloud.remove_cluster()
-    before = aws_but_the_cluster(cloud)
+    """The message says what to do."""
+    account.remove_cluster()
+    before = resources_except_cluster(account)
 
-    done = run(*commands[command])
+    result = run(*commands[command])
 
-    assert done.status == 1
-    assert done.error == "error: there is no cluster olimac in us-east-1: apply Terraform first\n"
-    assert aws_but_the_cluster(cloud) == before
+    assert result.status == 1
+    assert result.stderr == "error: the cluster olimac does not exist in us-east-1: apply Terraform first\n"
+    assert resources_except_cluster(account) == before
 
 
-def aws_but_the_cluster(cloud: Cloud) -> object:
-    return cloud.records(), cloud.balancers(), cloud.security_groups()
+def resources_except_cluster(account: Account) -> object:
+    return account.records(), account.load_balancers(), account.security_groups()
 
 
 @pytest.mark.parametrize("command", ALL)
 def test_a_dry_run_changes_nothing(
-    run: Run, cloud: Cloud, cluster: kubernetes.Cluster, commands: dict[str, tuple[str, ...]], command: str
+    run: Run, account: Account, cluster: kubernetes.Cluster, commands: dict[str, tuple[str, ...]], command: str
 ) -> None:
-    """Neither in AWS nor in the cluster, where there is everything to do."""
-    cloud.make_balancer("a1")
+    """Neither in AWS nor in the cluster, even where everything has to be changed."""
+    account.create_load_balancer("a1")
     if command == "teardown":
-        cloud.put("CNAME", "a1.us-east-1.elb.amazonaws.com")
-    before = cloud.everything(), all_objects(cluster)
+        account.create_record("CNAME", "a1.us-east-1.elb.amazonaws.com")
+    before = account.snapshot(), all_objects(cluster)
 
-    done = run(*commands[command], "--dry-run")
+    result = run(*commands[command], "--dry-run")
 
-    assert (done.status, done.error) == (0, "")
-    assert done.said
-    assert all(asked.startswith(("Describe", "Get", "List")) for asked in cloud.way.asked)
-    assert "GetSecretValue" not in cloud.way.asked
-    assert (cloud.everything(), all_objects(cluster)) == before
-
-
-def test_what_a_dry_run_would_do_is_said(run: Run, cloud: Cloud, commands: dict[str, tuple[str, ...]]) -> None:
-    """By the commands that change something in AWS."""
-    hostname = cloud.make_balancer("a1")
-    assert run("dns", "--dry-run").said == f"{HOSTNAME} → {hostname}, if this were no dry run\n"
-
-    cloud.put("CNAME", hostname)
-    assert run("teardown", "--dry-run").said == f"Removing {HOSTNAME}, if this were no dry run\nWould remove a1\n"
-    assert run("cluster-logging", "--dry-run").said.endswith("scheduler, if this were no dry run\n")
-    assert "Would write the Secrets database-owner and database" in run(*commands["database"], "--dry-run").said
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout
+    assert all(call.startswith(("Describe", "Get", "List")) for call in account.proxy.calls)
+    assert "GetSecretValue" not in account.proxy.calls
+    assert (account.snapshot(), all_objects(cluster)) == before
 
 
-def test_a_dry_run_waits_for_nothing(run: Run) -> None:
-    """Where there is no load balancer yet, it says so."""
-    done = run("dns", "--dry-run")
+def test_a_dry_run_prints_what_it_would_change(
+    run: Run, account: Account, commands: dict[str, tuple[str, ...]]
+) -> None:
+    """So do all commands that change something in AWS."""
+    hostname = account.create_load_balancer("a1")
+    assert run("dns", "--dry-run").stdout == f"Would point {HOSTNAME} to {hostname}\n"
 
-    assert done.status == 1
-    assert "in vain for the load balancer" in done.error
+    account.create_record("CNAME", hostname)
+    expected = f"Would remove the record {HOSTNAME}\nWould remove the load balancer a1\n"
+    assert run("teardown", "--dry-run").stdout == expected
+    assert run("cluster-logging", "--dry-run").stdout.startswith("Would turn on the control-plane logs api, ")
+    assert "Would write the Secrets database-owner and database" in run(*commands["database"], "--dry-run").stdout
 
 
-# --- An AWS that does not do as it is asked
+def test_a_dry_run_does_not_wait(run: Run) -> None:
+    """Without a load balancer it fails at once."""
+    result = run("dns", "--dry-run")
 
-# By the first operation that each asks for, in the forms that AWS's APIs have: XML, and JSON.
-ASKING = pytest.mark.parametrize(
+    assert result.status == 1
+    assert "waiting for the load balancer" in result.stderr
+
+
+# --- Errors of AWS
+
+# Operations of APIs in both formats, XML and JSON, with a command that calls each.
+each_operation = pytest.mark.parametrize(
     ("command", "operation"),
     [
         ("dns", "DescribeLoadBalancers"),
@@ -219,127 +222,135 @@ ASKING = pytest.mark.parametrize(
 
 
 @pytest.fixture(name="balancer")
-def make_balancer(cloud: Cloud) -> str:
-    return cloud.make_balancer("a1")
+def make_balancer(account: Account) -> str:
+    return account.create_load_balancer("a1")
 
 
 @pytest.mark.usefixtures("balancer")
-@ASKING
-def test_a_throttled_call_is_made_again(run: Run, cloud: Cloud, command: str, operation: str) -> None:
-    """Up to six times, whatever name AWS has for it."""
+@each_operation
+def test_a_throttled_call_is_retried(run: Run, account: Account, command: str, operation: str) -> None:
+    """There are up to six attempts, for each error code that AWS uses for throttling."""
     codes = ["ThrottlingException", "Throttling", "RequestLimitExceeded", "ThrottlingException", "Throttling"]
-    cloud.way.at(operation, [refused(code, "Rate exceeded") for code in codes])
+    account.proxy.inject(operation, [error_response(code, "Rate exceeded") for code in codes])
 
     assert run(command).status == 0
-    assert cloud.way.asked.count(operation) >= 6
+    assert account.proxy.calls.count(operation) >= 6
 
 
 @pytest.mark.usefixtures("balancer")
-@ASKING
-def test_a_call_that_is_throttled_for_ever_is_said(run: Run, cloud: Cloud, command: str, operation: str) -> None:
-    """After six attempts, in AWS's words."""
-    cloud.way.at(operation, itertools.repeat(refused("ThrottlingException", "Rate exceeded")))
+@each_operation
+def test_a_call_that_is_always_throttled_is_an_error(run: Run, account: Account, command: str, operation: str) -> None:
+    """It fails after six attempts, with the message of AWS."""
+    account.proxy.inject(operation, itertools.repeat(error_response("ThrottlingException", "Rate exceeded")))
 
-    done = run(command)
+    result = run(command)
 
-    assert done.status == 1
-    assert done.error.startswith(f"error: AWS refused {operation} (ThrottlingException): Rate exceeded")
-    assert cloud.way.asked.count(operation) == 6
+    assert result.status == 1
+    assert result.stderr.startswith(f"error: AWS refused {operation} (ThrottlingException): Rate exceeded")
+    assert account.proxy.calls.count(operation) == 6
 
 
 @pytest.mark.usefixtures("balancer")
-@ASKING
-def test_a_call_whose_connection_is_lost_is_made_again(run: Run, cloud: Cloud, command: str, operation: str) -> None:
-    """Reset before AWS could hear of it."""
-    cloud.way.at(operation, [lost] * 3)
+@each_operation
+def test_a_call_whose_connection_is_reset_is_retried(run: Run, account: Account, command: str, operation: str) -> None:
+    """The connection was reset before the request reached AWS."""
+    account.proxy.inject(operation, [connection_reset] * 3)
 
     assert run(command).status == 0
-    assert cloud.way.asked.count(operation) >= 4
+    assert account.proxy.calls.count(operation) >= 4
 
 
 @pytest.mark.usefixtures("balancer")
-@ASKING
-def test_a_way_that_is_cut_is_said(run: Run, cloud: Cloud, command: str, operation: str) -> None:
-    """After six attempts."""
-    cloud.way.at(operation, itertools.repeat(lost))
+@each_operation
+def test_a_connection_that_is_always_reset_is_an_error(
+    run: Run, account: Account, command: str, operation: str
+) -> None:
+    """It fails after six attempts."""
+    account.proxy.inject(operation, itertools.repeat(connection_reset))
 
-    done = run(command)
+    result = run(command)
 
-    assert done.status == 1
-    assert done.error.startswith("error: AWS cannot be asked: ")
-    assert cloud.way.asked.count(operation) == 6
+    assert result.status == 1
+    assert result.stderr.startswith("error: the call to AWS failed: ")
+    assert account.proxy.calls.count(operation) == 6
 
 
 @pytest.mark.usefixtures("balancer")
-@ASKING
-def test_an_aws_that_fails_for_a_while_is_asked_again(run: Run, cloud: Cloud, command: str, operation: str) -> None:
-    """A 503 is nobody's decision."""
-    cloud.way.at(operation, [refused("ServiceUnavailable", "come back", 503)] * 2)
+@each_operation
+def test_a_call_is_retried_after_a_503(run: Run, account: Account, command: str, operation: str) -> None:
+    """The service is only temporarily unavailable."""
+    account.proxy.inject(operation, [error_response("ServiceUnavailable", "come back", 503)] * 2)
 
     assert run(command).status == 0
 
 
 @pytest.mark.usefixtures("balancer")
-@ASKING
-def test_who_may_not_is_told_so(run: Run, cloud: Cloud, command: str, operation: str) -> None:
-    """In AWS's words, and at once."""
-    cloud.way.at(operation, [refused("AccessDeniedException", "User: you is not authorized to perform it", 403)])
+@each_operation
+def test_a_denied_call_is_an_error(run: Run, account: Account, command: str, operation: str) -> None:
+    """It fails at the first attempt, with the message of AWS."""
+    account.proxy.inject(
+        operation, [error_response("AccessDeniedException", "User: you is not authorized to perform it", 403)]
+    )
 
-    done = run(command)
+    result = run(command)
 
-    assert done.status == 1
-    assert done.error == (
+    assert result.status == 1
+    assert result.stderr == (
         f"error: AWS refused {operation} (AccessDeniedException): User: you is not authorized to perform it\n"
     )
-    assert cloud.way.asked.count(operation) == 1
+    assert account.proxy.calls.count(operation) == 1
 
 
 @pytest.mark.parametrize("command", ["dns", "cluster-logging", "teardown", "database", "apply"])
-def test_an_aws_that_nobody_answers_for_is_said(
-    run: Run, cloud: Cloud, commands: dict[str, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, command: str
+def test_an_unreachable_aws_is_an_error(
+    run: Run, account: Account, commands: dict[str, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """The name leads to a machine where nothing listens."""
+    """Nothing listens at the endpoint."""
     url = "http://{}:{}".format(*free_address())
-    monkeypatch.setattr(type(cloud.way), "url", url)
+    monkeypatch.setattr(type(account.proxy), "url", url)
 
-    done = run(*commands[command])
+    result = run(*commands[command])
 
-    assert done.status == 1
-    assert done.error.startswith("error: AWS cannot be asked: Could not connect to the endpoint URL")
+    assert result.status == 1
+    assert result.stderr.startswith("error: the call to AWS failed: Could not connect to the endpoint URL")
 
 
 @pytest.mark.parametrize("command", ["dns", "cluster-logging", "apply"])
-def test_nobodys_credentials_are_said(
-    cloud: Cloud, commands: dict[str, tuple[str, ...]], tmp_path: Path, command: str
+def test_missing_credentials_are_an_error(
+    account: Account, commands: dict[str, tuple[str, ...]], tmp_path: Path, command: str
 ) -> None:
-    """Neither in the environment nor in a file."""
-    done = as_process(
-        *commands[command], "--outputs", str(cloud.file), HOME=str(tmp_path), AWS_ENDPOINT_URL=cloud.way.url
+    """They are neither in the environment nor in a file."""
+    result = run_as_process(
+        *commands[command],
+        "--outputs",
+        str(account.outputs_file),
+        HOME=str(tmp_path),
+        AWS_ENDPOINT_URL=account.proxy.url,
     )
 
     assert (
-        done.returncode,
-        done.stdout,
-        done.stderr,
-    ) == (1, "", "error: AWS cannot be asked: Unable to locate credentials\n")
-    assert cloud.way.asked == []
+        result.returncode,
+        result.stdout,
+        result.stderr,
+    ) == (1, "", "error: the call to AWS failed: Unable to locate credentials\n")
+    assert account.proxy.calls == []
 
 
-def test_a_profile_that_is_not_there_is_said(cloud: Cloud, tmp_path: Path) -> None:
-    """AWS_PROFILE names one that no file has."""
-    done = as_process("dns", "--outputs", str(cloud.file), HOME=str(tmp_path), AWS_PROFILE="nobody")
+def test_an_unknown_profile_is_an_error(account: Account, tmp_path: Path) -> None:
+    """AWS_PROFILE names a profile that no file has."""
+    result = run_as_process("dns", "--outputs", str(account.outputs_file), HOME=str(tmp_path), AWS_PROFILE="nobody")
 
-    assert done.returncode == 1
-    assert done.stderr == "error: AWS cannot be asked: The config profile (nobody) could not be found\n"
+    assert result.returncode == 1
+    assert result.stderr == "error: the call to AWS failed: The config profile (nobody) could not be found\n"
 
 
-def test_an_interrupted_command_ends_quietly(cloud: Cloud, ground: Ground, tmp_path: Path) -> None:
-    """Ctrl-C while it waits: 130, and no traceback."""
+def test_an_interrupted_command_exits_with_130(account: Account, mock_aws: MockAws, tmp_path: Path) -> None:
+    """Ctrl-C while it waits prints no traceback."""
     environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name == "PATH"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "ops", "dns", "--outputs", str(cloud.file)],
+        [sys.executable, "-m", "ops", "dns", "--outputs", str(account.outputs_file)],
         cwd=ROOT,
-        env={**environment, "HOME": str(tmp_path), "AWS_ENDPOINT_URL": ground.way.url},
+        env={**environment, "HOME": str(tmp_path), "AWS_ENDPOINT_URL": mock_aws.proxy.url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -348,7 +359,7 @@ def test_an_interrupted_command_ends_quietly(cloud: Cloud, ground: Ground, tmp_p
         assert process.stdout
         assert process.stdout.readline().startswith("Waiting for the load balancer")
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()

@@ -1,4 +1,4 @@
-"""python -m ops smoke: the first requests of a deployment, over TLS that is checked."""
+"""python -m ops smoke: requests to a deployed service, with TLS verified."""
 
 import http.server
 import json
@@ -12,78 +12,78 @@ from typing import Any
 import pytest
 
 from ops.common.process import Service
-from ops.deploy.smoke import Smoke
+from ops.deploy.smoke import SmokeTest
 from ops.rehearsal import certificates
-from ops.rehearsal.certificates import Certificate, authority, certificate
+from ops.rehearsal.certificates import Certificate, create_ca, create_certificate
 from ops.rehearsal.tls import Address, listen
 from svc.http.access import digest
-from tests.ops.deploy.cloud import HOSTNAME, Done, Run, free_address
+from tests.ops.deploy.fixtures import HOSTNAME, Result, Run, free_address
 
-Smoking = Callable[..., Done]
-Stand = Callable[..., str]
+Smoke = Callable[..., Result]
+StartProxy = Callable[..., str]
 
-OURS = b'{"id":5,"name":"Smoke test","money":"0.01"}'
-RIGHT = {
+CLIENT = b'{"id":5,"name":"Smoke test","money":"0.01"}'
+RESPONSES = {
     "/readyz": (200, b"{}"),
     "/add": (201, b'{"id":5}'),
-    "/getall": (200, b"[" + OURS + b"]"),
-    "/get/": (200, OURS),
+    "/getall": (200, b"[" + CLIENT + b"]"),
+    "/get/": (200, CLIENT),
 }
 
 
 @pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Smoke.run, "__kwdefaults__", {"seconds": 0.3})
+def _short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SmokeTest.run, "__kwdefaults__", {"timeout": 0.3})
 
 
 @pytest.fixture(name="ca")
-def make_ca(tmp_path: Path) -> Certificate:
-    """A CA that no machine trusts by itself."""
-    return authority(tmp_path)
+def create_test_ca(tmp_path: Path) -> Certificate:
+    """A CA that this machine does not trust."""
+    return create_ca(tmp_path)
 
 
-@pytest.fixture(name="stand")
-def make_stand(ca: Certificate) -> Iterator[Stand]:
-    """Puts a balancer before what listens at an address, and gives its own, as --connect has it."""
-    fronts = []
+@pytest.fixture(name="start_proxy")
+def make_start_proxy(ca: Certificate) -> Iterator[StartProxy]:
+    """Starts a TLS proxy before an address, as a load balancer; returns its own address for --connect."""
+    proxies = []
 
-    def stand(behind: Address | None, *names: str, signed_by: Certificate = ca) -> str:
-        shown = certificate(signed_by, "public", [*names] or [HOSTNAME])
-        front = listen(shown, lambda: behind, ("127.0.0.1", 0))
-        fronts.append(front)
-        return "{}:{}".format(*front.address)
+    def start_proxy(upstream: Address | None, *names: str, signed_by: Certificate = ca) -> str:
+        certificate = create_certificate(signed_by, "public", [*names] or [HOSTNAME])
+        proxy = listen(certificate, lambda: upstream, ("127.0.0.1", 0))
+        proxies.append(proxy)
+        return "{}:{}".format(*proxy.address)
 
-    yield stand
-    for front in fronts:
-        front.close()
+    yield start_proxy
+    for proxy in proxies:
+        proxy.close()
 
 
 @pytest.fixture(name="smoke")
-def make_smoke(run: Run, ca: Certificate) -> Smoking:
-    """Runs the command, trusting the CA."""
+def make_smoke(run: Run, ca: Certificate) -> Smoke:
+    """Runs the command, which trusts the CA."""
     return lambda connect, *more: run("smoke", "--connect", connect, "--authority", str(ca.certificate), *more)
 
 
-@pytest.fixture(name="answering")
-def make_answering() -> Iterator[Callable[[dict[str, tuple[int, bytes]]], Address]]:
-    """A service that answers paths as it is told to: their beginning, and status and body."""
+@pytest.fixture(name="fake_service")
+def make_fake_service() -> Iterator[Callable[[dict[str, tuple[int, bytes]]], Address]]:
+    """Starts a service that returns a fixed status and body for each prefix of a path."""
     servers = []
 
-    def start(answers: dict[str, tuple[int, bytes]]) -> Address:
-        class Answering(http.server.BaseHTTPRequestHandler):
-            def _answer(self) -> None:
-                status, body = next(answer for path, answer in answers.items() if self.path.startswith(path))
+    def start(responses: dict[str, tuple[int, bytes]]) -> Address:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def _respond(self) -> None:
+                status, body = next(response for path, response in responses.items() if self.path.startswith(path))
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST = _answer  # noqa: N815 - as the base class names them
+            do_GET = do_POST = _respond  # noqa: N815 - names of the base class
 
             def log_message(self, *_: Any) -> None:
                 pass
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         servers.append((server, thread))
@@ -96,166 +96,170 @@ def make_answering() -> Iterator[Callable[[dict[str, tuple[int, bytes]]], Addres
         thread.join()
 
 
-def test_the_real_service_passes(serve: Callable[..., Service], stand: Stand, smoke: Smoking) -> None:
-    """It is asked by its name, at the balancer's address; however often, it gets one client."""
+def test_the_real_service_passes(serve: Callable[..., Service], start_proxy: StartProxy, smoke: Smoke) -> None:
+    """The requests go to the load balancer's address; a second run adds no other client."""
     service = serve()
-    connect = stand(("127.0.0.1", service.port))
-    said = (0, f"https://{HOSTNAME} answers: client 5 added, read, and one of 5.\n", "")
+    connect = start_proxy(("127.0.0.1", service.port))
+    success = (0, f"https://{HOSTNAME} works: added client 5, read it, and listed 5.\n", "")
 
-    assert [said, said] == [smoke(connect), smoke(connect)]
-    with urllib.request.urlopen(f"{service.url}/getall") as answer:
-        assert json.load(answer)[4:] == [{"id": 5, "name": "Smoke test", "money": "0.01"}]
+    assert [success, success] == [smoke(connect), smoke(connect)]
+    with urllib.request.urlopen(f"{service.url}/getall") as response:
+        assert json.load(response)[4:] == [{"id": 5, "name": "Smoke test", "money": "0.01"}]
 
 
-def test_a_service_that_wants_a_key_gets_the_one_in_the_environment(
-    serve: Callable[..., Service], stand: Stand, smoke: Smoking, monkeypatch: pytest.MonkeyPatch
+def test_the_key_of_the_environment_is_sent(
+    serve: Callable[..., Service], start_proxy: StartProxy, smoke: Smoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With API_KEY it passes; without, it says what was answered."""
-    connect = stand(("127.0.0.1", serve(API_KEY_HASHES=digest("a-key").hex()).port))
-    status, _, complaint = smoke(connect)
+    """If the API needs a key, the test passes with API_KEY, and fails with a 401 without it."""
+    connect = start_proxy(("127.0.0.1", serve(API_KEY_HASHES=digest("a-key").hex()).port))
+    status, _, stderr = smoke(connect)
     monkeypatch.setenv("API_KEY", "a-key")
 
-    assert (status, "401 instead of 201" in complaint) == (1, True)
+    assert (status, "401 instead of 201" in stderr) == (1, True)
     assert smoke(connect)[0] == 0
 
 
-def test_a_certificate_for_another_name_is_refused(stand: Stand, smoke: Smoking) -> None:
-    """Wherever the name leads, who answers has to be it."""
-    done = smoke(stand(None, "other.olimac.link", "127.0.0.1"))
+def test_a_certificate_for_another_name_is_refused(start_proxy: StartProxy, smoke: Smoke) -> None:
+    """The server must prove that it has the public name."""
+    result = smoke(start_proxy(None, "other.olimac.link", "127.0.0.1"))
 
-    assert done.status == 1
-    assert f"Hostname mismatch, certificate is not valid for '{HOSTNAME}'" in done.error
+    assert result.status == 1
+    assert f"Hostname mismatch, certificate is not valid for '{HOSTNAME}'" in result.stderr
 
 
 def test_a_certificate_that_has_expired_is_refused(
-    stand: Stand, smoke: Smoking, monkeypatch: pytest.MonkeyPatch
+    start_proxy: StartProxy, smoke: Smoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In OpenSSL's words."""
-    monkeypatch.setattr(certificates, "_LIFE", timedelta(minutes=-1))
+    """The message is that of OpenSSL."""
+    monkeypatch.setattr(certificates, "_LIFETIME", timedelta(minutes=-1))
 
-    done = smoke(stand(None))
+    result = smoke(start_proxy(None))
 
-    assert done.status == 1
-    assert "certificate has expired" in done.error
+    assert result.status == 1
+    assert "certificate has expired" in result.stderr
 
 
-def test_a_certificate_of_an_unknown_authority_is_refused(stand: Stand, smoke: Smoking, tmp_path: Path) -> None:
-    """The name is right, but anybody could have signed it."""
+def test_a_certificate_of_an_unknown_authority_is_refused(
+    start_proxy: StartProxy, smoke: Smoke, tmp_path: Path
+) -> None:
+    """The name is right, but nobody trusted has signed it."""
     others = tmp_path / "others"
     others.mkdir()
 
-    done = smoke(stand(None, signed_by=authority(others)))
+    result = smoke(start_proxy(None, signed_by=create_ca(others)))
 
-    assert done.status == 1
-    assert "certificate verify failed" in done.error
-
-
-def test_the_machines_own_authorities_are_trusted_where_none_is_named(stand: Stand, run: Run) -> None:
-    """They did not sign the test's certificate."""
-    done = run("smoke", "--connect", stand(None))
-
-    assert done.status == 1
-    assert "unable to get local issuer certificate" in done.error
+    assert result.status == 1
+    assert "certificate verify failed" in result.stderr
 
 
-def test_nobody_listening_is_said(smoke: Smoking) -> None:
-    """The wait is bounded, and its end says what was last seen."""
-    done = smoke("{}:{}".format(*free_address()))
+def test_the_machines_cas_are_trusted_by_default(start_proxy: StartProxy, run: Run) -> None:
+    """They did not sign this certificate."""
+    result = run("smoke", "--connect", start_proxy(None))
 
-    assert done.status == 1
-    assert done.said.startswith(f"Waiting for https://{HOSTNAME}/readyz (0 s of")
-    assert f"in vain for https://{HOSTNAME}/readyz" in done.error
-    assert "last, it was ConnectionRefusedError" in done.error
+    assert result.status == 1
+    assert "unable to get local issuer certificate" in result.stderr
 
 
-def test_a_balancer_without_pods_is_said(stand: Stand, smoke: Smoking) -> None:
-    """It closes the connection, as nobody is behind it."""
-    done = smoke(stand(None))
+def test_an_unreachable_service_is_an_error(smoke: Smoke) -> None:
+    """The command fails after a timeout, with the last error."""
+    result = smoke("{}:{}".format(*free_address()))
 
-    assert done.status == 1
-    assert "last, it was RemoteDisconnected" in done.error
+    assert result.status == 1
+    assert result.stdout.startswith(f"Waiting for https://{HOSTNAME}/readyz (0 s of at most")
+    assert f"waiting for https://{HOSTNAME}/readyz" in result.stderr
+    assert "the last result was ConnectionRefusedError" in result.stderr
 
 
-def test_a_service_that_is_never_ready_is_said_in_its_words(
-    serve: Callable[..., Service], stand: Stand, smoke: Smoking
+def test_a_load_balancer_without_pods_is_an_error(start_proxy: StartProxy, smoke: Smoke) -> None:
+    """It closes the connection."""
+    result = smoke(start_proxy(None))
+
+    assert result.status == 1
+    assert "the last result was RemoteDisconnected" in result.stderr
+
+
+def test_a_service_that_does_not_become_ready_is_an_error(
+    serve: Callable[..., Service], start_proxy: StartProxy, smoke: Smoke
 ) -> None:
-    """503 with the reason, from the service itself."""
+    """The message has the service's own response, a 503 with the reason."""
     service = serve(DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
 
-    done = smoke(stand(("127.0.0.1", service.port)))
+    result = smoke(start_proxy(("127.0.0.1", service.port)))
 
-    assert done.status == 1
-    assert "last, it was 503: {" in done.error
-    assert "atabase" in done.error
+    assert result.status == 1
+    assert "the last result was 503: {" in result.stderr
+    assert "atabase" in result.stderr
 
 
-def test_a_service_that_gets_ready_is_waited_for(answering: Any, stand: Stand, smoke: Smoking) -> None:
-    """The first answers are not the last word."""
-    answers = {**RIGHT, "/readyz": (503, b'"not yet"')}
-    address = answering(answers)
-    timer = threading.Timer(0.1, answers.update, [{"/readyz": (200, b"{}")}])
+def test_the_command_waits_until_the_service_is_ready(
+    fake_service: Any, start_proxy: StartProxy, smoke: Smoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It repeats the request after a 503."""
+    monkeypatch.setattr(SmokeTest.run, "__kwdefaults__", {"timeout": 60})
+    responses = {**RESPONSES, "/readyz": (503, b'"not yet"')}
+    timer = threading.Timer(0.1, responses.update, [{"/readyz": (200, b"{}")}])
     timer.start()
 
-    done = smoke(stand(address))
+    result = smoke(start_proxy(fake_service(responses)))
 
     timer.join()
-    assert done.status == 0, done
+    assert result.status == 0, result
 
 
 @pytest.mark.parametrize(
-    ("answers", "words"),
+    ("responses", "message"),
     [
         ({"/readyz": (200, b"<html>")}, "JSONDecodeError"),
         (
             {"/add": (503, b'{"title":"Busy"}')},
-            "POST /add?name=Smoke%20test&money=0.01 was answered with 503 instead of 201: {'title': 'Busy'}",
+            "POST /add?name=Smoke%20test&money=0.01 returned 503 instead of 201: {'title': 'Busy'}",
         ),
         ({"/add": (201, b"<html>")}, "JSONDecodeError"),
-        ({"/add": (201, b"{}")}, "POST /add says {}, in which there is no id"),
-        ({"/add": (201, b"5")}, "POST /add says 5, in which there is no id"),
-        ({"/get/": (404, b'"nobody"')}, "GET /get/5 was answered with 404 instead of 200: nobody"),
+        ({"/add": (201, b"{}")}, "POST /add returned {}, which has no id"),
+        ({"/add": (201, b"5")}, "POST /add returned 5, which has no id"),
+        ({"/get/": (404, b'"nobody"')}, "GET /get/5 returned 404 instead of 200: nobody"),
         (
-            {"/get/": (200, OURS.replace(b"0.01", b"1.00"))},
-            "GET /get/5 says {'id': 5, 'name': 'Smoke test', 'money': '1.00'}, which is not what was added",
+            {"/get/": (200, CLIENT.replace(b"0.01", b"1.00"))},
+            "GET /get/5 returned {'id': 5, 'name': 'Smoke test', 'money': '1.00'}, which is not the client that",
         ),
-        ({"/getall": (200, b"[]")}, "GET /getall has 0 clients, and not the one that was added"),
-        ({"/getall": (200, b"5")}, "GET /getall says 5, which is no list"),
-        ({"/getall": (500, b'"no"')}, "GET /getall was answered with 500 instead of 200: no"),
+        ({"/getall": (200, b"[]")}, "GET /getall returned 0 clients, without the client that was added"),
+        ({"/getall": (200, b"5")}, "GET /getall returned 5, which is not a list"),
+        ({"/getall": (500, b'"no"')}, "GET /getall returned 500 instead of 200: no"),
     ],
 )
-def test_wrong_answers_are_said(
-    answering: Any, stand: Stand, smoke: Smoking, answers: dict[str, tuple[int, bytes]], words: str
+def test_a_wrong_response_is_an_error(
+    fake_service: Any, start_proxy: StartProxy, smoke: Smoke, responses: dict[str, tuple[int, bytes]], message: str
 ) -> None:
-    """Each with what was asked, and what came."""
-    done = smoke(stand(answering({**RIGHT, **answers})))
+    """The message has the request and the response."""
+    result = smoke(start_proxy(fake_service({**RESPONSES, **responses})))
 
-    assert done.status == 1
-    assert words in done.error
-    assert done.error.count("\n") == 1
+    assert result.status == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_an_authority_that_is_none_is_said(run: Run, tmp_path: Path, content: str | None) -> None:
-    """A file that is not there, or holds something else."""
+def test_an_unreadable_ca_file_is_an_error(run: Run, tmp_path: Path, content: str | None) -> None:
+    """The file does not exist, or has no certificates."""
     file = tmp_path / "authority.pem"
     if content:
         file.write_text(content)
 
-    done = run("smoke", "--authority", str(file))
+    result = run("smoke", "--authority", str(file))
 
-    assert done.status == 1
-    assert done.error.startswith(f"error: the CA certificates cannot be had from {file}: ")
+    assert result.status == 1
+    assert result.stderr.startswith(f"error: cannot read CA certificates from {file}: ")
 
 
 @pytest.mark.parametrize("address", ["localhost", "localhost:", "localhost:https"])
-def test_an_address_without_a_port_is_not_understood(run: Run, address: str) -> None:
-    """As any other argument that is wrong."""
-    done = run("smoke", "--connect", address)
+def test_an_address_without_a_port_is_an_error(run: Run, address: str) -> None:
+    """The exit status is that of argparse."""
+    result = run("smoke", "--connect", address)
 
-    assert done.status == 2
-    assert "argument --connect: invalid" in done.error
+    assert result.status == 2
+    assert "argument --connect: invalid" in result.stderr
 
 
-def test_a_dry_run_asks_nobody(smoke: Smoking) -> None:
-    """It says whom it would ask."""
-    assert smoke("127.0.0.1:1", "--dry-run") == (0, f"Would ask https://{HOSTNAME}\n", "")
+def test_a_dry_run_sends_no_request(smoke: Smoke) -> None:
+    """It prints the URL."""
+    assert smoke("127.0.0.1:1", "--dry-run") == (0, f"Would send requests to https://{HOSTNAME}\n", "")

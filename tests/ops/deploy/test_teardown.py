@@ -1,4 +1,4 @@
-"""python -m ops teardown: what Terraform did not make goes before Terraform destroys the rest."""
+"""python -m ops teardown: removes what Terraform did not create, before Terraform destroys the rest."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -8,184 +8,177 @@ from typing import Any
 import pytest
 
 from ops.deploy import teardown
-from ops.deploy.common import aws
-from ops.deploy.kubernetes import Kubernetes
+from ops.deploy.common import aws_client
 from ops.rehearsal import kubernetes
 from ops.rehearsal.controllers import Controllers
 from ops.rehearsal.kubernetes import Object
 from ops.rehearsal.tls import Address
-from tests.ops.deploy.cloud import (
+from tests.ops.deploy.fixtures import (
     HOSTNAME,
-    Cloud,
-    Ground,
+    NAMESPACE,
+    Account,
+    MockAws,
     Run,
+    error_response,
     names,
-    refused,
-    standing_cluster,
+    namespaced,
+    running_cluster,
 )
 
-NOTHING = f"{HOSTNAME} leads to no load balancer: nothing to remove.\n"
+NO_RECORD = f"{HOSTNAME} points to no load balancer: there is no record to remove.\n"
 
 
-class Balancers:
-    """What the cluster's cloud controller makes for a Service, without what listens."""
+class LoadBalancers:
+    """A cloud provider that creates load balancers in the mock AWS, without a listener."""
 
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, account: Account) -> None:
+        self._account = account
 
-    def make(self, _: Object, behind: Callable[[], Address | None]) -> str:
-        assert behind() is None  # there is no pod
-        return self._cloud.make_balancer("of-the-service")
+    def create(self, _: Object, upstream: Callable[[], Address | None]) -> str:
+        assert upstream() is None  # there is no pod
+        return self._account.create_load_balancer("of-the-service")
 
-    def remove(self, _: Object) -> None:
-        aws("elb", "us-east-1").delete_load_balancer(LoadBalancerName="of-the-service")
-        ec2 = aws("ec2", "us-east-1")
+    def delete(self, _: Object) -> None:
+        aws_client("elb", "us-east-1").delete_load_balancer(LoadBalancerName="of-the-service")
+        ec2 = aws_client("ec2", "us-east-1")
         ec2.delete_security_group(GroupName="k8s-elb-of-the-service")
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teardown, "_GONE_SECONDS", 5)
-
-
-@pytest.fixture(name="balancing")
-def make_balancing_cluster(ground: Ground, cloud: Cloud, tmp_path: Path) -> Iterator[kubernetes.Cluster]:
-    """A cluster that makes load balancers, and has the Service."""
-    controllers = Controllers("no image", tmp_path / "pods", Balancers(cloud))
-    with standing_cluster(ground, cloud, controllers.acting) as cluster:
-        service = {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "clients-api", "namespace": "clients"},
-            "spec": {"type": "LoadBalancer", "ports": [{"port": 443}]},
-        }
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "clients"}}
-        for one in (namespace, service):
-            Kubernetes(cloud.outputs).apply(one)
+@pytest.fixture(name="balancing_cluster")
+def run_balancing_cluster(mock_aws: MockAws, account: Account, tmp_path: Path) -> Iterator[kubernetes.Cluster]:
+    """Runs a cluster that creates load balancers, with the Service."""
+    controllers = Controllers("no image", tmp_path / "pods", LoadBalancers(account))
+    service = namespaced("Service", "clients-api", spec={"type": "LoadBalancer", "ports": [{"port": 443}]})
+    with running_cluster(mock_aws, account, controllers.running, [NAMESPACE, service]) as cluster:
         yield cluster
 
 
-def test_record_service_and_balancer_go(balancing: kubernetes.Cluster, cloud: Cloud, run: Run) -> None:
-    """What `dns` and the cluster made is gone; others' records are there."""
-    cloud.put("CNAME", "elsewhere.example", "www.olimac.link")
+def test_record_service_and_load_balancer_are_removed(
+    balancing_cluster: kubernetes.Cluster, account: Account, run: Run
+) -> None:
+    """What `dns` and the cluster created is removed; other records stay."""
+    account.create_record("CNAME", "elsewhere.example", "www.olimac.link")
     assert run("dns").status == 0
-    assert cloud.balancers() == ["of-the-service"]
+    assert account.load_balancers() == ["of-the-service"]
 
-    done = run("teardown")
+    result = run("teardown")
 
-    assert (done.status, done.error) == (0, "")
-    assert done.said.startswith(f"Removing {HOSTNAME}\nRemoving the Service\n")
-    assert cloud.records() == {("www.olimac.link", "CNAME"): ["elsewhere.example"]}
-    assert names(balancing.objects("services")) == []
-    assert (cloud.balancers(), cloud.security_groups()) == ([], [])
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Removing the record {HOSTNAME}\nRemoving the Service\n")
+    assert account.records() == {("www.olimac.link", "CNAME"): ["elsewhere.example"]}
+    assert names(balancing_cluster.objects("services")) == []
+    assert (account.load_balancers(), account.security_groups()) == ([], [])
 
 
-def test_the_record_goes_first(balancing: kubernetes.Cluster, cloud: Cloud, run: Run) -> None:
-    """Or the name would lead to a balancer's name that anybody may get; where it cannot go, all stays."""
+def test_the_record_is_removed_first(balancing_cluster: kubernetes.Cluster, account: Account, run: Run) -> None:
+    """Otherwise it could point to a hostname that AWS gives to somebody else. If that fails, nothing is removed."""
     run("dns")
-    cloud.way.at("ChangeResourceRecordSets", [refused("AccessDenied", "not you", 403)])
+    account.proxy.inject("ChangeResourceRecordSets", [error_response("AccessDenied", "not you", 403)])
 
-    done = run("teardown")
+    result = run("teardown")
 
-    assert done == (
+    assert result == (
         1,
-        f"Removing {HOSTNAME}\n",
+        f"Removing the record {HOSTNAME}\n",
         "error: AWS refused ChangeResourceRecordSets (AccessDenied): not you\n",
     )
-    assert names(balancing.objects("services")) == ["clients-api"]
-    assert cloud.balancers() == ["of-the-service"]
+    assert names(balancing_cluster.objects("services")) == ["clients-api"]
+    assert account.load_balancers() == ["of-the-service"]
 
 
-@pytest.mark.usefixtures("balancing")
+@pytest.mark.usefixtures("balancing_cluster")
 def test_a_second_run_finds_nothing(run: Run) -> None:
-    """It says so, and all is well."""
+    """The command reports so and succeeds."""
     assert run("teardown").status == 0
 
-    assert run("teardown") == (0, f"{NOTHING}Removing the Service\n", "")
+    assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n", "")
 
 
 @pytest.mark.usefixtures("cluster")
-def test_an_empty_cluster_is_no_failure(cloud: Cloud, run: Run) -> None:
-    """Nothing was ever deployed."""
-    before = cloud.everything()
+def test_an_empty_cluster_is_no_failure(account: Account, run: Run) -> None:
+    """Nothing was deployed."""
+    before = account.snapshot()
 
-    assert run("teardown") == (0, f"{NOTHING}Removing the Service\n", "")
-    assert cloud.everything() == before
-
-
-def test_nothing_at_all_is_no_failure(cloud: Cloud, run: Run) -> None:
-    """No record, no cluster, no balancer."""
-    cloud.remove_cluster()
-
-    assert run("teardown") == (0, NOTHING, "")
+    assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n", "")
+    assert account.snapshot() == before
 
 
-def test_without_a_cluster_it_takes_no_kubectl(cloud: Cloud, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nobody to speak to."""
-    cloud.make_balancer("orphan")
-    cloud.remove_cluster()
+def test_a_missing_cluster_is_no_failure(account: Account, run: Run) -> None:
+    """There is no record, no cluster and no load balancer."""
+    account.remove_cluster()
+
+    assert run("teardown") == (0, NO_RECORD, "")
+
+
+def test_kubectl_is_not_needed_without_a_cluster(account: Account, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command then only calls AWS."""
+    account.create_load_balancer("orphan")
+    account.remove_cluster()
     monkeypatch.setenv("PATH", "")
 
     assert run("teardown").status == 0
-    assert cloud.balancers() == []
+    assert account.load_balancers() == []
 
 
-def test_an_orphan_goes_with_its_security_group(cloud: Cloud, run: Run) -> None:
-    """The cluster is gone and has left its balancer; other clusters' are not touched."""
-    cloud.make_balancer("orphan")
-    cloud.make_balancer("others", cluster="other")
-    cloud.put("CNAME", "orphan.us-east-1.elb.amazonaws.com")
-    cloud.remove_cluster()
+def test_an_orphaned_load_balancer_is_removed_with_its_security_group(account: Account, run: Run) -> None:
+    """The cluster was deleted but not its load balancer; those of other clusters stay."""
+    account.create_load_balancer("orphan")
+    account.create_load_balancer("others", cluster="other")
+    account.create_record("CNAME", "orphan.us-east-1.elb.amazonaws.com")
+    account.remove_cluster()
 
-    done = run("teardown")
+    result = run("teardown")
 
-    assert done.status == 0, done
-    assert "There is no cluster to remove its load balancer orphan: removing it" in done.said
-    assert cloud.records() == {}
-    assert (cloud.balancers(), cloud.security_groups()) == (["others"], ["k8s-elb-others"])
-
-
-def test_a_security_group_in_use_is_waited_for(cloud: Cloud, run: Run) -> None:
-    """The balancer's network interfaces go some time after it."""
-    cloud.make_balancer("orphan")
-    cloud.remove_cluster()
-    cloud.way.at("DeleteSecurityGroup", [refused("DependencyViolation")] * 3)
-
-    done = run("teardown")
-
-    assert done.status == 0, done
-    assert "Waiting for the balancer's security group to go" in done.said
-    assert cloud.security_groups() == []
+    assert result.status == 0, result
+    assert "The cluster is gone, but its load balancer orphan is not: removing it" in result.stdout
+    assert account.records() == {}
+    assert (account.load_balancers(), account.security_groups()) == (["others"], ["k8s-elb-others"])
 
 
-def test_a_security_group_that_an_earlier_run_left_goes(
-    cloud: Cloud, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_the_command_waits_for_a_security_group_in_use(account: Account, run: Run) -> None:
+    """AWS deletes the network interfaces of a load balancer some time after it."""
+    account.create_load_balancer("orphan")
+    account.remove_cluster()
+    account.proxy.inject("DeleteSecurityGroup", [error_response("DependencyViolation")] * 3)
+
+    result = run("teardown")
+
+    assert result.status == 0, result
+    assert "Waiting for the removal of the security group" in result.stdout
+    assert account.security_groups() == []
+
+
+def test_a_security_group_that_an_earlier_run_left_is_removed(
+    account: Account, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that waited in vain has removed the balancer already; the next one finds the group by its tag."""
-    monkeypatch.setattr(teardown, "_GONE_SECONDS", 0.2)
-    cloud.make_balancer("orphan")
-    cloud.remove_cluster()
-    cloud.way.at("DeleteSecurityGroup", itertools.repeat(refused("DependencyViolation")))
+    """After a timeout the load balancer is gone already; the next run finds the group by its tag."""
+    monkeypatch.setattr(teardown, "_REMOVAL_SECONDS", 0.2)
+    account.create_load_balancer("orphan")
+    account.remove_cluster()
+    account.proxy.inject("DeleteSecurityGroup", itertools.repeat(error_response("DependencyViolation")))
     first = run("teardown")
-    cloud.way.clear()
+    account.proxy.reset()
 
     second = run("teardown")
 
     assert first.status == 1
-    assert "in vain for the balancer's security group to go; run this again" in first.error
+    assert "waiting for the removal of the security group; run this again" in first.stderr
     assert second.status == 0
-    assert (cloud.balancers(), cloud.security_groups()) == ([], [])
+    assert (account.load_balancers(), account.security_groups()) == ([], [])
 
 
-def test_a_security_group_that_may_not_be_removed_is_said(cloud: Cloud, run: Run) -> None:
-    """Only what passes by itself is waited for."""
-    cloud.make_balancer("orphan")
-    cloud.remove_cluster()
-    cloud.way.at("DeleteSecurityGroup", [refused("UnauthorizedOperation", "not you", 403)])
+def test_a_denied_removal_of_a_security_group_is_an_error(account: Account, run: Run) -> None:
+    """The command waits only after errors that are temporary."""
+    account.create_load_balancer("orphan")
+    account.remove_cluster()
+    account.proxy.inject("DeleteSecurityGroup", [error_response("UnauthorizedOperation", "not you", 403)])
 
-    done = run("teardown")
+    result = run("teardown")
 
-    assert (done.status, done.error) == (1, "error: AWS refused DeleteSecurityGroup (UnauthorizedOperation): not you\n")
+    assert (result.status, result.stderr) == (
+        1,
+        "error: AWS refused DeleteSecurityGroup (UnauthorizedOperation): not you\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,46 +187,46 @@ def test_a_security_group_that_may_not_be_removed_is_said(cloud: Cloud, run: Run
         {"Type": "CNAME", "TTL": 60, "ResourceRecords": [{"Value": "elsewhere.example"}]},
         {"Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "192.0.2.1"}]},
     ],
-    ids=["a name of others", "an address"],
+    ids=["another name", "an address"],
 )
-def test_a_record_that_leads_elsewhere_stays(cloud: Cloud, run: Run, record: dict[str, Any]) -> None:
-    """Somebody else made it."""
-    cloud.put_record({"Name": HOSTNAME, **record})
-    cloud.remove_cluster()
+def test_a_record_that_points_elsewhere_stays(account: Account, run: Run, record: dict[str, Any]) -> None:
+    """Somebody else created it."""
+    account.create_record_set({"Name": HOSTNAME, **record})
+    account.remove_cluster()
 
-    assert run("teardown") == (0, NOTHING, "")
-    assert list(cloud.records()) == [(HOSTNAME, record["Type"])]
+    assert run("teardown") == (0, NO_RECORD, "")
+    assert list(account.records()) == [(HOSTNAME, record["Type"])]
 
 
-def test_an_alias_that_leads_elsewhere_stays(cloud: Cloud, run: Run) -> None:
-    """Such a record has no values of its own."""
-    cloud.put("CNAME", "elsewhere.example", "www.olimac.link")
-    target = {"HostedZoneId": cloud.outputs.zone_id, "DNSName": "www.olimac.link", "EvaluateTargetHealth": False}
-    cloud.put_record({"Name": HOSTNAME, "Type": "CNAME", "AliasTarget": target})
-    cloud.remove_cluster()
+def test_an_alias_record_stays(account: Account, run: Run) -> None:
+    """An alias record has no values."""
+    account.create_record("CNAME", "elsewhere.example", "www.olimac.link")
+    target = {"HostedZoneId": account.outputs.zone_id, "DNSName": "www.olimac.link", "EvaluateTargetHealth": False}
+    account.create_record_set({"Name": HOSTNAME, "Type": "CNAME", "AliasTarget": target})
+    account.remove_cluster()
 
-    assert run("teardown") == (0, NOTHING, "")
-    assert (HOSTNAME, "CNAME") in cloud.records()
+    assert run("teardown") == (0, NO_RECORD, "")
+    assert (HOSTNAME, "CNAME") in account.records()
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_balancer_that_does_not_go_is_given_up_on(cloud: Cloud, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cluster has no Service that it would be of, so nobody removes it."""
-    monkeypatch.setattr(teardown, "_GONE_SECONDS", 0.5)
-    cloud.make_balancer("stays")
+def test_the_wait_for_the_removal_has_a_timeout(account: Account, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster has no Service for this load balancer, so it does not remove it."""
+    monkeypatch.setattr(teardown, "_REMOVAL_SECONDS", 0.5)
+    account.create_load_balancer("stays")
 
-    done = run("teardown")
+    result = run("teardown")
 
-    assert done.status == 1
-    assert "in vain for the load balancer to go" in done.error
-    assert cloud.balancers() == ["stays"]
+    assert result.status == 1
+    assert "waiting for the removal of the load balancer" in result.stderr
+    assert account.load_balancers() == ["stays"]
 
 
-def test_a_cluster_that_is_going_is_said(cloud: Cloud, run: Run) -> None:
-    """While EKS deletes it, nobody can tell what it still removes itself."""
-    cloud.cluster.status = "DELETING"
+def test_a_cluster_that_is_being_deleted_is_an_error(account: Account, run: Run) -> None:
+    """It is unknown what the cluster still removes itself."""
+    account.cluster.status = "DELETING"
 
-    done = run("teardown")
+    result = run("teardown")
 
-    assert done.status == 1
-    assert "the cluster olimac is DELETING" in done.error
+    assert result.status == 1
+    assert "the cluster olimac is DELETING" in result.stderr

@@ -1,4 +1,4 @@
-"""The rehearsal itself: its order, what it says where something is missing or fails, and that it leaves nothing."""
+"""python -m ops.rehearsal: the order of its steps, its errors, and that it leaves no process behind."""
 
 import fcntl
 import os
@@ -21,75 +21,75 @@ from ops.rehearsal.steps import Step, StepFailed
 
 
 def run(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """`python -m ops.rehearsal`, with nothing of this machine's in its environment."""
+    """Runs `python -m ops.rehearsal` with only these environment variables."""
     return subprocess.run(
         [sys.executable, "-m", "ops.rehearsal", "--folder", folder],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
 
-@pytest.fixture(name="sleeper")
-def start_sleeper() -> Iterator[psutil.Process]:
-    """A process in a group of its own, as a step's is."""
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+@pytest.fixture(name="sleeping_process")
+def start_sleeping_process() -> Iterator[psutil.Process]:
+    """Starts a process in its own group, as a step's process is."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     yield psutil.Process(process.pid)
     process.kill()
     process.wait()
 
 
-def test_it_does_what_the_workflow_does_in_the_same_order() -> None:
-    """The make targets of deploy.yml are steps of the rehearsal, one after the other."""
+def test_the_steps_have_the_order_of_the_workflow() -> None:
+    """The rehearsal runs the make targets of deploy.yml in their order."""
     jobs = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())["jobs"]
-    said = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
-    deployed = [target for text in said for target in re.findall(r"\bmake ([a-z-]+)", text)]
+    commands = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+    deployed = [target for command in commands for target in re.findall(r"\bmake ([a-z-]+)", command)]
     rehearsed = [step.command[2] for step in steps.steps(Path("ca"), "127.0.0.1:1") if step.command[0] == "make"]
 
-    deployed.remove("init")  # a job of its own finds the state anew; in one folder, plan did
+    deployed.remove("init")  # only a separate job has to initialise Terraform again
     assert len(deployed) == 7
     assert rehearsed == ["bootstrap", *deployed, "plan", "teardown", "destroy"]
 
 
-def test_every_step_says_where_to_look() -> None:
-    """None leaves the reader with a log alone."""
+def test_every_step_has_advice() -> None:
+    """After a failure, the report says where to look."""
     assert all(step.advice for step in steps.steps(Path("ca"), "127.0.0.1:1"))
 
 
-def test_without_terraform_it_says_so_with_a_status_of_its_own(tmp_path: Path) -> None:
-    """Status 3 is for a machine that lacks something, so that CI can tell it from a failure, and takes neither."""
-    done = run(tmp_path, PATH=str(tmp_path))
+def test_a_missing_terraform_has_its_own_exit_status(tmp_path: Path) -> None:
+    """Status 3 means a missing prerequisite, which a caller can tell from a failed step; in CI both are failures."""
+    result = run(tmp_path, PATH=str(tmp_path))
 
-    assert (done.returncode, done.stderr) == (3, "error: terraform is missing. Nothing was rehearsed.\n")
+    assert (result.returncode, result.stderr) == (3, "error: terraform is missing. Nothing was rehearsed.\n")
 
 
-def test_without_the_provider_it_says_so(tmp_path: Path) -> None:
-    """A terraform that can initialise nothing is a machine that lacks the provider."""
+def test_a_missing_provider_is_an_error(tmp_path: Path) -> None:
+    """If `terraform init` fails, the provider is missing."""
     binaries = tmp_path / "bin"
     binaries.mkdir()
     for name in ("terraform", "kubectl"):
         (binaries / name).symlink_to("/bin/false")
-    done = run(tmp_path / "folder", PATH=f"{binaries}:/usr/bin:/bin", TERRAFORM_MIRROR=str(tmp_path))
+    result = run(tmp_path / "folder", PATH=f"{binaries}:/usr/bin:/bin", TERRAFORM_MIRROR=str(tmp_path))
 
-    assert done.returncode == 3
-    assert "Terraform's AWS provider cannot be had" in done.stderr
+    assert result.returncode == 3
+    assert "Terraform's AWS provider is neither in its registry nor in a mirror" in result.stderr
 
 
-def test_two_at_once_are_refused(tmp_path: Path) -> None:
-    """The second says so at once, and disturbs nothing."""
+def test_a_second_rehearsal_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """It fails at once and does not affect the first."""
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = run(tmp_path, PATH=os.environ["PATH"])
+        result = run(tmp_path, PATH=os.environ["PATH"])
 
-    assert done.returncode == 1
-    assert "another rehearsal is under way" in done.stderr
+    assert result.returncode == 1
+    assert "another rehearsal is running" in result.stderr
 
 
-def test_a_failure_names_the_step_and_what_to_do(tmp_path: Path) -> None:
-    """With the end of what it said, and where all of it is."""
+def test_a_failure_names_the_step_and_gives_advice(tmp_path: Path) -> None:
+    """The message has the end of the output and the path of the log."""
     step = Step("a step", ("bash", "-c", "echo the reason; exit 4"), "somewhere")
     log, report = tmp_path / "log", rehearse.Report(tmp_path / "report.json")
 
@@ -99,35 +99,35 @@ def test_a_failure_names_the_step_and_what_to_do(tmp_path: Path) -> None:
     assert [(one["name"], one["worked"]) for one in report.steps] == [("a step", False)]
 
 
-def test_a_step_leaves_no_process(tmp_path: Path) -> None:
-    """What a step started and did not wait for ends with it."""
-    step = Step("a step", ("bash", "-c", "sleep 60 & echo $!"), "")
+def test_a_step_leaves_no_process_behind(tmp_path: Path) -> None:
+    """Processes that a step started in the background are killed at its end."""
+    step = Step("a step", ("bash", "-c", "sleep 600 & echo $!"), "")
     log = tmp_path / "log"
     steps.run(step, {"PATH": os.environ["PATH"]}, log, tmp_path / "running", lambda _: None)
 
-    left = int(log.read_text())
-    deadline = time.monotonic() + 10  # a signal is delivered at once, but dying takes its time
-    while psutil.pid_exists(left) and psutil.Process(left).status() != psutil.STATUS_ZOMBIE:
+    background = int(log.read_text())
+    deadline = time.monotonic() + 60  # the signal is sent, but the process needs time to exit
+    while psutil.pid_exists(background) and psutil.Process(background).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert not (tmp_path / "running").exists()
 
 
-def test_what_a_killed_rehearsal_left_is_ended(tmp_path: Path, sleeper: psutil.Process) -> None:
-    """The step that was under way is known by its id and by when it began."""
-    running = tmp_path / "running"
-    running.write_text(f"{sleeper.pid} {sleeper.create_time()}")
-    steps.end_leftovers(running)
+def test_the_process_of_a_killed_rehearsal_is_killed(tmp_path: Path, sleeping_process: psutil.Process) -> None:
+    """It is identified by its id and its start time."""
+    pid_file = tmp_path / "running"
+    pid_file.write_text(f"{sleeping_process.pid} {sleeping_process.create_time()}")
+    steps.kill_leftovers(pid_file)
 
-    assert sleeper.wait(10) == -signal.SIGKILL
-    assert not running.exists()
+    assert sleeping_process.wait(60) == -signal.SIGKILL
+    assert not pid_file.exists()
 
 
-def test_a_stranger_who_has_its_id_by_now_is_left_alone(tmp_path: Path, sleeper: psutil.Process) -> None:
-    """Ids come again: one that began at another time is another process."""
-    running = tmp_path / "running"
-    running.write_text(f"{sleeper.pid} {sleeper.create_time() - 100}")
-    steps.end_leftovers(running)
+def test_another_process_with_the_same_id_is_not_killed(tmp_path: Path, sleeping_process: psutil.Process) -> None:
+    """Ids are reused: a process with another start time is another process."""
+    pid_file = tmp_path / "running"
+    pid_file.write_text(f"{sleeping_process.pid} {sleeping_process.create_time() - 100}")
+    steps.kill_leftovers(pid_file)
 
-    assert sleeper.is_running()
-    assert sleeper.status() != psutil.STATUS_ZOMBIE
+    assert sleeping_process.is_running()
+    assert sleeping_process.status() != psutil.STATUS_ZOMBIE

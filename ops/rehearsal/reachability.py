@@ -1,4 +1,4 @@
-"""Who can reach what in AWS's networks, found from what there is rather than from what was written."""
+"""Which subnet can connect to which, computed from the routes and rules that exist in AWS, not from their source."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -10,8 +10,8 @@ class Subnet:
     """A subnet.
 
     Attributes:
-        id: AWS's.
-        vpc: AWS's id of the VPC that it is in.
+        id: of the subnet.
+        vpc: the id of its VPC.
         range: its addresses.
     """
 
@@ -20,26 +20,26 @@ class Subnet:
     range: IPv4Network
 
 
-class NotUnderstood(Exception):
-    """There is something of which it cannot be said whom it lets in."""
+class Unsupported(Exception):
+    """There is a rule that this module cannot evaluate, so it cannot tell who gets access."""
 
 
 class Network:
     """All VPCs of a region, as EC2 describes them."""
 
     def __init__(self, ec2: Any) -> None:
-        """Asks EC2 for all of it.
+        """Reads all networks from EC2.
 
         Args:
-            ec2: boto3's client.
+            ec2: a boto3 client.
 
         Raises:
-            NotUnderstood: there is a network ACL other than the default ones, which allow all.
+            Unsupported: there is a network ACL other than the default ones, which allow everything.
         """
         if others := [
             one["NetworkAclId"] for one in ec2.describe_network_acls()["NetworkAcls"] if not one["IsDefault"]
         ]:
-            raise NotUnderstood(f"there are network ACLs: {', '.join(others)}")
+            raise Unsupported(f"there are network ACLs, which are not evaluated: {', '.join(others)}")
         self.subnets = {
             one["SubnetId"]: Subnet(one["SubnetId"], one["VpcId"], IPv4Network(one["CidrBlock"]))
             for one in ec2.describe_subnets()["Subnets"]
@@ -52,34 +52,34 @@ class Network:
             if one["Status"]["Code"] == "active"
         }
 
-    def reaches(self, source: Subnet, target: Subnet, groups: list[str], port: int) -> bool:
-        """Whether a host of one subnet can connect to the port of one in another, which has the security groups."""
-        is_routed = self._leads(source, target) and self._leads(target, source)
-        return is_routed and any(allowed.overlaps(source.range) for allowed in self.allowed(groups, port))
+    def can_connect(self, source: Subnet, target: Subnet, groups: list[str], port: int) -> bool:
+        """Whether a host of `source` can connect to this port of a host of `target` with these security groups."""
+        is_routed = self._is_routed(source, target) and self._is_routed(target, source)
+        return is_routed and any(allowed.overlaps(source.range) for allowed in self.allowed_ranges(groups, port))
 
     def is_public(self, subnet: Subnet) -> bool:
-        """Whether it has a way to the internet, and the internet to it."""
+        """Whether it has a route to an internet gateway, so that the internet can reach it and it the internet."""
         return any(route.get("GatewayId", "").startswith("igw-") for route in self._routes(subnet))
 
-    def goes_out_by(self, subnet: Subnet) -> str:
-        """What leads from it to the internet: an id of a gateway, or nothing."""
-        route = self._route(subnet, IPv4Address("192.0.2.1"))  # for documentation: nobody's
+    def egress_gateway(self, subnet: Subnet) -> str:
+        """Returns the id of the gateway of its route to the internet, or an empty string."""
+        route = self._route(subnet, IPv4Address("192.0.2.1"))  # of TEST-NET-1: an address outside of all our ranges
         return str(route.get("NatGatewayId") or route.get("GatewayId") or "") if route else ""
 
-    def allowed(self, groups: list[str], port: int) -> list[IPv4Network]:
-        """Where connections to the port may come from, as the security groups say.
+    def allowed_ranges(self, groups: list[str], port: int) -> list[IPv4Network]:
+        """Returns the ranges from which the security groups allow connections to the port.
 
         Raises:
-            NotUnderstood: a rule allows others than IPv4 ranges.
+            Unsupported: a rule allows something other than IPv4 ranges.
         """
         rules = [rule for group in groups for rule in self._groups[group]["IpPermissions"]]
         for rule in rules:
             if others := [kind for kind in ("UserIdGroupPairs", "Ipv6Ranges", "PrefixListIds") if rule.get(kind)]:
-                raise NotUnderstood(f"a rule allows {', '.join(others)}: {rule}")
-        opened = [rule for rule in rules if rule["IpProtocol"] == "-1" or rule["FromPort"] <= port <= rule["ToPort"]]
-        return [IPv4Network(block["CidrIp"]) for rule in opened for block in rule["IpRanges"]]
+                raise Unsupported(f"a rule allows {', '.join(others)}, which are not evaluated: {rule}")
+        matching = [rule for rule in rules if rule["IpProtocol"] == "-1" or rule["FromPort"] <= port <= rule["ToPort"]]
+        return [IPv4Network(block["CidrIp"]) for rule in matching for block in rule["IpRanges"]]
 
-    def _leads(self, source: Subnet, target: Subnet) -> bool:
+    def _is_routed(self, source: Subnet, target: Subnet) -> bool:
         route = self._route(source, target.range[1])
         if route is None:
             return False
@@ -88,7 +88,7 @@ class Network:
         return {source.vpc, target.vpc} == self._peerings.get(route.get("VpcPeeringConnectionId", ""))
 
     def _route(self, subnet: Subnet, to: IPv4Address) -> dict[str, Any] | None:
-        """The most specific one."""
+        """Returns the most specific route to the address."""
         routes = [route for route in self._routes(subnet) if to in IPv4Network(route["DestinationCidrBlock"])]
         return max(routes, key=lambda route: IPv4Network(route["DestinationCidrBlock"]).prefixlen, default=None)
 

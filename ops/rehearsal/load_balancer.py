@@ -1,44 +1,44 @@
-"""The load balancer of a Service: what AWS has of it, and what listens on this machine in its place."""
+"""The cloud provider's part of a Service: its load balancer in the mock AWS, and a TLS listener on this machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ops.deploy.common import aws as client
+from ops.deploy.common import aws_client
 from ops.rehearsal.aws import REGION
 from ops.rehearsal.certificates import Certificate
 from ops.rehearsal.kubernetes import Object
-from ops.rehearsal.tls import Address, Front, listen
+from ops.rehearsal.tls import Address, TlsProxy, listen
 
 
 @dataclass
-class Balancer:
-    """What the cluster's cloud controller makes for a Service of type LoadBalancer: a classic one, tagged as its own.
+class LoadBalancers:
+    """Creates and deletes classic load balancers, with the tags that the cluster's cloud controller gives them.
 
     Attributes:
         cluster: its name.
-        certificate: that it shows.
-        address: where it listens on loopback.
+        certificate: for the listener.
+        address: the loopback address of the listener.
     """
 
     cluster: str
     certificate: Certificate
     address: Address
-    _front: Front | None = None
+    _listener: TlsProxy | None = None
 
-    def make(self, service: Object, behind: Callable[[], Address | None]) -> str:
-        """Makes the Service's, in the public subnets that are tagged for it, and gives its hostname.
+    def create(self, service: Object, upstream: Callable[[], Address | None]) -> str:
+        """Creates the Service's load balancer in the public subnets that are tagged for it; returns its hostname.
 
         Args:
-            service: that wants one.
-            behind: where its next connection goes.
+            service: of type LoadBalancer.
+            upstream: returns the address for the next connection.
         """
         name, metadata = self._name(service), service["metadata"]
-        ec2, elb = client("ec2", REGION), client("elb", REGION)
-        tagged = [
+        ec2, elb = aws_client("ec2", REGION), aws_client("elb", REGION)
+        public = [
             {"Name": f"tag:kubernetes.io/cluster/{self.cluster}", "Values": ["owned", "shared"]},
             {"Name": "tag:kubernetes.io/role/elb", "Values": ["1"]},
         ]
-        subnets = ec2.describe_subnets(Filters=tagged)["Subnets"]
+        subnets = ec2.describe_subnets(Filters=public)["Subnets"]
         owned = {"Key": f"kubernetes.io/cluster/{self.cluster}", "Value": "owned"}
         group = ec2.create_security_group(
             GroupName=f"k8s-elb-{name}",
@@ -48,14 +48,14 @@ class Balancer:
         )
         port = service["spec"]["ports"][0]
         certificate_arn = metadata["annotations"]["service.beta.kubernetes.io/aws-load-balancer-ssl-cert"]
-        made = elb.create_load_balancer(
+        created = elb.create_load_balancer(
             LoadBalancerName=name,
             Listeners=[
                 {
                     "Protocol": "HTTPS",
                     "LoadBalancerPort": port["port"],
                     "InstanceProtocol": "HTTP",
-                    "InstancePort": 30080,  # of the nodes, which the cluster chooses
+                    "InstancePort": 30080,  # the cluster chooses this port of the nodes
                     "SSLCertificateId": certificate_arn,
                 }
             ],
@@ -66,25 +66,25 @@ class Balancer:
                 {"Key": "kubernetes.io/service-name", "Value": f"{metadata['namespace']}/{metadata['name']}"},
             ],
         )
-        self._front = listen(self.certificate, behind, self.address)
-        hostname: str = made["DNSName"]
+        self._listener = listen(self.certificate, upstream, self.address)
+        hostname: str = created["DNSName"]
         return hostname
 
-    def remove(self, service: Object) -> None:
-        """Removes the Service's, and its security group."""
+    def delete(self, service: Object) -> None:
+        """Deletes the Service's load balancer and its security group."""
         name = self._name(service)
         self.close()
-        client("elb", REGION).delete_load_balancer(LoadBalancerName=name)
-        ec2 = client("ec2", REGION)
-        named = [{"Name": "group-name", "Values": [f"k8s-elb-{name}"]}]
-        for group in ec2.describe_security_groups(Filters=named)["SecurityGroups"]:
+        aws_client("elb", REGION).delete_load_balancer(LoadBalancerName=name)
+        ec2 = aws_client("ec2", REGION)
+        by_name = [{"Name": "group-name", "Values": [f"k8s-elb-{name}"]}]
+        for group in ec2.describe_security_groups(Filters=by_name)["SecurityGroups"]:
             ec2.delete_security_group(GroupId=group["GroupId"])
 
     def close(self) -> None:
-        """Listens no more."""
-        if self._front:
-            self._front.close()
-        self._front = None
+        """Closes the listener."""
+        if self._listener:
+            self._listener.close()
+        self._listener = None
 
     @staticmethod
     def _name(service: Object) -> str:

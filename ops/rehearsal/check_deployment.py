@@ -1,4 +1,4 @@
-"""What runs after the deployment's steps: the rest of the original system, row by row."""
+"""Checks after the deployment steps: the rest of the original system, requirement by requirement."""
 
 import base64
 import os
@@ -10,8 +10,8 @@ import aiohttp
 import asyncpg
 import pytest
 
-from ops.deploy import balancer
-from ops.deploy.common import Outputs, aws
+from ops.deploy import load_balancer
+from ops.deploy.common import Outputs, aws_client
 from ops.deploy.kubernetes import Kubernetes
 from ops.rehearsal.steps import IMAGE
 
@@ -25,28 +25,28 @@ def find_kubernetes(outputs: Outputs) -> Kubernetes:
 
 @pytest.fixture(name="secret", scope="module")
 def find_secret(kubernetes: Kubernetes) -> dict[str, str]:
-    """What the service's Secret holds."""
+    """The content of the service's Secret."""
     found = kubernetes.get(NAMESPACE, "secret", "database")
     assert found
     return {name: base64.b64decode(value).decode() for name, value in found["data"].items()}
 
 
-def test_the_autoscaler_is_of_the_clusters_minor_version(kubernetes: Kubernetes, outputs: Outputs) -> None:
-    """Row: the cluster autoscaler, which looks for this cluster's groups."""
+def test_the_autoscaler_has_the_clusters_minor_version(kubernetes: Kubernetes, outputs: Outputs) -> None:
+    """Requirement: the cluster autoscaler, which manages the groups of this cluster."""
     found = kubernetes.get("kube-system", "deployment", "cluster-autoscaler")
     assert found
     (container,) = found["spec"]["template"]["spec"]["containers"]
 
     assert container["image"].rpartition(":")[2].startswith(f"v{outputs.kubernetes_version}.")
-    said = " ".join([*container.get("command", []), *container.get("args", [])])
-    assert f"k8s.io/cluster-autoscaler/{outputs.name}" in said
+    command = " ".join([*container.get("command", []), *container.get("args", [])])
+    assert f"k8s.io/cluster-autoscaler/{outputs.name}" in command
 
 
-def test_a_load_balancer_with_the_certificate(outputs: Outputs) -> None:
-    """Row: a classic load balancer in the public subnets, HTTPS with the domain's certificate."""
-    found = balancer.find(outputs)
+def test_the_load_balancer_has_the_certificate(outputs: Outputs) -> None:
+    """Requirement: a classic load balancer in the public subnets, with HTTPS and the domain's certificate."""
+    found = load_balancer.find(outputs)
     assert found
-    elb = aws("elb", outputs.region)
+    elb = aws_client("elb", outputs.region)
     (described,) = elb.describe_load_balancers(LoadBalancerNames=[found.name])["LoadBalancerDescriptions"]
     (listener,) = [one["Listener"] for one in described["ListenerDescriptions"]]
 
@@ -56,7 +56,7 @@ def test_a_load_balancer_with_the_certificate(outputs: Outputs) -> None:
 
 
 def test_the_services_credentials_were_injected(secret: dict[str, str], database: dict[str, Any]) -> None:
-    """Row: injected credentials: the database's place, and a role with a password of its own."""
+    """Requirement: injected credentials: the database's address, and a role with its own password."""
     assert secret["DB_HOST"] == database["Endpoint"]["Address"]
     assert secret["DB_NAME"] == database["DBName"]
     assert secret["DB_USERNAME"] == "clients_service"
@@ -64,7 +64,7 @@ def test_the_services_credentials_were_injected(secret: dict[str, str], database
 
 
 def connect(secret: dict[str, str], tls: ssl.SSLContext | Literal["disable"]) -> Any:
-    """A connection as the service makes it."""
+    """Opens a connection as the service does."""
     return asyncpg.connect(
         host=secret["DB_HOST"],
         port=int(secret["DB_PORT"]),
@@ -75,8 +75,8 @@ def connect(secret: dict[str, str], tls: ssl.SSLContext | Literal["disable"]) ->
     )
 
 
-async def test_the_services_role_may_do_little(secret: dict[str, str]) -> None:
-    """Row: least privilege: whoever has the injected credentials cannot drop, change or empty the table."""
+async def test_the_services_role_may_only_add_and_read(secret: dict[str, str]) -> None:
+    """Requirement: least privilege: the injected credentials cannot drop, change or empty the table."""
     connection = await connect(secret, ssl.create_default_context(cafile=os.environ["REHEARSAL_AUTHORITY"]))
 
     await connection.execute("SELECT FROM clients")
@@ -86,19 +86,19 @@ async def test_the_services_role_may_do_little(secret: dict[str, str]) -> None:
     await connection.close()
 
 
-async def test_nobody_speaks_to_the_database_in_the_clear(secret: dict[str, str]) -> None:
-    """Row: rds.force_ssl: a client without TLS is refused."""
+async def test_the_database_refuses_a_connection_without_tls(secret: dict[str, str]) -> None:
+    """Requirement: rds.force_ssl refuses a client without TLS."""
     with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match="no encryption"):
         await connect(secret, "disable")
 
 
-def test_the_owners_password_left_the_cluster_with_the_job(kubernetes: Kubernetes) -> None:
-    """The owner's Secret is there only while the Job runs."""
+def test_the_owners_password_is_removed_after_the_job(kubernetes: Kubernetes) -> None:
+    """The owner's Secret exists only while the Job runs."""
     assert kubernetes.get(NAMESPACE, "secret", "database-owner") is None
 
 
-async def test_the_table_and_its_first_rows() -> None:
-    """Row: the table and its four test rows."""
+async def test_the_table_has_its_first_rows() -> None:
+    """Requirement: the table and its four test rows."""
     connection = await asyncpg.connect(os.environ["REHEARSAL_DATABASE"])
     rows = await connection.fetch("SELECT name, money::int FROM clients WHERE id <= 4 ORDER BY id")
     await connection.close()
@@ -111,18 +111,18 @@ async def test_the_table_and_its_first_rows() -> None:
     ]
 
 
-def test_the_name_points_to_the_balancer(outputs: Outputs) -> None:
-    """Row: the CNAME flask.olimac.link."""
-    found = balancer.find(outputs)
+def test_the_name_points_to_the_load_balancer(outputs: Outputs) -> None:
+    """Requirement: the CNAME record flask.olimac.link."""
+    found = load_balancer.find(outputs)
     assert found
-    listed = aws("route53", outputs.region).list_resource_record_sets(HostedZoneId=outputs.zone_id)
+    listed = aws_client("route53", outputs.region).list_resource_record_sets(HostedZoneId=outputs.zone_id)
     records = [one for one in listed["ResourceRecordSets"] if one["Name"] == "flask.olimac.link."]
 
     assert [(one["Type"], one["ResourceRecords"]) for one in records] == [("CNAME", [{"Value": found.hostname}])]
 
 
-def test_the_image_is_docker_hubs_by_digest(kubernetes: Kubernetes) -> None:
-    """Row: the image in Docker Hub, by digest, the same one for the service, the Job and the pruning."""
+def test_the_image_is_named_by_its_digest_at_docker_hub(kubernetes: Kubernetes) -> None:
+    """Requirement: the service, the Job and the pruning use the same image of Docker Hub, by digest."""
     deployment = kubernetes.get(NAMESPACE, "deployment", "clients-api")
     job = kubernetes.get(NAMESPACE, "job", "migrate")
     prune = kubernetes.get(NAMESPACE, "cronjob", "prune")
@@ -136,19 +136,19 @@ def test_the_image_is_docker_hubs_by_digest(kubernetes: Kubernetes) -> None:
     assert re.fullmatch(r"docker\.io/.+@sha256:[0-9a-f]{64}", IMAGE)
 
 
-def test_the_service_runs_in_as_many_pods_as_it_should(kubernetes: Kubernetes) -> None:
-    """Two pods, both available, of the deployed image."""
+def test_the_service_runs_in_two_pods(kubernetes: Kubernetes) -> None:
+    """Both pods are available."""
     deployment = kubernetes.get(NAMESPACE, "deployment", "clients-api")
     assert deployment
     assert deployment["status"]["availableReplicas"] == 2
 
 
-async def test_callers_are_served_over_https_as_by_their_name(outputs: Outputs) -> None:
-    """The public name's certificate is right, and the seeded clients are in the list."""
+async def test_the_public_name_serves_requests_over_https(outputs: Outputs) -> None:
+    """The certificate is for the public name, and the response has the seeded clients."""
     tls = ssl.create_default_context(cafile=os.environ["REHEARSAL_AUTHORITY"])
     url = f"https://{os.environ['REHEARSAL_PUBLIC']}/getall"
     async with (
         aiohttp.ClientSession() as session,
-        session.get(url, ssl=tls, server_hostname=outputs.hostname) as answer,
+        session.get(url, ssl=tls, server_hostname=outputs.hostname) as response,
     ):
-        assert {"id": 1, "name": "Andres", "money": "200.00"} in await answer.json()
+        assert {"id": 1, "name": "Andres", "money": "200.00"} in await response.json()

@@ -1,0 +1,133 @@
+"""The environment of a rehearsal: PostgreSQL, a fake cluster, a mock AWS and a load balancer, all on loopback."""
+
+import asyncio
+import base64
+import contextlib
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from ops.common.ports import free_port
+from ops.deploy.common import aws_client
+from ops.rehearsal import aws, kubernetes
+from ops.rehearsal.aws import REGION
+from ops.rehearsal.certificates import Certificate, create_ca, create_certificate
+from ops.rehearsal.controllers import Controllers
+from ops.rehearsal.load_balancer import LoadBalancers
+from ops.rehearsal.tls import Address, listen
+from svc.postgres.embedded import EmbeddedPostgres
+
+NAME: Final = "olimac"
+DOMAIN: Final = "olimac.link"
+
+DATABASE: Final = "clients"  # DATABASE and _OWNER are those of terraform/database.tf
+_OWNER: Final = "postgres"
+_POSTGRES_PORT: Final = 5432
+
+# As with RDS, a client needs a password over TCP; only the rehearsal itself uses the socket.
+_PG_HBA: Final = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The running environment.
+
+    Attributes:
+        ca: the certificate of the CA that signed all certificates, PEM.
+        variables: environment variables with which Terraform and the steps use this environment instead of AWS.
+        public_address: where the service's load balancer listens once it exists.
+        database_dsn: a DSN with which the owner connects without TLS and password.
+    """
+
+    ca: Path
+    variables: dict[str, str]
+    public_address: Address
+    database_dsn: str
+
+
+@contextlib.contextmanager
+def running(folder: Path, version: str, image: str) -> Iterator[Environment]:
+    """Starts the environment, and stops it at the end.
+
+    Args:
+        folder: for its files; must not exist.
+        version: of Kubernetes.
+        image: the image that the cluster runs as processes of this checkout.
+    """
+    folder.mkdir(parents=True)
+    ca = create_ca(folder)
+    database_address = _free_address()
+    loopback_certificate = create_certificate(ca, "loopback", ["localhost", "127.0.0.1", database_address[0]])
+    public_certificate = create_certificate(ca, "public", [DOMAIN, f"*.{DOMAIN}"])
+    password = secrets.token_urlsafe(24)
+    with ExitStack() as stack:
+        server, port = stack.enter_context(postgres(folder, password))
+        tls_proxy = listen(loopback_certificate, lambda: ("127.0.0.1", port), database_address, starttls=True)
+        stack.callback(tls_proxy.close)
+        balancers = LoadBalancers(NAME, public_certificate, ("127.0.0.1", free_port()))
+        stack.callback(balancers.close)
+        controllers = Controllers(image, folder / "pods", balancers)
+        cluster = stack.enter_context(
+            kubernetes.running(version, loopback_certificate, is_eks_token, controllers.running)
+        )
+        endpoints = aws.Endpoints(cluster.url, ca.certificate, tls_proxy.address, password)
+        variables = stack.enter_context(aws.running(endpoints))
+        _create_zone_and_certificate(public_certificate)
+        yield Environment(ca.certificate, variables, balancers.address, server.dsn(database=DATABASE))
+
+
+def is_eks_token(token: str) -> bool:
+    """Whether the token has the form of an EKS token; only AWS could verify the signature."""
+    with contextlib.suppress(ValueError):
+        kind, _, encoded = token.partition(".")
+        url = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+        expected = {"Action": ["GetCallerIdentity"], "X-Amz-SignedHeaders": ["host;x-k8s-aws-id"]}
+        return kind == "k8s-aws-v1" and expected.items() <= parse_qs(urlsplit(url).query).items()
+    return False
+
+
+def _free_address() -> Address:
+    """Returns a loopback address whose port 5432 is free: Terraform sets the port, so it cannot be another one."""
+    for number in range(1, 255):
+        with contextlib.suppress(OSError), socket.create_server((f"127.0.0.{number}", _POSTGRES_PORT)):
+            return f"127.0.0.{number}", _POSTGRES_PORT
+    raise OSError(f"port {_POSTGRES_PORT} is in use on all addresses from 127.0.0.1 to 127.0.0.254")
+
+
+@contextlib.contextmanager
+def postgres(folder: Path, password: str) -> Iterator[tuple[EmbeddedPostgres, int]]:
+    """Runs a PostgreSQL as RDS creates it: one database, and an owner with this password; gives the port too."""
+    port = free_port()
+    server = EmbeddedPostgres(folder, {"listen_addresses": "127.0.0.1", "port": str(port)})
+    server.start()
+    try:
+        rules = server.data / "pg_hba.conf"
+        rules.write_text(_PG_HBA)  # writing keeps the owner of the file
+        asyncio.run(_set_up(server, password))
+        yield server, port
+    finally:
+        server.stop()
+
+
+async def _set_up(server: EmbeddedPostgres, password: str) -> None:
+    connection = await asyncpg.connect(server.dsn())
+    try:
+        await connection.execute(f"ALTER ROLE {_OWNER} PASSWORD '{password}'")
+        await connection.execute(f"CREATE DATABASE {DATABASE}")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
+
+
+def _create_zone_and_certificate(public: Certificate) -> None:
+    """Creates the prerequisites of the deployment, which Terraform looks up by name."""
+    aws_client("route53", REGION).create_hosted_zone(Name=DOMAIN, CallerReference="rehearsal")
+    certificate, key = public.certificate.read_bytes(), public.key.read_bytes()
+    aws_client("acm", REGION).import_certificate(Certificate=certificate, PrivateKey=key)
