@@ -406,7 +406,7 @@ def test_all_ports_are_the_images_port() -> None:
     (listened,) = re.findall(r"PORT=(\d+)", (ROOT / "Dockerfile").read_text())
     (container,) = service()["spec"]["template"]["spec"]["containers"]
     (port,) = container["ports"]
-    (outside,) = find("Service", load_balancer.SERVICE)["spec"]["ports"]
+    (exposed,) = find("Service", load_balancer.SERVICE)["spec"]["ports"]
     (rule,) = find("NetworkPolicy", "from-the-balancer")["spec"]["ingress"]
 
     assert port["containerPort"] == int(listened)
