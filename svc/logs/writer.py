@@ -8,9 +8,7 @@ from typing import Final
 
 _COLLECT_SECONDS: Final = 0.02  # lines are collected for this long, then written together
 _STOP_SECONDS: Final = 2.0  # to write what is queued at the end
-_ATOMIC_BYTES: Final = (
-    4096  # Linux's PIPE_BUF: a write of up to this size is atomic if several processes write to the pipe
-)
+_ATOMIC_BYTES: Final = 4096  # Linux's PIPE_BUF: a larger write to a pipe may mix with other processes' writes
 
 MAX_QUEUED_BYTES: Final = 8 * 2**20  # about 18,000 lines of 450 bytes
 RESERVED_BYTES: Final = 2**20  # beyond that, for metrics, which count the lines that were dropped
