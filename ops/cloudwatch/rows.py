@@ -11,7 +11,7 @@ import yaml
 
 PATH: Final = Path(__file__).resolve().parent / "alarms.yaml"
 
-# A page wakes someone, a ticket waits for working hours, a part notifies nobody: its composite alarm does.
+# A page wakes someone, a ticket waits for working hours, a part notifies no one: its composite alarm does.
 Severity: TypeAlias = Literal["page", "ticket", "part"]
 Missing: TypeAlias = Literal["breaching", "notBreaching", "missing", "ignore"]
 Dimensions: TypeAlias = tuple[tuple[str, str], ...]

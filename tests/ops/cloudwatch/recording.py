@@ -162,9 +162,6 @@ async def _busy(recorded: Recorded) -> Moments:
     moments = {}
     async with _load(recorded), ClientSession() as session:
         await recorded.wait_until(lambda: recorded.count(names.STARTED) == 2)
-        moments["calm"] = time.time()
-        await asyncio.sleep(2 * METRICS_SECONDS)
-
         moments["worker_killed"] = time.time()
         (parent,) = psutil.Process(recorded.service.process.pid).children()
         parent.children()[0].kill()

@@ -260,7 +260,7 @@ def states(busy_run: Run) -> list[tuple[float, dict[str, AlarmState]]]:
     calm = [document for document in documents if at(document) > settled]
     for number in range(1, int(240 / seconds)):
         documents += [moved(document, number * seconds) for document in calm]
-    return list(replay(documents, moments["calm"] + 5, moments["over"] + 120))
+    return list(replay(documents, moments["worker_killed"] + 5, moments["over"] + 120))
 
 
 def replay(
