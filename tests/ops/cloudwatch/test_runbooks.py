@@ -1,6 +1,7 @@
 """The runbooks: one per alarm, all with the same structure. Everything that they refer to exists."""
 
 import re
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -59,6 +60,7 @@ def commands(name: str) -> list[str]:
     return [*(line for block in blocks(name) for line in block.replace("\\\n", " ").splitlines()), *inline]
 
 
+@cache
 def objects() -> set[tuple[str, str, str]]:
     """Namespace, kind and name of each object in k8s/."""
     found = set()
@@ -70,6 +72,7 @@ def objects() -> set[tuple[str, str, str]]:
     return found
 
 
+@cache
 def panels() -> set[tuple[str, str]]:
     """Dashboard and title of each panel."""
     titles = {path.stem: re.findall(r'"title": "(.*)"', body) for path, body in generate().items()}
@@ -94,6 +97,7 @@ def aws_commands(name: str) -> list[str]:
     return [command for command in found if command.startswith("aws ")]
 
 
+@cache
 def options_of(service: str, operation: str) -> set[str]:
     """The options of an API operation, in the form of the command line."""
     model = botocore.session.get_session().get_service_model(service)
