@@ -58,7 +58,11 @@ class OnCallState:
         self._dashboards = dashboards.load(variables, folder / "dashboards")
 
     def step(self, wall: float) -> bool:
-        """Reads the next entries; returns whether there are more."""
+        """Reads the next entries and evaluates the alarms that are due; returns whether there are more entries.
+
+        Args:
+            wall: the current time, in seconds since 1970.
+        """
         read = self._source.read(wall)
         for entry in read:
             self._newest = max(self._newest, entry.at)

@@ -196,7 +196,7 @@ def test_every_kind_of_widget_is_drawn(browser: Chrome, shared: OnCall) -> None:
     assert find(browser, ".panel.gauge meter").get_attribute("max") == "100"
     assert "ms" in find(browser, ".panel.chart .legend", "get").text
     find(browser, ".panel.chart .annotation", "alarm faults")
-    find(browser, ".panel .nothing", "No data yet: Nobody FreeSpace")
+    find(browser, ".panel .nothing", "No data yet: Unused FreeSpace")
     find(browser, ".panel .nothing", "This page cannot draw a widget of type explorer.")
     find(browser, ".panel.table td", "/get/{id}")
     labels = [chart.get_attribute("aria-label") for chart in browser.find_elements(By.CSS_SELECTOR, ".chart[role=img]")]

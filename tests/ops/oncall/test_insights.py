@@ -246,7 +246,7 @@ def test_parse_extracts_fields_with_a_glob() -> None:
         "parse log 'user=*, method:*, took := * ms' as user, method, took | display user, method, took", log
     ) == [["ann", "GET", "12"]]
     assert ask("parse log '*=*, *' as a, b, c | display a, b, c", log) == [["user", "ann", "method:GET, took := 12 ms"]]
-    assert ask("parse log 'nobody=*' as nobody | display nobody, log", log) == [[None, log["log"]]]
+    assert ask("parse log 'group=*' as group | display group, log", log) == [[None, log["log"]]]
     assert column("parse nowhere '*' as all | display all", log) == [None]
 
 

@@ -72,7 +72,7 @@ async def test_a_view_has_all_data_of_a_dashboard(page: Page) -> None:
     assert (memory["unit"], memory["values"][0] > 1e7) == ("Bytes", True)
     assert panels["Alarms"]["alarms"] == ["faults", "disk"]
     assert max(filter(None, panels["Latency by route"]["lines"][0]["values"])) > 0
-    assert panels["Disk"]["reads"] == ["Nobody FreeSpace"]
+    assert panels["Disk"]["reads"] == ["Unused FreeSpace"]
     assert len(panels["Requests"]["rows"]) == 7
     assert "<b id" not in panels[""]["html"]
 
@@ -233,18 +233,22 @@ async def test_invalid_lines_are_counted_and_skipped(tmp_path: Path, aiohttp_cli
     assert len(found["rows"]) == 2
 
 
-def test_the_page_reads_faster_than_a_service_writes(recording: Path, tmp_path: Path) -> None:
-    """It reads ten thousand lines in less than a second of CPU time: more than the service writes."""
+def test_reading_a_recording_costs_a_few_times_as_much_as_parsing_it(recording: Path, tmp_path: Path) -> None:
+    """So the page keeps up with a busy service. Both are CPU time of this test: about 6 times was measured."""
     lines = [one for one in recording.read_bytes().splitlines(keepends=True) if b'"resourceSpans"' not in one]
     path = tmp_path / "recording.jsonl"
-    path.write_bytes(b"".join(lines) * (20_000 // len(lines)))
+    path.write_bytes(b"".join(lines) * (5_000 // len(lines)))
     state = OnCallState(Replay(path), folder=CLOUDWATCH)
 
-    began = time.process_time()
+    started = time.process_time()
     while state.step(0.0):
         pass
+    read = time.process_time()
+    count = len([json.loads(one) for one in path.read_bytes().splitlines()])
+    parsed = time.process_time()
 
-    assert state.head(0.0)["source"]["lines"] / (time.process_time() - began) > 10_000
+    assert state.head(0.0)["source"]["lines"] == count
+    assert read - started < 20 * (parsed - read)
 
 
 @pytest.fixture(name="command")
@@ -269,11 +273,12 @@ def make_command() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
         process.communicate(timeout=60)
 
 
+@pytest.mark.parametrize("option", ["--follow", "--replay"])
 def test_the_command_prints_the_address_of_the_page(
-    command: Callable[..., "subprocess.Popen[str]"], recording: Path
+    command: Callable[..., "subprocess.Popen[str]"], recording: Path, option: str
 ) -> None:
     """With the port that the system assigned."""
-    process = command("--replay", str(recording), "--port", "0")
+    process = command(option, str(recording), "--port", "0")
     assert process.stdout
     printed = process.stdout.readline()
     found = re.fullmatch(r"On call  (http://127\.0\.0\.1:\d+)/  \(Ctrl-C stops\)\n", printed)
