@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 from yarl import URL
 
-from ops.oncall.files import Files, NotFound
+from ops.oncall.files import FILES
 from ops.oncall.logs import APPLICATION
 from ops.oncall.markdown import to_html
 from ops.oncall.state import CLOUDWATCH, OnCallState
@@ -35,6 +35,10 @@ _HEADERS: Final = {
 }
 
 
+class NotFound(LookupError):
+    """There is no such file, trace or runbook."""
+
+
 class BadRequest(ValueError):
     """The request is not valid; the message names the valid values."""
 
@@ -54,7 +58,6 @@ class Server:
         self._state = state
         self._runbooks = runbooks
         self._clock = clock
-        self._files = Files()
 
     def app(self, *, is_loopback: bool) -> web.Application:
         """The application.
@@ -88,8 +91,11 @@ class Server:
         while True:  # noqa: ASYNC110 - asyncio cannot wait for a file to grow
             await asyncio.sleep(0 if self._state.step(self._clock()) else POLL_SECONDS)
 
-    async def _file(self, request: web.Request) -> web.Response:
-        return self._files.response(request.match_info.get("name", "index.html"), request.headers)
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info.get("name", "index.html")
+        if name not in FILES:
+            raise NotFound(f"There is no file {name}")
+        return web.FileResponse(FILES[name], headers={"Cache-Control": "no-cache"})  # the browser revalidates its copy
 
     async def _head(self, _: web.Request) -> web.Response:
         return _json(self._state.head(self._clock()))
