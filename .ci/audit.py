@@ -28,7 +28,8 @@ PIN = re.compile(r"^([\w.-]+)==([^\s;]+)[^\\\n]*\\\n((?:\s+--hash=\S+(?: \\)?\n)
 # A canary: every complete advisory service knows that PyYAML before 5.4 executes code in its input.
 CANARY = {("pyyaml", "5.1"): f"    --hash=sha256:{'0' * 64}\n"}
 
-Pins = dict[tuple[str, str], str]
+Pins = dict[tuple[str, str], str]  # hashes by name and version
+Advisory = tuple[str, str, dict[str, list[str]]]  # name, version, and what pip-audit reports
 
 
 class NoAdvisoryService(Exception):
@@ -55,11 +56,12 @@ def check_packages(osv_url: str) -> bool:
     Raises:
         NoAdvisoryService: with the reason.
     """
-    if not list(advisories(CANARY, osv_url)):
-        raise NoAdvisoryService(f"{osv_url} has no vulnerability of PyYAML 5.1, so its data is not complete")
     locks = sorted(Path("requirements").glob("*.txt"))
     pins = {pin.group(1, 2): pin[3] for lock in locks for pin in PIN.finditer(lock.read_text())}
-    found = [f"{name} {version}: {text}" for name, version, text in findings(pins, osv_url)]
+    known = list(advisories(pins | CANARY, osv_url))
+    if not any(one[:2] in CANARY for one in known):
+        raise NoAdvisoryService(f"{osv_url} has no vulnerability of PyYAML 5.1, so its data is not complete")
+    found = list(findings([one for one in known if one[:2] not in CANARY]))
     for one in found:
         report(f"error: {one}")
     if not found:
@@ -67,23 +69,25 @@ def check_packages(osv_url: str) -> bool:
     return not found
 
 
-def findings(pins: Pins, osv_url: str) -> Iterator[tuple[str, str, str]]:
-    """Yields name, version and a description for each vulnerability that is not accepted."""
+def findings(known: list[Advisory]) -> Iterator[str]:
+    """Describes each vulnerability that is not accepted."""
     accepted = {one["id"]: one for one in tomllib.loads(ACCEPTED.read_text()).get("accepted", [])}
     today = datetime.now(UTC).date()
-    for name, version, advisory in advisories(pins, osv_url):
+    for name, version, advisory in known:
         names = (advisory["id"], *sorted(advisory["aliases"]))
-        text = f"{', '.join(names)}, fixed in {', '.join(advisory['fix_versions']) or 'no version yet'}"
+        text = (
+            f"{name} {version}: {', '.join(names)}, fixed in {', '.join(advisory['fix_versions']) or 'no version yet'}"
+        )
         exception = next((accepted[one] for one in names if one in accepted), None)
         if exception is None:
-            yield name, version, text
+            yield text
         elif exception["until"] < today:
-            yield name, version, f"{text}; it was accepted until {exception['until']}"
+            yield f"{text}; it was accepted until {exception['until']}"
         else:
-            report(f"{name} {version}: {text}; accepted until {exception['until']}: {exception['reason']}")
+            report(f"{text}; accepted until {exception['until']}: {exception['reason']}")
 
 
-def advisories(pins: Pins, osv_url: str) -> Iterator[tuple[str, str, dict[str, list[str]]]]:
+def advisories(pins: Pins, osv_url: str) -> Iterator[Advisory]:
     """Yields name, version and advisory for each vulnerability that pip-audit finds in these versions.
 
     Raises:
@@ -95,9 +99,8 @@ def advisories(pins: Pins, osv_url: str) -> Iterator[tuple[str, str, dict[str, l
     # pip-audit takes one version of a package at a time. The lock files may have several of one package.
     for round_ in range(max(map(len, versions.values()))):
         batch = [(name, several[round_]) for name, several in versions.items() if len(several) > round_]
-        for package in run_pip_audit(
-            "".join(f"{name}=={version} \\\n{pins[name, version]}" for name, version in batch), osv_url
-        ):
+        requirements = "".join(f"{name}=={version} \\\n{pins[name, version]}" for name, version in batch)
+        for package in run_pip_audit(requirements, osv_url):
             yield from ((package["name"], package["version"], advisory) for advisory in package["vulns"])
 
 

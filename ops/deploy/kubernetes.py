@@ -39,13 +39,13 @@ class Kubernetes:
             NoCluster: it does not exist.
             CannotProceed: it is not active.
         """
-        self._name, self._region = outputs.name, outputs.region
+        self._name = outputs.name
         cluster = describe_cluster(outputs)
         if cluster["status"] not in ("ACTIVE", "UPDATING"):
             raise CannotProceed(f"the cluster {self._name} is {cluster['status']}; run this again when it is ACTIVE")
         self._endpoint: str = cluster["endpoint"]
         self._ca_data: str = cluster["certificateAuthority"]["data"]
-        self._session = boto3.Session(region_name=self._region)  # kept, since creating one takes 0.2 s
+        self._session = boto3.Session(region_name=outputs.region)  # kept, since creating one takes 0.2 s
 
     def apply(self, manifests: str | Object) -> str:
         """Applies the manifests on the server side, and returns kubectl's output."""

@@ -31,8 +31,8 @@ RESPONSES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(name="short_timeout")
+def shorten_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SmokeTest.run, "__kwdefaults__", {"timeout": 0.3})
 
 
@@ -119,6 +119,7 @@ def test_the_key_of_the_environment_is_sent(
     assert smoke(connect)[0] == 0
 
 
+@pytest.mark.usefixtures("short_timeout")
 def test_a_certificate_for_another_name_is_refused(start_proxy: StartProxy, smoke: Smoke) -> None:
     """The server must prove that it has the public name."""
     result = smoke(start_proxy(None, "other.olimac.link", "127.0.0.1"))
@@ -127,6 +128,7 @@ def test_a_certificate_for_another_name_is_refused(start_proxy: StartProxy, smok
     assert f"Hostname mismatch, certificate is not valid for '{HOSTNAME}'" in result.stderr
 
 
+@pytest.mark.usefixtures("short_timeout")
 def test_a_certificate_that_has_expired_is_refused(
     start_proxy: StartProxy, smoke: Smoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +141,7 @@ def test_a_certificate_that_has_expired_is_refused(
     assert "certificate has expired" in result.stderr
 
 
+@pytest.mark.usefixtures("short_timeout")
 def test_a_certificate_of_an_unknown_authority_is_refused(
     start_proxy: StartProxy, smoke: Smoke, tmp_path: Path
 ) -> None:
@@ -152,6 +155,7 @@ def test_a_certificate_of_an_unknown_authority_is_refused(
     assert "certificate verify failed" in result.stderr
 
 
+@pytest.mark.usefixtures("short_timeout")
 def test_the_machines_cas_are_trusted_by_default(start_proxy: StartProxy, run: Run) -> None:
     """They did not sign this certificate."""
     result = run("smoke", "--connect", start_proxy(None))
@@ -160,6 +164,7 @@ def test_the_machines_cas_are_trusted_by_default(start_proxy: StartProxy, run: R
     assert "unable to get local issuer certificate" in result.stderr
 
 
+@pytest.mark.usefixtures("short_timeout")
 def test_an_unreachable_service_is_an_error(smoke: Smoke) -> None:
     """The command fails after a timeout, with the last error."""
     result = smoke("{}:{}".format(*free_address()))
@@ -170,6 +175,7 @@ def test_an_unreachable_service_is_an_error(smoke: Smoke) -> None:
     assert "the last result was ConnectionRefusedError" in result.stderr
 
 
+@pytest.mark.usefixtures("short_timeout")
 def test_a_load_balancer_without_pods_is_an_error(start_proxy: StartProxy, smoke: Smoke) -> None:
     """It closes the connection."""
     result = smoke(start_proxy(None))
@@ -178,6 +184,7 @@ def test_a_load_balancer_without_pods_is_an_error(start_proxy: StartProxy, smoke
     assert "the last result was RemoteDisconnected" in result.stderr
 
 
+@pytest.mark.usefixtures("short_timeout")
 def test_a_service_that_does_not_become_ready_is_an_error(
     serve: Callable[..., Service], start_proxy: StartProxy, smoke: Smoke
 ) -> None:
@@ -191,11 +198,8 @@ def test_a_service_that_does_not_become_ready_is_an_error(
     assert "atabase" in result.stderr
 
 
-def test_the_command_waits_until_the_service_is_ready(
-    fake_service: Any, start_proxy: StartProxy, smoke: Smoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_waits_until_the_service_is_ready(fake_service: Any, start_proxy: StartProxy, smoke: Smoke) -> None:
     """It repeats the request after a 503."""
-    monkeypatch.setattr(SmokeTest.run, "__kwdefaults__", {"timeout": 60})
     responses = {**RESPONSES, "/readyz": (503, b'"not yet"')}
     timer = threading.Timer(0.1, responses.update, [{"/readyz": (200, b"{}")}])
     timer.start()
@@ -206,6 +210,7 @@ def test_the_command_waits_until_the_service_is_ready(
     assert result.status == 0, result
 
 
+@pytest.mark.usefixtures("short_timeout")
 @pytest.mark.parametrize(
     ("responses", "message"),
     [

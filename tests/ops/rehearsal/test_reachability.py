@@ -81,8 +81,8 @@ def create_networks(mock_ec2: None) -> Networks:
         ec2.associate_route_table(RouteTableId=tables[name], SubnetId=subnets[name])
     gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=ours)
-    made = ec2.create_vpc_peering_connection(VpcId=ours, PeerVpcId=theirs)["VpcPeeringConnection"]
-    peering = made["VpcPeeringConnectionId"]
+    created = ec2.create_vpc_peering_connection(VpcId=ours, PeerVpcId=theirs)["VpcPeeringConnection"]
+    peering = created["VpcPeeringConnectionId"]
     ec2.accept_vpc_peering_connection(VpcPeeringConnectionId=peering)
     group = ec2.create_security_group(GroupName="database", Description="PostgreSQL", VpcId=theirs)["GroupId"]
     networks = Networks(ec2, group=group, gateway=gateway, peering=peering, tables=tables, **subnets)
