@@ -161,6 +161,4 @@ def test_missing_ca_certificates_are_reported_at_the_start(content: str | None, 
     done = run("serve", url(1, f"?sslrootcert={file}"))
 
     assert done.returncode == 1
-    assert done.stderr == (
-        f"error: sslrootcert is '{file}', but must be a file of CA certificates (PEM): {reason}.\n"
-    )
+    assert done.stderr == (f"error: sslrootcert is '{file}', but must be a file of CA certificates (PEM): {reason}.\n")
