@@ -38,7 +38,12 @@ pytest_plugins = [
 ]  # fixtures of the mock AWS and of a cluster; of a recorded run
 
 # Fixtures that start a browser, a load or a further process. `make check` leaves out the tests that use them.
-SLOW_FIXTURES = frozenset(("serve", "needs_wrk", "browser", "short_recording", "recording"))
+SLOW_FIXTURES = frozenset(
+    (
+        *("serve", "needs_wrk", "chrome", "busy_run", "recording", "mock_aws", "mock_ec2", "start_load"),
+        *("fast_harness", "osv", "service", "command"),
+    )
+)
 
 # A developer's own settings must not reach the tests.
 SERVICE_VARIABLES = (

@@ -17,6 +17,8 @@ import pytest
 from ops.common.ports import free_port
 from ops.common.process import ROOT
 
+pytestmark = pytest.mark.slow
+
 CANARY = ("pyyaml", "5.1")
 HASH = f"    --hash=sha256:{'0' * 64}\n"
 MAX_EXCEPTION = timedelta(days=90)

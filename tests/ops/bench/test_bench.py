@@ -17,6 +17,8 @@ from ops.bench.measure import Entry, Turn
 from ops.common.process import ROOT
 from tests.missing import missing
 
+pytestmark = pytest.mark.slow
+
 ROWS = 50
 
 

@@ -20,6 +20,8 @@ from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import SERVICE_ROLE, Databases
 from tests.svc.logs import lines
 
+pytestmark = pytest.mark.slow
+
 FILES: Final = {file.stem: file for file in (ROOT / "ops" / "cloudwatch" / "queries").glob("*.txt")}
 EACH: Final = pytest.mark.parametrize("name", sorted(FILES))
 

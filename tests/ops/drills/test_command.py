@@ -22,6 +22,8 @@ from ops.drills.run import Run
 from ops.drills.timeline import REFUSED, SERVED, Request, Timeline
 from tests.ops.drills.waiting import PATIENCE_SECONDS, wait_until
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTED: Final = re.findall(
     r"^\| `([a-z-]+)` \|", (ROOT / "docs" / "resilience.md").read_text("utf-8"), re.MULTILINE
 )

@@ -25,6 +25,8 @@ from ops.drills.timeline import Timeline
 from svc.postgres.embedded import EmbeddedPostgres
 from tests.ops.drills.waiting import PATIENCE_SECONDS, wait_until
 
+pytestmark = pytest.mark.slow
+
 FAULT_EVERY = 10  # clients, or gets
 SLOW_SECONDS = 0.3
 ADDS = 60

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from aiohttp import web
@@ -66,9 +67,31 @@ class Run:
         status = await asyncio.to_thread(self.process.wait, TIMEOUT_SECONDS)
         return Done(status, self._log.read_text(), next(self._results.glob("*"), self._results))
 
+    def end(self) -> None:
+        """Kills what still runs."""
+        if self.process.poll() is None:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                child.kill()
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(name="start_load")
+def make_start_load(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Starts load tests, each of which ends with the test."""
+    runs: list[Run] = []
+
+    def start(*arguments: str) -> Run:
+        runs.append(Run(tmp_path, *arguments))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.end()
+
 
 async def test_a_run_from_end_to_end(
-    serve: Callable[..., Service], owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Service], owner: Owner, start_load: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes share the rate and send the API key. Results, page, log lines and traces all have each request."""
     monkeypatch.setenv("API_KEY", "a-key")
@@ -81,7 +104,7 @@ async def test_a_run_from_end_to_end(
             OTEL_TRACES_SAMPLER="always_on",
         )
         load = ("--rate", "100", "--duration", "2", "--processes", "2")
-        done = await Run(tmp_path, "mixed", "--host", service.url, *load).done()
+        done = await start_load("mixed", "--host", service.url, *load).done()
         service.stop()
     results, page = json.loads((done.folder / "results.json").read_text()), (done.folder / "report.html").read_text()
     found = verdict.evaluate(done.measurements)
@@ -144,12 +167,12 @@ async def fake(aiohttp_server: Callable[[web.Application], Awaitable[TestServer]
 
 
 async def test_a_stall_delays_all_requests_scheduled_in_it_and_failures_are_counted(
-    fake: FakeService, tmp_path: Path
+    fake: FakeService, start_load: Callable[..., Run]
 ) -> None:
     """Requests scheduled during a stall count as slow, those with another status as failed; the service misses both."""
     fake.stalls_at = PREPARED + 30
     fake.fails_from = PREPARED + 130
-    done = await Run(tmp_path, "browse", "--host", fake.url, "--rate", "100", "--duration", "2").done()
+    done = await start_load("browse", "--host", fake.url, "--rate", "100", "--duration", "2").done()
     slow = sum(
         count
         for second in done.measurements.seconds
@@ -166,9 +189,11 @@ async def test_a_stall_delays_all_requests_scheduled_in_it_and_failures_are_coun
     assert re.search(r"^failed  get: status 503, [0-9]+ times$", done.output, re.MULTILINE), done.output
 
 
-async def test_an_interrupted_run_and_a_stopped_generator_give_no_verdict(fake: FakeService, tmp_path: Path) -> None:
+async def test_an_interrupted_run_and_a_stopped_generator_give_no_verdict(
+    fake: FakeService, start_load: Callable[..., Run]
+) -> None:
     """Ctrl-C ends a run with what it measured until then. Requests that the generator sent late are blamed on it."""
-    run = Run(tmp_path, "browse", "--host", fake.url, "--rate", "100", "--duration", "600")
+    run = start_load("browse", "--host", fake.url, "--rate", "100", "--duration", "600")
     async with asyncio.timeout(TIMEOUT_SECONDS):
         while fake.requests < PREPARED + 10:  # noqa: ASYNC110 - as simple as an event
             await asyncio.sleep(0.01)
@@ -247,20 +272,22 @@ def test_help_describes_the_scenarios() -> None:
     assert all(f"{name}: {scenario.description}" in text for name, scenario in SCENARIOS.items())
 
 
-async def test_a_service_that_is_down_is_an_error(tmp_path: Path, unused_tcp_port: int) -> None:
+async def test_a_service_that_is_down_is_an_error(start_load: Callable[..., Run], unused_tcp_port: int) -> None:
     """A run whose first request is refused ends with the status 2."""
-    done = await Run(tmp_path, "mixed", "--host", f"http://127.0.0.1:{unused_tcp_port}").done()
+    done = await start_load("mixed", "--host", f"http://127.0.0.1:{unused_tcp_port}").done()
 
     assert done.status == 2
     assert "error: no response: ConnectionRefusedError" in done.output
 
 
-async def test_a_run_without_measurements_is_an_error(listener: socket.socket, tmp_path: Path) -> None:
-    """Ctrl-C before the first request has ended gives the status 2 and no report."""
-    run = Run(tmp_path, "mixed", "--host", f"http://127.0.0.1:{listener.getsockname()[1]}")
-    await run.printed("^Run ")
-    run.process.send_signal(signal.SIGINT)
-    done = await run.done()
+async def test_a_run_without_measurements_is_an_error(listener: socket.socket, start_load: Callable[..., Run]) -> None:
+    """Ctrl-C before the first response gives the status 2 and no report."""
+    run = start_load("mixed", "--host", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+    with connection:
+        run.process.send_signal(signal.SIGINT)
+        done = await run.done()
 
     assert done.status == 2, done.output
     assert "error: the run was interrupted before it measured anything" in done.output

@@ -28,6 +28,8 @@ from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Databases
 from tests.ops.cloudwatch.recording import Run
 
+pytestmark = pytest.mark.slow
+
 MODULE: Final = ["ops.oncall.recorder"]
 WAIT_SECONDS: Final = 60
 

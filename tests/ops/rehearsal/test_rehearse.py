@@ -19,6 +19,8 @@ from ops.rehearsal import __main__ as rehearse
 from ops.rehearsal import steps
 from ops.rehearsal.steps import Step, StepFailed
 
+pytestmark = pytest.mark.slow
+
 
 def run(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Runs `python -m ops.rehearsal` with only these environment variables."""

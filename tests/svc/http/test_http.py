@@ -153,6 +153,7 @@ BODY = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(method=st.sampled_from([b"GET", b"POST", b"HEAD", b"PUT"]), target=TARGET, kind=TYPES, header=LINE, body=BODY)
 async def test_no_input_is_a_server_error(

@@ -121,6 +121,7 @@ def test_a_closed_reader_is_not_an_error() -> None:
     assert writer.dropped == 100
 
 
+@pytest.mark.slow
 def test_a_reader_that_never_reads_does_not_keep_the_process_alive() -> None:
     """At its end, the writer waits for the reader only for a limited time."""
     code = (
@@ -132,6 +133,7 @@ def test_a_reader_that_never_reads_does_not_keep_the_process_alive() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
+@pytest.mark.slow
 async def test_a_stalled_reader_fails_no_request(database_settings: DatabaseSettings) -> None:
     """Stdout is a pipe that is never read, and full after a few lines. The service still answers every request."""
     pipe = Pipe()

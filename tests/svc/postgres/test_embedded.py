@@ -17,6 +17,8 @@ from svc.postgres import embedded
 from svc.postgres.embedded import EmbeddedPostgres, running
 from tests.svc.process.test_lifecycle import status_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shared_folder() -> Iterator[Path]:

@@ -24,6 +24,8 @@ from ops.rehearsal.tls import listen
 from svc.postgres import dsn, maintenance
 from svc.postgres.embedded import EmbeddedPostgres
 
+pytestmark = pytest.mark.slow
+
 StartProxy: TypeAlias = Callable[..., int]
 
 OTHER_MACHINE = "0.0.0.0"

@@ -193,6 +193,7 @@ async def test_a_stalled_reader_delays_no_request(database_settings: DatabaseSet
     assert responses <= served <= responses + len(loads) * CONNECTIONS  # wrk does not read the last responses
 
 
+@pytest.mark.slow
 async def test_memory_and_series_are_bounded_whatever_is_sent(
     database_settings: DatabaseSettings, reader: Reader
 ) -> None:
