@@ -15,7 +15,7 @@ from svc.http.access import digest
 from svc.site import openapi
 from tests.conftest import Client
 
-ALL_PHASES = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "250")
+ALL_PHASES = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "210")
 FEW_EXAMPLES = ("--phases", "examples,fuzzing", "--max-examples", "30")
 
 
