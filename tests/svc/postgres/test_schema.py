@@ -16,6 +16,8 @@ from svc.postgres import dsn, maintenance, queries
 from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import SERVICE_ROLE, Databases, Owner
 
+pytestmark = pytest.mark.slow  # each migration is a process of dbmate
+
 
 @pytest.fixture
 async def empty(databases: Databases) -> AsyncIterator[str]:
