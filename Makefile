@@ -19,24 +19,29 @@ run: $(VENV)/local ## Serve the API on http://127.0.0.1:8080, with an embedded P
 oncall: $(VENV)/oncall ## Show dashboards, alarms, logs and traces of `make run` on http://127.0.0.1:8081 (ARGS="--help" for more)
 	@exec $(BIN)/python -m ops.oncall $(ARGS)
 
-# More than there are cores: many tests wait for a process, a browser or a time-out.
+# More than there are cores: many tests wait for a process, a browser or a time-out. The quick ones do not.
 TEST_PROCESSES ?= 4
+QUICK_TEST_PROCESSES ?= 2
 
 check: $(VENV)/dev ## Lint, types, layers and the quick tests, in less than a minute (ARGS="-k name" for some)
+	@$(MAKE) --no-print-directory --jobs=2 check-style check-types check-quick
+
+.PHONY: check-style check-types check-quick
+check-style: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+check-types: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not slow" $(ARGS)
+
+check-quick: $(VENV)/dev
+	$(BIN)/python -m pytest -n $(QUICK_TEST_PROCESSES) -m "not slow" $(ARGS)
 
 test: $(VENV)/dev ## Run the tests, on a real PostgreSQL (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-lint: $(VENV)/dev ## Check style, types, imports, and that the lock files match pyproject.toml
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+lint: check-style check-types ## Check style, types, imports, and that the lock files match pyproject.toml
 	$(BIN)/python .ci/check_locks.py
 
 infra: $(VENV)/dev $(VENV)/audit/installed ## Check terraform/ and k8s/: format, validity, tests, policies; needs terraform and kubectl

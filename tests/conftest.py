@@ -32,10 +32,7 @@ Client: TypeAlias = TestClient[Request, None]
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SERVICE_ROLE = "clients_service"
 
-pytest_plugins = [
-    "tests.ops.deploy.fixtures",
-    "tests.ops.cloudwatch.recording",
-]  # fixtures of the mock AWS and of a cluster; of a recorded run
+pytest_plugins = ["tests.ops.cloudwatch.recording"]  # fixtures of a recorded run
 
 # Fixtures that start a browser, a load or a further process. `make check` leaves out the tests that use them.
 SLOW_FIXTURES = frozenset(

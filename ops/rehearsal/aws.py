@@ -160,7 +160,7 @@ _NOT_STORED: Final = {
 }
 
 
-class _Logs(LogsResponse):
+class _Logs(LogsResponse):  # type: ignore[misc]  # moto's types are not read
     """CloudWatch Logs, with saved queries."""
 
     def put_query_definition(self) -> str:
@@ -179,18 +179,18 @@ class _Logs(LogsResponse):
         return json.dumps({"success": found is not None})
 
     def _definitions(self) -> dict[str, _Resource]:
-        definitions: dict[str, _Resource] = vars(self.logs_backend).setdefault("_query_definitions", {})
+        definitions: dict[str, _Resource] = self.logs_backend.__dict__.setdefault("_query_definitions", {})
         return definitions
 
 
-class _Eks(EKSResponse):
+class _Eks(EKSResponse):  # type: ignore[misc]  # as above
     """EKS. A cluster's resources are stored at the cluster, by kind, then by the name or id that the API uses."""
 
     endpoints: Endpoints
 
     def create_cluster(self) -> ActionResult:
         created = super().create_cluster()
-        cluster: Any = created.result["cluster"]  # type: ignore[index]
+        cluster: Any = created.result["cluster"]
         cluster.endpoint = self.endpoints.cluster_url
         ca = self.endpoints.cluster_ca.read_bytes()
         cluster.certificate_authority = {"data": base64.b64encode(ca).decode()}
@@ -200,7 +200,7 @@ class _Eks(EKSResponse):
 
     def create_nodegroup(self) -> ActionResult:
         created = super().create_nodegroup()
-        group: Any = created.result["nodegroup"]  # type: ignore[index]
+        group: Any = created.result["nodegroup"]
         group.remote_access = self._get_param("remoteAccess")
         group.update_config = self._get_param("updateConfig")
         group.version = self.eks_backend.describe_cluster(self._name()).version

@@ -9,6 +9,8 @@ import pytest
 
 from ops.common.process import ROOT
 
+pytestmark = pytest.mark.slow  # `make check` runs the linter itself
+
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("lint-imports")

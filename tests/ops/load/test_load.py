@@ -218,6 +218,7 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [["ops.load", "mixed"], ["locust", "-f", "ops/load/locustfile.py", "--headless"]],

@@ -281,6 +281,7 @@ def make_key(**variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_new_key_comes_with_its_hash() -> None:
     """`python -m svc key` prints both and nothing else, and works with missing or wrong settings."""
     runs = [make_key(), make_key(API_KEY_HASHES="nonsense", PORT="x")]

@@ -521,6 +521,7 @@ async def test_idle_connections_take_little_memory(serve: Start) -> None:
     assert files < 700
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("soft", "hard", "limit"), [(64, 4096, None), (256, 256, 56)])
 def test_connections_are_limited_to_open_files(
     database_settings: DatabaseSettings, soft: int, hard: int, limit: int | None

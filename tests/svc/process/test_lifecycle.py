@@ -180,6 +180,7 @@ def test_workers_end_with_their_parent(serve: Start) -> None:
     wait_until_ended(family)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_port_in_use_is_an_error(database_settings: DatabaseSettings, workers: str) -> None:
     """The service ends with status 1 and a message without a traceback."""
