@@ -1,6 +1,7 @@
 """Fixtures of most tests: a real PostgreSQL per test process, a database per test, and the service on it."""
 
 import asyncio
+import gc
 import itertools
 import json
 import logging
@@ -61,6 +62,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow_files)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported lives as long as the process, so the garbage collector need not visit it again."""
+    gc.freeze()
 
 
 class ServedApp(BaseTestServer):

@@ -24,7 +24,10 @@ async def empty_and_seed(postgres: EmbeddedPostgres, shared_database: str) -> st
     """The name of a database with the four first clients in it."""
     dsn = postgres.dsn(database=shared_database)
     connection = await asyncpg.connect(dsn)
-    await connection.execute("TRUNCATE clients, idempotency_keys RESTART IDENTITY")
+    # Much faster than TRUNCATE, which makes new files.
+    await connection.execute(
+        "DELETE FROM clients; DELETE FROM idempotency_keys; SELECT setval('clients_id_seq', 1, false)"
+    )
     await connection.close()
     await maintenance.seed(dsn)
     return shared_database
