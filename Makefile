@@ -23,25 +23,20 @@ oncall: $(VENV)/oncall ## Show dashboards, alarms, logs and traces of `make run`
 TEST_PROCESSES ?= 4
 QUICK_TEST_PROCESSES ?= 2
 
-check: $(VENV)/dev ## Lint, types, layers and the quick tests, in less than a minute (ARGS="-k name" for some)
-	@$(MAKE) --no-print-directory --jobs=2 check-style check-types check-quick
-
-.PHONY: check-style check-types check-quick
-check-style: $(VENV)/dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-
-check-types: $(VENV)/dev
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-
-check-quick: $(VENV)/dev
+check: style ## Lint, types, layers and the quick tests, in less than a minute (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $(QUICK_TEST_PROCESSES) -m "not slow" $(ARGS)
 
 test: $(VENV)/dev ## Run the tests, on a real PostgreSQL (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-lint: check-style check-types ## Check style, types, imports, and that the lock files match pyproject.toml
+.PHONY: style
+style: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lint: style ## Check style, types, imports, and that the lock files match pyproject.toml
 	$(BIN)/python .ci/check_locks.py
 
 infra: $(VENV)/dev $(VENV)/audit/installed ## Check terraform/ and k8s/: format, validity, tests, policies; needs terraform and kubectl
