@@ -1,6 +1,7 @@
 """Writes lines to a file descriptor from a separate thread, so that a stalled or dead reader slows no request."""
 
 import os
+import select
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import Final
 
 _COLLECT_SECONDS: Final = 0.02  # lines are collected for this long, then written together
 _STOP_SECONDS: Final = 2.0  # to write what is queued at the end
+_DIRECT_SECONDS: Final = 1.0  # without the thread, the longest that a write waits for a reader who stalls
 _ATOMIC_BYTES: Final = 4096  # Linux's PIPE_BUF: a larger write to a pipe may mix with other processes' writes
 
 MAX_QUEUED_BYTES: Final = 8 * 2**20  # about 18,000 lines of 450 bytes
@@ -17,7 +19,10 @@ RESERVED_BYTES: Final = 2**20  # beyond that, for metrics, which count the lines
 class LineWriter:
     """Queues lines without blocking and writes them in the background. If the queue is full, it drops and counts lines.
 
-    Before the thread starts, each line is written immediately: a process that will fork must not have a thread.
+    Before the thread starts and after it has ended, each line is written immediately, or dropped where the reader
+    stalls for 1 s: a process that will fork must not have a thread.
+
+    The descriptor may be non-blocking: another process that shares it can set this at any time.
 
     Args:
         descriptor: the file descriptor to write to.
@@ -41,6 +46,7 @@ class LineWriter:
         self._has_work = threading.Event()
         self._is_stopping = threading.Event()
         self._is_threaded = False
+        self._is_in_line = False  # an error ended the last write inside a line
 
     def write(self, lines: bytes, count: int = 1) -> None:
         """Queues lines; each must end in a line break. Any thread may call it.
@@ -59,7 +65,7 @@ class LineWriter:
 
     def _enqueue(self, lines: bytes, max_bytes: int) -> bool:
         if not self._is_threaded:
-            self._write(lines)
+            self._write(lines, _DIRECT_SECONDS)
             return True
         with self._lock:
             queued_bytes = len(self._queued)
@@ -83,6 +89,8 @@ class LineWriter:
             self._is_stopping.set()
             self._has_work.set()
             thread.join(_STOP_SECONDS)
+            # The last lines of a process, such as the error that ends it. Where the reader stalls, they are lost.
+            self._is_threaded = thread.is_alive()
 
     def _run(self) -> None:
         is_last = False
@@ -97,15 +105,45 @@ class LineWriter:
             with self._lock:
                 self._writing_bytes = 0
 
-    def _write(self, lines: bytes | bytearray) -> None:
+    def _write(self, lines: bytes | bytearray, wait_seconds: float | None = None) -> None:
         written = 0
         try:
+            if self._is_in_line:
+                self._write_part(b"\n", wait_seconds)
+                self._is_in_line = False
             with memoryview(lines) as view:
                 while written < len(lines):
-                    written += os.write(self._descriptor, view[written : self._end_of_write(lines, written)])
-        except OSError:  # the reader has closed the pipe
+                    written += self._write_part(view[written : self._end_of_write(lines, written)], wait_seconds)
+        except OSError:  # the reader has closed the pipe, the disk is full, or the reader stalls for too long
+            if written:
+                self._is_in_line = not lines.endswith(b"\n", 0, written)
             with self._lock:
-                self.dropped += lines.count(b"\n", written)
+                # A line that lacks only its break is not dropped: the next write begins with a break.
+                self.dropped += lines.count(b"\n", written + self._is_in_line)
+
+    def _write_part(self, part: bytes | memoryview, wait_seconds: float | None) -> int:
+        """Writes at least one byte, and returns how many.
+
+        Args:
+            part: the bytes to write.
+            wait_seconds: the longest to wait for the reader; None is without a limit.
+
+        Raises:
+            OSError: they cannot be written; TimeoutError where the reader stalls for too long.
+        """
+        if wait_seconds is not None:
+            self._wait_until_writable(wait_seconds)
+        while True:
+            try:
+                return os.write(self._descriptor, part)
+            except BlockingIOError:  # a non-blocking pipe is full
+                self._wait_until_writable(wait_seconds)
+
+    def _wait_until_writable(self, seconds: float | None) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        if not poll.poll(None if seconds is None else seconds * 1000):
+            raise TimeoutError("the reader stalls")
 
     def _end_of_write(self, lines: bytes | bytearray, start: int) -> int:
         """Where to end the next write: after the last line break that fits, or inside a line that is too long."""

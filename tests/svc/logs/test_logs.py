@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,6 +121,86 @@ def test_a_closed_reader_is_not_an_error() -> None:
     os.close(pipe.write_end)
 
     assert writer.dropped == 100
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+@pytest.mark.parametrize("is_threaded", [True, False])
+def test_a_full_non_blocking_pipe_is_not_a_closed_one(
+    monkeypatch: pytest.MonkeyPatch, is_shared: bool, is_threaded: bool
+) -> None:
+    """Another process may set O_NONBLOCK on a shared pipe. The writer waits for a slow reader, and no line is lost."""
+    monkeypatch.setattr("svc.logs.writer._DIRECT_SECONDS", 60.0)  # a busy machine may delay the reader
+    pipe = Pipe()
+    fcntl.fcntl(pipe.write_end, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(pipe.write_end, False)
+    writer = LineWriter(pipe.write_end, is_shared=is_shared)
+    lines = [b"%06d %s\n" % (number, b"x" * 450) for number in range(800)]
+    reader = threading.Thread(target=pipe.read_all)
+    reader.start()
+    with writer.threaded() if is_threaded else nullcontext():
+        for line in lines:
+            writer.write(line)
+        end = time.monotonic() + 60
+        while pipe.text.count(b"\n") + writer.dropped < len(lines):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    os.close(pipe.write_end)
+    reader.join(60)
+    os.close(pipe.read_end)
+
+    assert writer.dropped == 0
+    assert pipe.text == b"".join(lines)
+
+
+@pytest.mark.parametrize("is_blocking", [True, False])
+def test_without_its_thread_a_writer_waits_for_a_stalled_reader_for_a_limited_time(is_blocking: bool) -> None:
+    """A parent of workers has no thread. It still receives signals where nothing reads its log."""
+    pipe = Pipe()
+    os.write(pipe.write_end, bytes(fcntl.fcntl(pipe.write_end, fcntl.F_SETPIPE_SZ, 4096)))
+    os.set_blocking(pipe.write_end, is_blocking)
+    writer = LineWriter(pipe.write_end)
+    writer.write(b"line\n")
+    os.close(pipe.write_end)
+    os.close(pipe.read_end)
+
+    assert writer.dropped == 1
+
+
+def test_lines_after_the_end_of_the_thread_are_written() -> None:
+    """The error that ends a process is logged when the writer's thread has already ended."""
+    pipe = Pipe()
+    writer = LineWriter(pipe.write_end)
+    with writer.threaded():
+        writer.write(b"first\n")
+    writer.write(b"last\n")
+    os.close(pipe.write_end)
+    lines = pipe.read_all()
+    os.close(pipe.read_end)
+
+    assert lines == [b"first", b"last"]
+
+
+@pytest.mark.slow
+def test_after_an_error_inside_a_line_the_next_line_is_whole(tmp_path: Path) -> None:
+    """Wherever the disk is full, each line is either whole or counted as dropped, and none continues another."""
+    code = (
+        "import os, resource, sys; from svc.logs.writer import LineWriter\n"
+        "given = b''.join(b'line %d\\n' % number for number in range(8))\n"
+        "for limit in range(len(given) + 1):\n"
+        "    with open(sys.argv[1], 'wb') as file:\n"
+        "        writer = LineWriter(file.fileno())\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"
+        "        writer.write(given); writer.write(b'line 8\\n')\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "        writer.write(b'line 9\\n')\n"
+        "    with open(sys.argv[1], 'rb') as file:\n"
+        "        lines = file.read().split(b'\\n')\n"
+        "    whole = [line for line in lines if len(line) == len(b'line 0')]\n"
+        "    assert lines[-2:] == [b'line 9', b''], lines\n"
+        "    assert len(whole) + writer.dropped == 10, (limit, lines, writer.dropped)\n"
+        "    assert whole == sorted(set(whole)) and len(lines) - len(whole) <= 2, lines\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "log"], cwd=ROOT, check=True, timeout=60)
 
 
 @pytest.mark.slow
