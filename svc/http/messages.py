@@ -92,6 +92,10 @@ class Request(web.BaseRequest):
         if self.traceresponse:
             response.headers["traceresponse"] = self.traceresponse
         del response.headers["Server"]  # it names the versions of aiohttp and Python
+        if self.version == HttpVersion10 and hdrs.CONNECTION not in response.headers:
+            # aiohttp does not promise to keep the connection, since only its end marks the end of a body without a
+            # length. But it would not close it either.
+            response.force_close()
 
 
 class Response:

@@ -1,10 +1,12 @@
 """GET /getall of a list that is much larger than the memory that it may take."""
 
 import asyncio
+import json
 import socket
 from collections.abc import Callable
 
 import psutil
+import pytest
 from aiohttp import ClientSession
 
 from ops.common.process import Service
@@ -75,3 +77,37 @@ async def test_a_list_is_read_while_it_is_sent(api: Client, owner: Owner) -> Non
     objects += (await response.read()).count(b"}")
 
     assert objects == ROWS // 2
+
+
+async def exchange(api: Client, raw: bytes) -> bytes:
+    """Sends bytes, and returns what arrives until the service closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    try:
+        writer.write(raw)
+        async with asyncio.timeout(60):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("header", [b"", b"Connection: keep-alive\r\n"])
+async def test_http_1_0_learns_the_end_of_a_list_from_the_end_of_the_connection(
+    api: Client, owner: Owner, header: bytes
+) -> None:
+    """Without chunks, nothing else marks the end, so the connection closes even where the caller would keep it."""
+    await owner.execute(INSERT, "x", 1500)
+    head, _, body = (await exchange(api, b"GET /getall HTTP/1.0\r\n" + header + b"\r\n")).partition(b"\r\n\r\n")
+
+    assert len(json.loads(body)) == 1504
+    assert b"transfer-encoding" not in head.lower()
+    assert b"keep-alive" not in head.lower()
+
+
+async def test_http_1_0_keeps_the_connection_after_the_head_of_a_list(api: Client, owner: Owner) -> None:
+    """A response to HEAD has no body, so its end is known."""
+    await owner.execute(INSERT, "x", 1500)
+    head = b"HEAD /getall HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    responses = await exchange(api, head + head + b"HEAD /getall HTTP/1.0\r\n\r\n")
+
+    assert responses.count(b" 200 OK\r\n") == 3
+    assert responses.lower().count(b"connection: keep-alive\r\n") == 2
