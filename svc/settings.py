@@ -100,7 +100,9 @@ def read(environment: Mapping[str, str]) -> Settings:
 def _check_timeouts(settings: Settings) -> None:
     longest = settings.database.deadline_seconds
     if longest >= _BALANCER_SECONDS:
-        variables = "DB_ACQUIRE_SECONDS + DB_CONNECT_SECONDS + DB_STATEMENT_SECONDS"
+        hosts = settings.database.hosts
+        connect = "DB_CONNECT_SECONDS" if hosts == 1 else f"DB_CONNECT_SECONDS for each of {hosts} hosts"
+        variables = f"DB_ACQUIRE_SECONDS + {connect} + DB_STATEMENT_SECONDS"
         maximum = _BALANCER_SECONDS - GRACE_SECONDS
         expected = f"less than {maximum:g}, so that the service responds before a load balancer times out"
         raise InvalidSetting(variables, f"{longest - GRACE_SECONDS:g}", expected)

@@ -1,4 +1,4 @@
-"""The asyncpg pool, from its creation to its close, and the mapping of driver errors to the service's own."""
+"""Queries on the pool, with limited waits, and the mapping of driver errors to the service's own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -11,14 +11,13 @@ import structlog
 from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
 from svc.logs import names
 from svc.logs.setup import shorten
+from svc.postgres import pool
 from svc.postgres.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _log = structlog.get_logger()
-
-_CLOSE_SECONDS: Final = 5.0
 
 _UNAVAILABLE_ERRORS: Final = (
     OSError,  # refused, reset, no route, no such host
@@ -31,12 +30,6 @@ _UNAVAILABLE_ERRORS: Final = (
     asyncpg.OperatorInterventionError,  # starting up, shutting down, crashed
     asyncpg.ReadOnlySQLTransactionError,  # a former primary after a failover
 )
-
-
-class _Connection(asyncpg.Connection):
-    def get_reset_query(self) -> str:
-        # No query changes the session, so a release needs no round trip to reset it.
-        return ""
 
 
 class Database:
@@ -128,28 +121,6 @@ async def _fetch(
 
 @asynccontextmanager
 async def connect(settings: DatabaseSettings) -> AsyncIterator[Database]:
-    """Creates the pool, which connects at the first query, and closes it at the end within a limited time."""
-    pool = asyncpg.create_pool(
-        settings.dsn,
-        connection_class=_Connection,
-        min_size=0,  # the service also starts while the database is unavailable, and answers 503
-        max_size=settings.pool_size,
-        max_queries=2**62,  # no reconnect during traffic
-        max_inactive_connection_lifetime=0,
-        max_cached_statement_lifetime=0,  # a statement is prepared once for each connection
-        timeout=settings.connect_seconds,
-        command_timeout=settings.command_seconds,
-        server_settings={
-            "application_name": "clients-api",
-            "statement_timeout": f"{settings.statement_seconds * 1000:.0f}",
-        },
-    )
-    await pool
-    try:
-        yield Database(pool, settings)
-    finally:
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await pool.close()
-        except TimeoutError:
-            pool.terminate()
+    """The database, on a pool that connects at the first query."""
+    async with pool.opened(settings) as opened:
+        yield Database(opened, settings)

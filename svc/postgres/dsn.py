@@ -9,7 +9,7 @@ import getpass
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -63,6 +63,16 @@ class Dsn:
     def __str__(self) -> str:
         """The URL in the form that asyncpg and dbmate accept. It includes the password."""
         return f"postgresql:///{quote(self.database, safe='')}?{urlencode(self.parameters, quote_via=quote)}"
+
+    @property
+    def addresses(self) -> list[tuple[str, str]]:
+        """The host and the port of each server that the URL lists."""
+        hosts, ports = self.parameters["host"].split(","), self.parameters["port"].split(",")
+        return list(zip(hosts, ports, strict=True))
+
+    def at(self, host: str, port: str) -> "Dsn":
+        """The same database on one of the servers only."""
+        return replace(self, parameters={**self.parameters, "host": host, "port": port})
 
     @property
     def is_unverified(self) -> bool:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Final
 
+from svc.postgres.dsn import parse
+
 HIDDEN: Final = "(not shown)"
 # The service waits for this long after the statement's time-out, which the server enforces, so that a result that the
 # server has sent still arrives.
@@ -21,7 +23,7 @@ class DatabaseSettings:
         dsn: the database's URL, which includes the password; empty where no database is configured.
         service_password: the password that `migrate` sets for the service's role; empty to leave it unchanged.
         pool_size: the connections of each worker process.
-        connect_seconds: the longest that opening a connection may take.
+        connect_seconds: the longest that opening a connection to one host may take.
         acquire_seconds: the longest that a request waits for a connection.
         statement_seconds: the longest that a statement may run.
         max_queue: the items of each operation that may wait to be sent, in each worker.
@@ -41,9 +43,14 @@ class DatabaseSettings:
         return self.statement_seconds + GRACE_SECONDS
 
     @property
+    def hosts(self) -> int:
+        """The number of hosts that the URL lists."""
+        return len(parse(self.dsn).addresses) if self.dsn else 1
+
+    @property
     def deadline_seconds(self) -> float:
         """The longest from a request for a query to its result or its error."""
-        return self.acquire_seconds + self.connect_seconds + self.command_seconds
+        return self.acquire_seconds + self.connect_seconds * self.hosts + self.command_seconds
 
     def __repr__(self) -> str:
         secret = ("dsn", "service_password")

@@ -141,6 +141,17 @@ def test_settings_are_frozen() -> None:
                 "so that the service responds before a load balancer times out."
             ),
         ),
+        (
+            {"DATABASE_URL": "postgresql://u@a,b,c/d", "SHUTDOWN_SECONDS": "9"},
+            "SHUTDOWN_SECONDS is 9, but must be at least 10, the longest time that a request may take.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u@a,b,c/d", "DB_CONNECT_SECONDS": "20"},
+            (
+                "DB_ACQUIRE_SECONDS + DB_CONNECT_SECONDS for each of 3 hosts + DB_STATEMENT_SECONDS is 63, "
+                "but must be less than 59, so that the service responds before a load balancer times out."
+            ),
+        ),
         ({"TELEMETRY": "no"}, "TELEMETRY is 'no', but must be one of on, off."),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is 'xml', but must be one of auto, json, text."),
         (

@@ -1,0 +1,127 @@
+"""The asyncpg pool: how its connections are opened, kept alive, and closed."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from svc.postgres import dsn
+from svc.postgres.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from asyncpg.pool import Pool
+
+_CLOSE_SECONDS: Final = 5.0
+_HUNG_SECONDS: Final = 30.0  # for this long after it hung, a host is tried last
+
+# After these, the next host is tried, as in libpq. Any other error would be the same on each host, such as a wrong
+# password.
+_HOST_ERRORS: Final = (
+    OSError,  # refused, reset, no route, no such host, and time-outs
+    asyncpg.PostgresConnectionError,  # closed during the login
+    asyncpg.CannotConnectNowError,  # starting up or shutting down
+    asyncpg.TargetServerAttributeNotMatched,  # a standby where a primary is asked for, or the reverse
+)
+
+
+class Connection(asyncpg.Connection):
+    """A connection of the pool."""
+
+    def get_reset_query(self) -> str:
+        # No query changes the session, so a release needs no round trip to reset it.
+        return ""
+
+
+@dataclass(eq=False)
+class _Host:
+    """One of the hosts that the URL lists.
+
+    Attributes:
+        dsn: the URL with this host only.
+        name: host and port, for errors.
+        hung_at: when it last did not respond in time, by time.monotonic().
+    """
+
+    dsn: str
+    name: str
+    hung_at: float = -_HUNG_SECONDS
+
+
+class _Connector:
+    """Opens connections: to the first host that responds and has the attributes that the URL asks for.
+
+    asyncpg's own time-out is for all hosts together, so a first host that hangs would leave no time for the others.
+    Here, as in libpq (https://www.postgresql.org/docs/current/libpq-connect.html), each host has its own.
+    """
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._seconds = settings.connect_seconds
+        parsed = dsn.parse(settings.dsn)
+        self._hosts = [_Host(str(parsed.at(host, port)), f"{host}:{port}") for host, port in parsed.addresses]
+        target = parsed.parameters.get("target_session_attrs", "any")
+        self._targets = ("standby", "any") if target == "prefer-standby" else (target,)
+
+    async def connect(self, *_: object, **arguments: Any) -> Connection:
+        """Opens a connection; asyncpg's pool calls this.
+
+        Raises:
+            Exception: the last host's error; rather that of a host that could not be reached than of one that is only
+                a standby.
+        """
+        unreached: Exception | None = None
+        now = time.monotonic()
+        hosts: Sequence[_Host] = sorted(self._hosts, key=lambda host: now - host.hung_at < _HUNG_SECONDS)
+        for target in self._targets:
+            mismatched = []
+            for host in hosts:
+                try:
+                    return await self._connect_to(host, target_session_attrs=target, **arguments)
+                except asyncpg.TargetServerAttributeNotMatched as error:
+                    mismatched.append(host)
+                    unreached = unreached or error
+                except _HOST_ERRORS as error:
+                    unreached = error
+            hosts = mismatched
+        assert unreached is not None  # there is at least one host
+        raise unreached
+
+    async def _connect_to(self, host: _Host, **arguments: Any) -> Connection:
+        try:
+            connection: Connection = await asyncpg.connect(host.dsn, timeout=self._seconds, **arguments)
+        except TimeoutError as error:
+            host.hung_at = time.monotonic()
+            raise TimeoutError(f"{host.name} did not respond within {self._seconds:g} s") from error
+        return connection
+
+
+@asynccontextmanager
+async def opened(settings: DatabaseSettings) -> AsyncIterator["Pool[asyncpg.Record]"]:
+    """The pool, which connects at the first query. At the end, it is closed within a limited time."""
+    connector = _Connector(settings)
+    pool = asyncpg.create_pool(
+        connect=connector.connect,
+        connection_class=Connection,
+        min_size=0,  # the service also starts while the database is unavailable, and answers 503
+        max_size=settings.pool_size,
+        max_queries=2**62,  # no reconnect during traffic
+        max_inactive_connection_lifetime=0,
+        max_cached_statement_lifetime=0,  # a statement is prepared once for each connection
+        command_timeout=settings.command_seconds,
+        server_settings={
+            "application_name": "clients-api",
+            "statement_timeout": f"{settings.statement_seconds * 1000:.0f}",
+        },
+    )
+    await pool
+    try:
+        yield pool
+    finally:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()

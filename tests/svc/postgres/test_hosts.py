@@ -1,0 +1,202 @@
+"""A list of hosts: each has its own time to respond, and one that cannot serve is passed over, as in libpq."""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg2
+import pytest
+from aiohttp import ClientSession
+
+from ops.common.ports import free_port
+from ops.common.process import Service
+from svc.clients.store import Store
+from svc.errors import DatabaseUnavailable
+from svc.postgres import database, dsn, embedded, pool
+from svc.postgres.embedded import EmbeddedPostgres
+from svc.postgres.settings import DatabaseSettings
+from tests.conftest import SERVICE_ROLE, Databases, Log
+
+CONNECT_SECONDS = 2.0
+
+
+class FakeHost:
+    """A port that counts connections, and holds each without a word, or closes it at once."""
+
+    def __init__(self, *, hangs: bool) -> None:
+        self._hangs = hangs
+        self.accepted = 0
+        self.port = 0
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["FakeHost"]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1")
+        self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            yield self
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        if self._hangs:
+            await reader.read()  # until the client closes the connection
+        writer.close()
+
+
+@pytest.fixture
+async def hung() -> AsyncIterator[FakeHost]:
+    async with FakeHost(hangs=True).running() as host:
+        yield host
+
+
+@pytest.fixture
+async def closing() -> AsyncIterator[FakeHost]:
+    async with FakeHost(hangs=False).running() as host:
+        yield host
+
+
+def before(settings: DatabaseSettings, *ports: int, **parameters: str) -> DatabaseSettings:
+    """The settings with hosts on these ports before the real one."""
+    real = dsn.parse(settings.dsn)
+    ((host, port),) = real.addresses
+    hosts = {
+        "host": ",".join([*("127.0.0.1" for _ in ports), host]),
+        "port": ",".join([*map(str, ports), port]),
+    }
+    return replace(
+        settings,
+        dsn=str(replace(real, parameters={**real.parameters, **hosts, **parameters})),
+        connect_seconds=CONNECT_SECONDS,
+    )
+
+
+async def test_a_host_that_hangs_is_passed_over(database_settings: DatabaseSettings, hung: FakeHost) -> None:
+    """The host after it serves the same request. The next connections try it last, so they do not wait for it."""
+    settings = before(database_settings, hung.port)
+    async with database.connect(settings) as connected:
+        assert b'"id":1' in await Store(connected, settings).get(1)
+        assert hung.accepted == 1
+        for _ in range(3):
+            await connected._pool.expire_connections()
+            assert await connected.value("SELECT 1") == 1
+
+    assert hung.accepted == 1
+
+
+async def test_a_host_that_hung_is_tried_first_again_after_a_while(
+    database_settings: DatabaseSettings, hung: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that has recovered is used again without a restart."""
+    monkeypatch.setattr(pool, "_HUNG_SECONDS", 0.0)
+    async with database.connect(before(database_settings, hung.port)) as connected:
+        await connected.value("SELECT 1")
+        await connected._pool.expire_connections()
+        await connected.value("SELECT 1")
+
+    assert hung.accepted == 2
+
+
+async def test_each_host_has_its_own_time(database_settings: DatabaseSettings, hung: FakeHost) -> None:
+    """With two hosts that hang, the deadline of a request still leaves the third its time."""
+    settings = before(database_settings, hung.port, hung.port)
+    async with database.connect(settings) as connected:
+        assert b'"id":1' in await Store(connected, settings).get(1)
+
+    assert hung.accepted == 2
+    assert settings.deadline_seconds - database_settings.deadline_seconds == 2 * CONNECT_SECONDS
+
+
+async def test_a_host_that_is_closed_is_passed_over(database_settings: DatabaseSettings, closing: FakeHost) -> None:
+    """A host that refuses connections, or closes them during the login, costs no request its response."""
+    async with database.connect(before(database_settings, free_port(), closing.port)) as connected:
+        assert await connected.value("SELECT 1") == 1
+
+    assert closing.accepted == 1
+
+
+async def test_where_all_hosts_hang_the_database_is_unavailable(
+    database_settings: DatabaseSettings, hung: FakeHost, log: Log
+) -> None:
+    """Each is tried once, and the log names the last."""
+    hosts = f"host=127.0.0.1,127.0.0.1&port={hung.port}&user=x"
+    settings = replace(database_settings, dsn=f"postgresql:///x?{hosts}", connect_seconds=0.3)
+    async with database.connect(settings) as connected:
+        with pytest.raises(DatabaseUnavailable):
+            await connected.value("SELECT 1")
+
+    assert hung.accepted == 2
+    assert f"127.0.0.1:{hung.port} did not respond within 0.3 s" in str(log.read())
+
+
+async def test_a_login_that_is_refused_is_not_tried_on_the_next_host(
+    database_settings: DatabaseSettings, hung: FakeHost
+) -> None:
+    """As in libpq: the role is the same on each host."""
+    real = dsn.parse(database_settings.dsn)
+    ((host, port),) = real.addresses
+    parameters = {"host": f"{host},127.0.0.1", "port": f"{port},{hung.port}", "user": "no_such_role"}
+    url = str(replace(real, parameters={**real.parameters, **parameters}))
+    async with database.connect(replace(database_settings, dsn=url)) as connected:
+        with pytest.raises(DatabaseUnavailable):
+            await connected.value("SELECT 1")
+
+    assert hung.accepted == 0
+
+
+@pytest.fixture(name="standby", scope="module")
+def make_standby(postgres: EmbeddedPostgres, databases: Databases) -> Iterator[EmbeddedPostgres]:
+    """A standby that replicates the tests' server."""
+    del databases  # so that the role of the service is replicated
+    folder = Path(tempfile.mkdtemp(prefix="clients-"))
+    server = EmbeddedPostgres(folder, {"port": "5433"})  # the copied data folder has the lock file of port 5432
+    embedded.run("pg_basebackup", "--dbname", postgres.dsn(), "--pgdata", server.data, "--write-recovery-conf")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["primary", "standby"])
+@pytest.mark.parametrize("target", ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"])
+async def test_the_host_is_chosen_as_libpq_chooses_it(
+    postgres: EmbeddedPostgres, standby: EmbeddedPostgres, target: str, first: str
+) -> None:
+    """Of a primary and a standby, in either order, the service connects to the same one as libpq."""
+    order = [postgres, standby] if first == "primary" else [standby, postgres]
+    addresses = [address for server in order for address in dsn.parse(server.dsn(SERVICE_ROLE)).addresses]
+    hosts, ports = (",".join(part) for part in zip(*addresses, strict=True))
+    url = f"postgresql:///postgres?host={hosts}&port={ports}&user={SERVICE_ROLE}&target_session_attrs={target}"
+    with contextlib.closing(psycopg2.connect(url)) as libpq:
+        cursor = libpq.cursor()
+        cursor.execute("SELECT pg_is_in_recovery()")
+        ((expected,),) = cursor.fetchall()
+
+    async with database.connect(DatabaseSettings(url)) as connected:
+        assert await connected.value("SELECT pg_is_in_recovery()") == expected
+
+
+async def test_without_a_standby_prefer_standby_takes_the_primary(database_settings: DatabaseSettings) -> None:
+    """Where no host is a standby, a second pass takes any of them; without a primary, read-write finds no host."""
+    settings = before(database_settings, free_port(), target_session_attrs="prefer-standby")
+    async with database.connect(settings) as connected:
+        assert await connected.value("SELECT 1") == 1
+    settings = before(database_settings, free_port(), target_session_attrs="standby")
+    async with database.connect(settings) as connected:
+        with pytest.raises(DatabaseUnavailable):
+            await connected.value("SELECT 1")
+
+
+async def test_the_service_serves_while_the_first_host_hangs(
+    serve: Callable[..., Service], database_settings: DatabaseSettings, hung: FakeHost
+) -> None:
+    """The first request is already served."""
+    service = serve(DATABASE_URL=before(database_settings, hung.port).dsn)
+    async with ClientSession() as session, session.get(f"{service.url}/get/1") as response:
+        assert response.status == 200
+    assert hung.accepted == 1
