@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -230,10 +230,17 @@ def _one_of(choices: Mapping[str, _T]) -> Callable[[str, str], _T]:
 
 def _networks(name: str, value: str) -> tuple[Network, ...]:
     try:
-        return tuple(ip_network(part.strip()) for part in value.split(","))
+        return tuple(_network(part.strip()) for part in value.split(","))
     except ValueError:
         expected = "addresses or networks separated by commas, such as 10.0.0.0/16,192.168.1.7"
         raise InvalidSetting(name, repr(value), expected) from None
+
+
+def _network(text: str) -> Network:
+    """The network; that of `::ffff:10.0.0.0/104` is IPv4, as the addresses in it are."""
+    network = ip_network(text)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return IPv4Network((mapped, network.prefixlen - 96)) if mapped and network.prefixlen >= 96 else network
 
 
 _HASH: Final = re.compile("[0-9A-Fa-f]{64}")

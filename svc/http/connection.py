@@ -17,6 +17,7 @@ from svc.errors import ServiceError
 from svc.http import connections, problems
 from svc.http.connections import Connections
 from svc.http.messages import AnyResponse, Request, Response
+from svc.http.proxies import parse_address
 from svc.logs import names
 
 _log = structlog.get_logger()
@@ -90,7 +91,7 @@ class Connection(web.RequestHandler):
         address = opened.get_extra_info("peername")
         self.peer = ""
         if isinstance(address, tuple):
-            self.peer = str(address[0])
+            self.peer = parse_address(str(address[0]))
             for option, value in _TCP_OPTIONS:
                 opened.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, value)
 

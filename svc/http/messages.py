@@ -47,6 +47,8 @@ class Request(web.BaseRequest):
     traceresponse: str = ""
 
     def __init__(self, lifecycle: Lifecycle, peer: str, message: RawRequestMessage, *parts: Any) -> None:
+        if message.url.absolute:  # its host is not used, and aiohttp would decode it, which fails for some
+            message = message._replace(url=message.url.relative())
         super().__init__(message, *parts, client_max_size=MAX_BODY_BYTES)
         self._lifecycle = lifecycle
         self.peer = peer

@@ -51,7 +51,7 @@ def test_every_variable_is_read() -> None:
             "API_KEY_HASHES": f"{HASH}, {HASH.upper()},{OTHER_HASH}",
             "TELEMETRY": "off",
             "LOG_FORMAT": "text",
-            "TRUSTED_PROXIES": "10.0.0.0/8, ::1",
+            "TRUSTED_PROXIES": "10.0.0.0/8, ::1, ::ffff:192.168.0.0/112",
             "METRICS_INTERVAL": "2.5",
             "OTEL_TRACES_SAMPLER": "traceidratio",
             "OTEL_TRACES_SAMPLER_ARG": "0.5",
@@ -79,7 +79,7 @@ def test_every_variable_is_read() -> None:
         assert {name for name in names if getattr(read_part, name) != getattr(default_part, name)} == names
     assert settings.api_key_hashes == (bytes.fromhex(HASH), bytes.fromhex(OTHER_HASH))
     assert settings.telemetry.traces == TraceSettings("grpc", 0.5, is_parent_based=False)
-    assert settings.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))
+    assert settings.trusted_proxies == tuple(map(ip_network, ("10.0.0.0/8", "::1", "192.168.0.0/16")))
     assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 11)
 
 

@@ -1,6 +1,8 @@
 """The rules for an id, a name and an amount of money."""
 
+import sys
 import unicodedata
+from contextlib import nullcontext
 from decimal import Decimal
 
 import pytest
@@ -77,6 +79,7 @@ def test_a_limit_may_equal_its_bounds() -> None:
         ("😀" * 150, "😀" * 150),
         ("👩\u200d👩\u200d👧", "👩\u200d👩\u200d👧"),
         ("e\u0301" * 150, "é" * 150),
+        (" " + "\u03b1\u0313\u0300\u0345" * 150 + " ", "\u1f82" * 150),
     ],
 )
 def test_a_name_is_trimmed_and_composed(text: str, name: str) -> None:
@@ -84,7 +87,7 @@ def test_a_name_is_trimmed_and_composed(text: str, name: str) -> None:
     assert parse_name(text) == name
 
 
-@pytest.mark.parametrize("text", ["", " ", "\u2003\u3000", "a" * 151, "\u0958" * 76])
+@pytest.mark.parametrize("text", ["", " ", "\u2003\u3000", "a" * 151, "\u0958" * 76, "\u0300" * 8000, "a" * 601])
 def test_a_name_has_1_to_150_characters(text: str) -> None:
     """parse_name rejects a name that is empty after the trim, or longer than 150 characters after composition."""
     with pytest.raises(InvalidField) as rejected:
@@ -98,6 +101,18 @@ def test_a_name_with_control_characters_or_surrogates_is_rejected(text: str) -> 
     """parse_name removes none of them silently, not even at the ends."""
     with pytest.raises(InvalidField):
         parse_name(text)
+
+
+def test_nfc_makes_a_text_at_most_4_times_shorter() -> None:
+    """No code point decomposes into more than 4, so a name of over 600 code points can be refused before NFC."""
+    assert max(len(unicodedata.normalize("NFD", chr(point))) for point in range(sys.maxunicode + 1)) == 4
+
+
+def test_exactly_control_characters_and_surrogates_are_rejected() -> None:
+    """parse_name rejects the categories Cc and Cs of Unicode, whose members never change, and no other category."""
+    for point in map(chr, [*range(0x300), *range(0xD7F0, 0xD810), *range(0xDFF0, 0xE010)]):
+        with pytest.raises(InvalidField) if unicodedata.category(point) in ("Cc", "Cs") else nullcontext():
+            parse_name(f"a{point}a")
 
 
 @given(st.text(VISIBLE, min_size=1, max_size=50))
@@ -134,6 +149,8 @@ def test_any_text_is_a_name_or_rejected(text: str) -> None:
         ("9999999999999999.99", "9999999999999999.99"),
         ("-9999999999999999.99", "-9999999999999999.99"),
         ("0" * 40 + "1.20", "1.20"),
+        ("0" * 16000, "0.00"),
+        ("0" * 40 + "9999999999999999", "9999999999999999.00"),
     ],
 )
 def test_money_is_a_decimal_with_two_decimals(text: str, printed: str) -> None:
@@ -146,6 +163,7 @@ def test_money_is_a_decimal_with_two_decimals(text: str, printed: str) -> None:
     [
         *("", " ", "-", ".", "5.", ".5", "1.234", "10000000000000000", "-10000000000000000.00", "1e5", "1E-2"),
         *("NaN", "Infinity", "-inf", "1,5", "1_000", "0x10", "٣", "１", " 5", "5 ", "--5", "5\n", "$5", "\x00"),
+        "0" * 40 + "1" + "0" * 16,
     ],
 )
 def test_money_that_is_not_such_a_decimal_is_rejected(text: str) -> None:
