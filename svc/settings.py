@@ -90,6 +90,8 @@ def read(environment: Mapping[str, str]) -> Settings:
             connect_seconds=get("DB_CONNECT_SECONDS", _seconds(0.1, 60), DatabaseSettings.connect_seconds),
             acquire_seconds=get("DB_ACQUIRE_SECONDS", _seconds(0.01, 60), DatabaseSettings.acquire_seconds),
             statement_seconds=get("DB_STATEMENT_SECONDS", _seconds(0.01, 60), DatabaseSettings.statement_seconds),
+            keepalive_seconds=get("DB_KEEPALIVE_SECONDS", _whole(0, 7200), DatabaseSettings.keepalive_seconds),
+            idle_seconds=get("DB_IDLE_SECONDS", _seconds(0.1, 86400), DatabaseSettings.idle_seconds),
             max_queue=get("MAX_QUEUE", _whole(1, 1_000_000), DatabaseSettings.max_queue),
         ),
     )

@@ -1,6 +1,7 @@
 """The asyncpg pool: how its connections are opened, kept alive, and closed."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import Pool
 
 _CLOSE_SECONDS: Final = 5.0
+_PROBES: Final = 3  # without a response, after which the kernel closes a connection
 _HUNG_SECONDS: Final = 30.0  # for this long after it hung, a host is tried last
 
 # After these, the next host is tried, as in libpq. Any other error would be the same on each host, such as a wrong
@@ -31,9 +33,48 @@ _HOST_ERRORS: Final = (
 class Connection(asyncpg.Connection):
     """A connection of the pool."""
 
+    # asyncpg's own attributes, which its type stubs leave out
+    _transport: asyncio.Transport
+    _protocol: Any
+    _proxy: object | None
+
+    _queries_before = -1  # the queries that it had run at the last check
+
     def get_reset_query(self) -> str:
         # No query changes the session, so a release needs no round trip to reset it.
         return ""
+
+    def keep_alive(self, seconds: int) -> None:
+        """Lets the kernel probe the server while the connection is silent.
+
+        The probes keep the connection known to firewalls and NAT. Where neither a probe nor data is acknowledged, the
+        kernel closes the connection after twice the time.
+
+        Args:
+            seconds: how long the connection is silent before the first probe.
+        """
+        kernel = self._transport.get_extra_info("socket")
+        if kernel.family == socket.AF_UNIX:
+            return
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (
+            ("TCP_KEEPIDLE", seconds),
+            ("TCP_KEEPALIVE", seconds),  # macOS's name of it
+            ("TCP_KEEPINTVL", max(1, seconds // _PROBES)),
+            ("TCP_KEEPCNT", _PROBES),
+            ("TCP_USER_TIMEOUT", 2 * seconds * 1000),
+        ):
+            if hasattr(socket, name):
+                kernel.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    def close_if_idle(self) -> None:
+        """Closes the connection if it has run no query since the last call, and runs none now."""
+        if self._proxy is not None:  # acquired
+            return
+        queries = self._protocol.queries_count
+        if queries == self._queries_before:
+            self.terminate()
+        self._queries_before = queries
 
 
 @dataclass(eq=False)
@@ -60,6 +101,8 @@ class _Connector:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._seconds = settings.connect_seconds
+        self._keepalive_seconds = settings.keepalive_seconds
+        self._connections: list[Connection] = []
         parsed = dsn.parse(settings.dsn)
         self._hosts = [_Host(str(parsed.at(host, port)), f"{host}:{port}") for host, port in parsed.addresses]
         target = parsed.parameters.get("target_session_attrs", "any")
@@ -95,7 +138,22 @@ class _Connector:
         except TimeoutError as error:
             host.hung_at = time.monotonic()
             raise TimeoutError(f"{host.name} did not respond within {self._seconds:g} s") from error
+        if self._keepalive_seconds:
+            connection.keep_alive(self._keepalive_seconds)
+        self._connections.append(connection)
         return connection
+
+    async def close_idle(self, seconds: float) -> None:
+        """Closes each connection that is idle for so long, until cancelled.
+
+        A firewall may have forgotten such a connection. The next query on it would wait for its time-out. asyncpg's
+        pool can do the same, but with a timer per query; one check of all connections costs a query nothing.
+        """
+        while True:
+            await asyncio.sleep(seconds / 2)  # so that a connection is idle for half of it to all of it
+            self._connections = [connection for connection in self._connections if not connection.is_closed()]
+            for connection in self._connections:
+                connection.close_if_idle()
 
 
 @asynccontextmanager
@@ -108,7 +166,7 @@ async def opened(settings: DatabaseSettings) -> AsyncIterator["Pool[asyncpg.Reco
         min_size=0,  # the service also starts while the database is unavailable, and answers 503
         max_size=settings.pool_size,
         max_queries=2**62,  # no reconnect during traffic
-        max_inactive_connection_lifetime=0,
+        max_inactive_connection_lifetime=0,  # see close_idle()
         max_cached_statement_lifetime=0,  # a statement is prepared once for each connection
         command_timeout=settings.command_seconds,
         server_settings={
@@ -117,9 +175,11 @@ async def opened(settings: DatabaseSettings) -> AsyncIterator["Pool[asyncpg.Reco
         },
     )
     await pool
+    closing_idle = asyncio.create_task(connector.close_idle(settings.idle_seconds))
     try:
         yield pool
     finally:
+        closing_idle.cancel()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await pool.close()

@@ -64,6 +64,8 @@ def test_every_variable_is_read() -> None:
             "DB_CONNECT_SECONDS": "1",
             "DB_ACQUIRE_SECONDS": "0.1",
             "DB_STATEMENT_SECONDS": "9",
+            "DB_KEEPALIVE_SECONDS": "0",
+            "DB_IDLE_SECONDS": "300",
             "MAX_QUEUE": "11",
         }
     )
@@ -80,7 +82,7 @@ def test_every_variable_is_read() -> None:
     assert settings.api_key_hashes == (bytes.fromhex(HASH), bytes.fromhex(OTHER_HASH))
     assert settings.telemetry.traces == TraceSettings("grpc", 0.5, is_parent_based=False)
     assert settings.trusted_proxies == tuple(map(ip_network, ("10.0.0.0/8", "::1", "192.168.0.0/16")))
-    assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 11)
+    assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 0, 300, 11)
 
 
 @pytest.mark.parametrize(
