@@ -1,5 +1,10 @@
 """The command line: `python -m svc serve | migrate | seed | prune | key`."""
 
+from svc.process import startup
+
+if __name__ == "__main__":
+    startup.exit_at_once_on_signals()  # the imports below take half a second
+
 import argparse
 import asyncio
 import logging
@@ -12,28 +17,29 @@ from dataclasses import replace
 from svc import __version__, app
 from svc.errors import InvalidSetting
 from svc.http import access
-from svc.postgres import embedded, maintenance
-from svc.postgres.dsn import parse as parse_dsn
+from svc.logs.writer import LineWriter
+from svc.postgres import dsn, embedded, maintenance
 from svc.process.server import CannotListen
 from svc.settings import Settings, check_certificates, read
 
 
 def main() -> int:
     """Runs a command. Returns 0 on success and 1 on failure; argparse exits with 2 for a wrong command line."""
-    arguments = _parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        if arguments.command is key:
-            key()  # works with missing or wrong settings, since it generates one of them
-        else:
-            settings = read(os.environ)
-            _check_database_tls(settings)
-            arguments.command(settings)
-    except (InvalidSetting, embedded.EmbeddedPostgresError, maintenance.MaintenanceError, CannotListen) as error:
-        _print(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    startup.open_standard_streams()
+    with startup.exit_on_signals():
+        arguments = _parser().parse_args()
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        try:
+            if arguments.command is key:
+                key()  # works with missing or wrong settings, since it generates one of them
+            else:
+                settings = read(os.environ)
+                dsn.isolate_drivers()
+                _check_database_tls(settings)
+                arguments.command(settings)
+        except (InvalidSetting, embedded.EmbeddedPostgresError, maintenance.MaintenanceError, CannotListen) as error:
+            _print(f"error: {error}")
+            return 1
     return 0
 
 
@@ -69,21 +75,21 @@ def serve(settings: Settings) -> None:
 
 def migrate(settings: Settings) -> None:
     """Updates the database's schema, and never drops anything."""
-    with _database(settings) as dsn:
-        _print(asyncio.run(maintenance.migrate(dsn, settings.database.service_password)))
+    with _database(settings) as url:
+        _print(asyncio.run(maintenance.migrate(url, settings.database.service_password)))
 
 
 def seed(settings: Settings) -> None:
     """Adds the first four clients to an empty database."""
-    with _database(settings) as dsn:
-        added = asyncio.run(maintenance.seed(dsn))
+    with _database(settings) as url:
+        added = asyncio.run(maintenance.seed(url))
         _print(f"{added} clients added." if added else "The database already has clients: nothing was changed.")
 
 
 def prune(settings: Settings) -> None:
     """Deletes idempotency keys older than 24 hours."""
-    with _database(settings) as dsn:
-        _print(f"{asyncio.run(maintenance.prune(dsn))} idempotency keys deleted.")
+    with _database(settings) as url:
+        _print(f"{asyncio.run(maintenance.prune(url))} idempotency keys deleted.")
 
 
 def key() -> None:
@@ -122,7 +128,7 @@ def _check_database_tls(settings: Settings) -> None:
     """
     if not settings.database.dsn:
         return
-    database = parse_dsn(settings.database.dsn)
+    database = dsn.parse(settings.database.dsn)
     if database.authorities:
         check_certificates(database.authorities)
     if database.is_unverified:
@@ -131,8 +137,8 @@ def _check_database_tls(settings: Settings) -> None:
 
 
 def _print(text: str) -> None:
-    # To stderr, since stdout has the log.
-    print(text, file=sys.stderr, flush=True)
+    # To stderr, since stdout has the log. A LineWriter, since stderr may be a closed or a full pipe.
+    LineWriter(sys.stderr.fileno()).write(f"{text}\n".encode(errors="backslashreplace"))
 
 
 if __name__ == "__main__":

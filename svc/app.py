@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 
 def serve(settings: Settings, greet: Callable[[int], None]) -> None:
-    """Serves until SIGTERM or SIGINT; a second one ends the process at once.
+    """Serves until SIGTERM, SIGHUP or SIGINT; a second one ends the process at once.
 
     Args:
         settings: with the database's URL.

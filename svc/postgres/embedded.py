@@ -178,8 +178,8 @@ def run(program: str, *arguments: str | Path) -> None:
 def running(folder: Path) -> Iterator[EmbeddedPostgres]:
     """Runs an embedded PostgreSQL with its data in `folder`. At the end, stops it if it was not running before."""
     postgres = EmbeddedPostgres(folder)
-    postgres.start()
     try:
+        postgres.start()
         yield postgres
     finally:
         postgres.stop()

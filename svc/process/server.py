@@ -14,7 +14,7 @@ from aiohttp import web
 from svc.http.lifecycle import Lifecycle
 from svc.logs import names
 from svc.logs.writer import LineWriter
-from svc.process import workers
+from svc.process import startup, workers
 from svc.process.settings import ServerSettings
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -40,7 +40,7 @@ class CannotListen(Exception):
 
 
 def run(settings: ServerSettings, build: Build, started: Started, output: LineWriter) -> None:
-    """Serves until SIGTERM or SIGINT; a second one ends the process at once.
+    """Serves until SIGTERM, SIGHUP or SIGINT; a second one ends the process at once.
 
     Args:
         settings: where to listen, and how to stop.
@@ -101,7 +101,7 @@ async def _serve(
             _log.info(names.STOPPING, signal=received.name)
             # From here on, /readyz answers 503 and every response closes its connection, so that callers go elsewhere.
             lifecycle.draining = True
-            if received is signal.SIGTERM:
+            if received is not signal.SIGINT:
                 # Balancers need a while to notice. A person's Ctrl-C does not wait for them.
                 await asyncio.sleep(settings.drain_seconds)
         finally:
@@ -114,13 +114,13 @@ def _stop_signal(parent_pipe: int | None) -> asyncio.Future[signal.Signals]:
     stop: asyncio.Future[signal.Signals] = loop.create_future()
 
     def received(number: signal.Signals) -> None:
-        for other in (signal.SIGTERM, signal.SIGINT):
+        for other in startup.STOP_SIGNALS:
             loop.remove_signal_handler(other)
-            signal.signal(other, signal.SIG_DFL)
+        startup.exit_at_once_on_signals()
         if not stop.done():
             stop.set_result(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in startup.STOP_SIGNALS:
         loop.add_signal_handler(number, received, number)
     if parent_pipe is not None:
 

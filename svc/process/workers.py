@@ -10,10 +10,11 @@ from typing import Final, NoReturn
 import structlog
 
 from svc.logs import names
+from svc.process.startup import STOP_SIGNALS
 
 _log = structlog.get_logger()
 
-_SIGNALS: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+_SIGNALS: Final = {signal.SIGCHLD, *STOP_SIGNALS}
 _SHORT_LIFE_SECONDS: Final = 10.0
 # Before a worker that replaces a short-lived one, so that a crash loop does not use up the CPU.
 _PAUSE_SECONDS: Final = 1.0
@@ -22,7 +23,7 @@ Work = Callable[[int, bool], None]
 
 
 def supervise(count: int, work: Work) -> None:
-    """Keeps `count` workers running until SIGTERM or SIGINT, and then waits for them. A second signal kills them.
+    """Keeps `count` workers running until a signal to stop, and then waits for them. A second signal kills them.
 
     It forks, so the calling process must have neither threads nor an event loop.
 
@@ -76,7 +77,8 @@ def _work_and_exit(work: Callable[[], None], pause: float) -> NoReturn:
     try:
         # In its own process group, the worker gets a terminal's Ctrl-C only once, from the parent.
         os.setpgid(0, 0)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)  # the parent's handlers do its cleanup
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         time.sleep(pause)
         work()

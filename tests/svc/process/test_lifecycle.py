@@ -5,7 +5,7 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import psutil
 import pytest
@@ -64,14 +64,27 @@ def wait_until_ended(processes: Iterable[psutil.Process]) -> None:
     wait_for(lambda: all(has_ended(process) for process in processes))
 
 
-async def test_sigterm_starts_the_drain(serve: Start) -> None:
+@pytest.fixture
+def default_sighup() -> Iterator[None]:
+    """The tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("default_sighup")
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGHUP, 1), (signal.SIGHUP, 2)], ids=lambda one: str(int(one))
+)
+async def test_a_signal_starts_the_drain(serve: Start, number: signal.Signals, workers: int) -> None:
     """While it drains, the service is not ready, but answers requests and closes their connections."""
-    service = serve(DRAIN_SECONDS=LONG_DRAIN)
+    service = serve(DRAIN_SECONDS=LONG_DRAIN, WORKERS=str(workers))
+    await asyncio.to_thread(wait_for, lambda: count_of(service, names.STARTED) == workers)
     async with ClientSession() as session:
         async with session.get(f"{service.url}/get/1") as before:
             assert before.headers.get("Connection") != "close"
-        service.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(wait_for, lambda: count_of(service, names.STOPPING) == 1)
+        service.process.send_signal(number)
+        await asyncio.to_thread(wait_for, lambda: count_of(service, names.STOPPING) == workers)
         async with session.get(f"{service.url}/readyz") as ready, session.get(f"{service.url}/get/1") as served:
             assert (ready.status, served.status) == (503, 200)
             assert served.headers["Connection"] == "close"
