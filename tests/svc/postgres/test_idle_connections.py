@@ -1,4 +1,4 @@
-"""Connections that the network may forget: TCP keeps them alive, and idle ones are closed before a request needs one."""
+"""Connections that the network may forget: TCP keeps them alive, and idle ones are closed before a query needs one."""
 
 import asyncio
 import contextlib
