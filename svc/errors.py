@@ -36,6 +36,26 @@ class DatabaseBusy(ServiceError):
     """Too many requests are waiting for the database. Try again shortly; nothing was changed."""
 
 
+class DatabaseNotMigrated(ServiceError):
+    """The database is not migrated: a table or a column is missing. Nothing was changed."""
+
+
+class DatabaseRightsMissing(ServiceError):
+    """The service's role lacks rights in the database. Nothing was changed."""
+
+
+class TransactionRolledBack(ServiceError):
+    """The request conflicted with others in the database. Try again shortly; nothing was changed."""
+
+
+class RowRefused(Exception):
+    """The database refused one of a statement's rows, and so the statement. Without that row, it may succeed."""
+
+
+class NoFreeId(ServiceError, RowRefused):
+    """The database has no free id for a new client until its id sequence is corrected. Nothing was changed."""
+
+
 class QueryTimedOut(ServiceError):
     """The database took too long to answer. An add is safe to repeat with the same Idempotency-Key."""
 

@@ -1,17 +1,21 @@
 -- Adds clients; of those with the same idempotency key, only the first. Gives each item's client id, and whether its
--- fields are those of its key's first use. All batches insert their keys in order, so that two cannot deadlock.
--- The update changes nothing, but makes a concurrent retry wait for the key's first use and see its row.
+-- fields are those of its key's first use. A key that is known already takes no new id, so that a retry also succeeds
+-- where the sequence has none. All batches insert their keys in order, so that two cannot deadlock. The update changes
+-- nothing, but makes a concurrent retry wait for the key's first use and see its row.
 WITH items AS (
   SELECT name, money, key, fingerprint, place
   FROM unnest($1::text[], $2::text[]::numeric[], $3::text[], $4::text[]::bytea[])
     WITH ORDINALITY AS items (name, money, key, fingerprint, place)
 ), keyless AS MATERIALIZED (
-  SELECT nextval(pg_get_serial_sequence('clients', 'id')) AS id, name, money, place
+  SELECT nextval('clients_id_seq') AS id, name, money, place
   FROM items
   WHERE key IS NULL
+), known AS MATERIALIZED (
+  SELECT key, fingerprint, client_id FROM idempotency_keys WHERE key = ANY ($3::text[])
 ), first_uses AS MATERIALIZED (
-  SELECT nextval(pg_get_serial_sequence('clients', 'id')) AS id, name, money, key, fingerprint
+  SELECT nextval('clients_id_seq') AS id, name, money, key, fingerprint
   FROM (SELECT DISTINCT ON (key) * FROM items WHERE key IS NOT NULL ORDER BY key, place) AS firsts
+  WHERE key NOT IN (SELECT key FROM known)
 ), claimed AS (
   INSERT INTO idempotency_keys (key, fingerprint, client_id)
   SELECT key, fingerprint, id FROM first_uses ORDER BY key
@@ -25,5 +29,6 @@ WITH items AS (
 )
 SELECT place, id, true AS same_fields FROM keyless
 UNION ALL
-SELECT place, client_id, claimed.fingerprint = items.fingerprint FROM items JOIN claimed USING (key)
+SELECT place, client_id, first_use.fingerprint = items.fingerprint
+FROM items JOIN (SELECT * FROM known UNION ALL SELECT * FROM claimed) AS first_use USING (key)
 ORDER BY place

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from svc.clients.model import NewClient
-from svc.errors import KeyReused, NoSuchClient
+from svc.errors import DatabaseRightsMissing, KeyReused, NoSuchClient
 from svc.postgres import queries
 from svc.postgres.batching import Batcher, Limits, OnRoundTrip
 from svc.postgres.database import Database
@@ -121,8 +121,13 @@ class Store:
             yield page
 
     async def check(self) -> None:
-        """Raises an error where the database cannot serve the queries above."""
-        await self._database.value(_READY)
+        """Checks that the database can serve the queries above.
+
+        Raises:
+            ServiceError: it cannot, for the reason that the error has.
+        """
+        if not await self._database.value(_READY):
+            raise DatabaseRightsMissing
 
     # Arrays are sent as text[], the only array type whose codec asyncpg has built in. Any other type costs each new
     # connection eight round trips before its first query, and after an outage all connections would make them at once.

@@ -16,6 +16,7 @@ class Dispatcher:
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
+        self._logged: Exception | None = None
 
     async def __call__(self, request: Request) -> AnyResponse:
         """The handler's response, or a problem that describes why there is none."""
@@ -37,8 +38,9 @@ class Dispatcher:
         except ConnectionError:
             raise  # the caller has closed the connection
         except Exception as error:
-            request.error = error
-            _log.exception(names.REQUEST_FAILED, route=request.route, request_id=request.id)
+            if error is not self._logged:  # the callers of one statement share its error, which is logged once
+                _log.exception(names.REQUEST_FAILED, route=request.route, request_id=request.id)
+            self._logged = request.error = error.with_traceback(None)  # as above
             if request.has_response_started:
                 raise
             return problems.response(problems.InternalError(), request.id)

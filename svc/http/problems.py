@@ -84,6 +84,10 @@ _HTTP: Final[dict[type[errors.ServiceError], tuple[int, str]]] = {
     InternalError: (500, "Internal error"),
     errors.DatabaseBusy: (503, "Database busy"),
     errors.DatabaseUnavailable: (503, "Database unavailable"),
+    errors.DatabaseNotMigrated: (503, "Database not migrated"),
+    errors.DatabaseRightsMissing: (503, "Database rights missing"),
+    errors.NoFreeId: (503, "No free id"),
+    errors.TransactionRolledBack: (503, "Transaction rolled back"),
     NotReady: (503, "Not ready"),
     errors.QueryTimedOut: (504, "Query timed out"),
 }

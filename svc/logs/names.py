@@ -73,6 +73,12 @@ DATABASE_UNAVAILABLE: Final = _event(
     "database_unavailable", "the database stopped answering; requests get 503", "the on-call engineer"
 )
 DATABASE_RECOVERED: Final = _event("database_recovered", "the database answers again", "the on-call engineer")
+STATEMENT_REFUSED: Final = _event(
+    "statement_refused",
+    "the database answers, but cannot run a statement until an operator changes it: a table, a column, a right or a "
+    "free id is missing; requests get 503",
+    "the on-call engineer",
+)
 NOT_READY: Final = _event(
     "not_ready", "the database answers, but rejects this service's queries", "the on-call engineer"
 )
@@ -126,6 +132,7 @@ ERROR: Final = _field(
     "error", "the type of the error; on a request's line only if there was one", "the on-call engineer"
 )
 DETAIL: Final = _field("detail", "the error's message", "the on-call engineer")
+SERVER: Final = _field("server", "the database's hosts, each with its port", "the on-call engineer")
 EXCEPTION: Final = _field("exception", "the traceback", "developers")
 LOGGER: Final = _field("logger", "the library's module that logged the message", "developers")
 MESSAGE: Final = _field("message", "the library's message", "developers")

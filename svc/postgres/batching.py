@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
-from svc.errors import DatabaseBusy, QueryTimedOut, ServiceError
+from svc.errors import DatabaseBusy, QueryTimedOut, RowRefused
 
 Item = TypeVar("Item", bound=Hashable)
 Result = TypeVar("Result")
@@ -109,9 +109,10 @@ class Batcher(Generic[Item, Result]):
     can do in time.
 
     An item joins only a batch that has not been sent, so its result is never older than the item. Equal items in one
-    unsent batch are sent once. A caller that is cancelled drops only its own wait. Where a batch fails because of its
-    items (no ServiceError), it is split and sent again until the item at fault is alone, and only that item's callers
-    get the error. All parts of a batch share the deadline of its oldest item.
+    unsent batch are sent once. A caller that is cancelled drops only its own wait. Where a batch fails because of an
+    item (RowRefused), it is split and sent again until the item at fault is alone, and only that item's callers get the
+    error. All parts of a batch share the deadline of its oldest item. Any other error is that of all the batch's
+    callers: to send it again would not help, and a write may have happened.
 
     Args:
         send: gives the results of a batch, in its order; all or none.
@@ -254,20 +255,18 @@ class Batcher(Generic[Item, Result]):
         except Exception as raised:  # noqa: BLE001 - whatever it is, the callers get it
             error = raised
         round_trip = RoundTrip(len(batch), sent_at, time.monotonic() - sent_at, sent_at - batch[0][1].since, error)
-        is_items_fault = error is not None and not isinstance(error, ServiceError)
+        is_split = isinstance(error, RowRefused) and len(batch) > 1
         self._adapt(round_trip)
         if error is None:
             for (_, waiting), result in zip(batch, results, strict=True):
                 _resolve(waiting, (result, None, round_trip))
-        elif len(batch) == 1 and is_items_fault:
-            _resolve(batch[0][1], (None, error, round_trip))
-        elif not is_items_fault:
+        elif not is_split:
             for _, waiting in batch:
-                _resolve(waiting, (None, type(error)(), round_trip))
+                _resolve(waiting, (None, error, round_trip))
         if self._on_round_trip is not None:
             # The callers run first, since they were scheduled just above.
             self._loop.call_soon(self._on_round_trip, round_trip)
-        if is_items_fault and len(batch) > 1:
+        if is_split:
             half = len(batch) // 2
             await self._send_batch(batch[:half], deadline)
             await self._send_batch(batch[half:], deadline)

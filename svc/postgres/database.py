@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 import structlog
 
-from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
+from svc.errors import (
+    DatabaseBusy,
+    DatabaseNotMigrated,
+    DatabaseRightsMissing,
+    DatabaseUnavailable,
+    NoFreeId,
+    QueryTimedOut,
+    RowRefused,
+    TransactionRolledBack,
+)
 from svc.logs import names
 from svc.logs.setup import shorten
-from svc.postgres import pool
+from svc.postgres import dsn, pool
 from svc.postgres.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -19,17 +28,48 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-_UNAVAILABLE_ERRORS: Final = (
-    OSError,  # refused, reset, no route, no such host
-    asyncpg.InterfaceError,  # the connection closed under the query
-    asyncpg.InternalClientError,  # the same, raised by asyncpg's state machine
-    asyncpg.PostgresConnectionError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientResourcesError,  # too many connections, disk full
-    asyncpg.OperatorInterventionError,  # starting up, shutting down, crashed
-    asyncpg.ReadOnlySQLTransactionError,  # a former primary after a failover
+# Errors of statements, by SQLSTATE or, where all of a class are alike, by its first two characters
+# (https://www.postgresql.org/docs/current/errcodes-appendix.html). Any other is unexpected.
+_ERRORS: Final[dict[str, type[Exception]]] = {
+    "08": DatabaseUnavailable,  # the connection broke
+    "22": RowRefused,  # a value that the database does not take
+    "2200H": NoFreeId,  # the sequence is at its end
+    "23": RowRefused,  # a constraint
+    "25006": DatabaseUnavailable,  # read-only: a former primary after a failover
+    "25P04": QueryTimedOut,  # transaction_timeout
+    "28": DatabaseUnavailable,  # the role may not log in
+    "3D": DatabaseUnavailable,  # no such database
+    "3F": DatabaseNotMigrated,  # no such schema
+    "40": TransactionRolledBack,  # serialization failure, deadlock
+    "40003": DatabaseUnavailable,  # it is not known whether it was rolled back
+    "42501": DatabaseRightsMissing,
+    "42703": DatabaseNotMigrated,  # no such column
+    "42804": DatabaseNotMigrated,  # a column has another type
+    "42883": DatabaseNotMigrated,  # no such function or operator, as for a column of another type
+    "42P01": DatabaseNotMigrated,  # no such table
+    "42P10": DatabaseNotMigrated,  # no unique constraint for ON CONFLICT
+    "53": DatabaseUnavailable,  # too many connections, disk full, out of memory
+    "55P03": QueryTimedOut,  # lock_timeout
+    "57": DatabaseUnavailable,  # starting, shutting down, crashed
+    "57014": QueryTimedOut,  # statement_timeout
+    "58": DatabaseUnavailable,  # an error of the server's operating system, or of a pooler
+    "XX": DatabaseUnavailable,  # an internal error of the server or of a pooler
+}
+# Nothing was changed, and the same statement may succeed. (40003 is not among these.)
+_ROLLED_BACK: Final = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.TransactionIntegrityConstraintViolationError,
 )
+_ID_CONSTRAINT: Final = "clients_pkey"
+
+# What an operator has to do.
+_REMEDIES: Final[dict[type[Exception], str]] = {
+    DatabaseNotMigrated: "run python -m svc migrate",
+    DatabaseRightsMissing: "run python -m svc migrate",
+    NoFreeId: "the sequence clients_id_seq has no free id; "
+    "run as the owner: SELECT setval('clients_id_seq', max(id)) FROM clients",
+}
 
 
 class Database:
@@ -42,10 +82,12 @@ class Database:
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: DatabaseSettings) -> None:
         self._pool = pool
         self._acquire_seconds = settings.acquire_seconds
+        self._dsn = settings.dsn
         # asyncpg's own queue is not fair: a new caller can overtake one that was just woken. So only as many callers
         # reach the pool as it has connections, and all others wait here.
         self._turns = asyncio.Semaphore(settings.pool_size)
         self.is_unavailable = False
+        self._refused: dict[str, type[Exception]] = {}  # the queries that need an operator, and why
 
     @property
     def in_use(self) -> int:
@@ -57,9 +99,13 @@ class Database:
 
         Raises:
             DatabaseBusy: no connection was free in time.
-            DatabaseUnavailable: the database does not answer, or the connection was lost during the query. In the
-                second case, a write may have happened or not.
+            DatabaseUnavailable: there is no connection, or it was lost during the query. In the second case, a write
+                may have happened or not.
             QueryTimedOut: the statement took longer than its time-out.
+            TransactionRolledBack: the statement conflicted with others twice.
+            DatabaseNotMigrated, DatabaseRightsMissing, NoFreeId: an operator has to change the database.
+            RowRefused: the database refused one of the statement's values.
+            Exception: the driver's own error, where it is none of these.
         """
         await self._acquire_turn()
         connected = False
@@ -67,20 +113,17 @@ class Database:
             async with self._pool.acquire() as connection:
                 connected = True
                 rows = await _fetch(connection, query, arguments)
-        except asyncpg.QueryCanceledError as error:
-            raise QueryTimedOut from error
-        except _UNAVAILABLE_ERRORS as error:
-            if connected and isinstance(error, TimeoutError):
-                # The other connections may be stuck as well, so each is replaced before its next use.
-                await self._pool.expire_connections()
-                raise QueryTimedOut from error
-            await self._record_unavailable(error)
-            raise DatabaseUnavailable from error
+        except Exception as error:
+            raised = await self._record(error, query) if connected else await self._record_unavailable(error)
+            if raised is None:
+                raise
+            raise raised from error
         finally:
             self._turns.release()
         if self.is_unavailable:
-            self.is_unavailable = False
-            _log.warning(names.DATABASE_RECOVERED)
+            self._record_recovered()
+        if self._refused:
+            self._refused.pop(query, None)
         return rows
 
     async def value(self, query: str, *arguments: object) -> Any:
@@ -98,20 +141,64 @@ class Database:
         except TimeoutError:
             raise DatabaseBusy from None
 
-    async def _record_unavailable(self, error: Exception) -> None:
+    async def _record(self, error: Exception, query: str) -> Exception | None:
+        """Records the error of a query on an open connection. Returns the service's own; None for an unexpected one."""
+        if isinstance(error, TimeoutError):
+            # The other connections may be stuck as well, so each is replaced before its next use.
+            await self._pool.expire_connections()
+            return QueryTimedOut()
+        kind = _kind(error)
+        if kind is DatabaseUnavailable:
+            return await self._record_unavailable(error)
+        if self.is_unavailable:
+            self._record_recovered()
+        if kind in _REMEDIES and self._refused.get(query) is not kind:
+            self._refused[query] = kind
+            remedy = _REMEDIES[kind]
+            _log.warning(names.STATEMENT_REFUSED, error=kind.__name__, detail=f"{shorten(error)}; {remedy}")
+        return None if kind is None else kind()
+
+    async def _record_unavailable(self, error: Exception) -> DatabaseUnavailable:
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             # The connected server is no longer the primary, so new connections have to replace these.
             await self._pool.expire_connections()
         if not self.is_unavailable:
             self.is_unavailable = True
-            _log.warning(names.DATABASE_UNAVAILABLE, error=type(error).__name__, detail=shorten(error))
+            _log.warning(
+                names.DATABASE_UNAVAILABLE,
+                error=type(error).__name__,
+                detail=shorten(error),
+                server=",".join(f"{host}:{port}" for host, port in dsn.parse(self._dsn).addresses),
+            )
+        return DatabaseUnavailable()
+
+    def _record_recovered(self) -> None:
+        self.is_unavailable = False
+        _log.warning(names.DATABASE_RECOVERED)
+
+
+def _kind(error: Exception) -> type[Exception] | None:
+    """The service's own type for a driver's error during a query; None where it is unexpected."""
+    if isinstance(error, asyncpg.PostgresError):
+        if error.constraint_name == _ID_CONSTRAINT:  # the sequence is behind the table
+            return NoFreeId
+        state = error.sqlstate or ""
+        return _ERRORS.get(state) or _ERRORS.get(state[:2])
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):  # asyncpg cannot encode a value
+        return RowRefused
+    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):  # the connection broke
+        return DatabaseUnavailable
+    return None
 
 
 async def _fetch(
     connection: "PoolConnectionProxy[asyncpg.Record]", query: str, arguments: Sequence[object]
 ) -> list[asyncpg.Record]:
     try:
-        return await connection.fetch(query, *arguments)
+        try:
+            return await connection.fetch(query, *arguments)
+        except _ROLLED_BACK:
+            return await connection.fetch(query, *arguments)  # the other transactions may have ended
     except (TimeoutError, asyncio.CancelledError):
         # asyncpg would now send a cancel request and wait for it. But a server that can be reached would have ended the
         # statement at its statement_timeout, so this one cannot be reached.

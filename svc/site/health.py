@@ -4,18 +4,16 @@ import asyncio
 import json
 from typing import Final
 
-import asyncpg
 import structlog
 
 from svc import __version__
 from svc.clients.endpoints import JSON
 from svc.clients.store import Store
-from svc.errors import ServiceError
+from svc.errors import DatabaseNotMigrated, DatabaseRightsMissing, ServiceError
 from svc.http.lifecycle import Lifecycle
 from svc.http.messages import Request, Response
 from svc.http.problems import NotReady
 from svc.logs import names
-from svc.logs.setup import shorten
 
 _log = structlog.get_logger()
 
@@ -41,13 +39,11 @@ class Health:
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._store.check()
+        except (DatabaseNotMigrated, DatabaseRightsMissing) as error:
+            _log.warning(names.NOT_READY, error=type(error).__name__, detail=error.detail)
+            raise NotReady(error.detail) from None
         except (ServiceError, TimeoutError):
-            raise NotReady("The database does not answer.") from None
-        except asyncpg.PostgresError as error:
-            _log.warning(names.NOT_READY, error=type(error).__name__, detail=shorten(error))
-            raise NotReady(
-                "The database answers, but it is not migrated, or the service's role lacks its rights."
-            ) from None
+            raise NotReady("The database is unavailable, or does not answer in time.") from None
         return Response(b'{"status": "ready"}', JSON)
 
     async def version(self, _: Request) -> Response:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-import asyncpg
 import pytest
 from aiohttp import ClientSession
 
 from ops.common.process import Service
 from svc.clients.model import NewClient
 from svc.clients.store import Store, _Add
-from svc.errors import DatabaseBusy, DatabaseUnavailable, KeyReused, QueryTimedOut
+from svc.errors import DatabaseBusy, DatabaseUnavailable, KeyReused, QueryTimedOut, RowRefused
 from svc.postgres import database
 from svc.postgres.batching import Batcher, Limits
 from svc.postgres.settings import DatabaseSettings
@@ -46,7 +45,7 @@ class Doubler:
         self.batches: list[list[int]] = []
         self.go = asyncio.Event()
         self.refused: set[int] = set()
-        self.error: type[Exception] = ValueError
+        self.error: type[Exception] = RowRefused
 
     async def __call__(self, items: Sequence[int]) -> list[int]:
         self.batches.append(list(items))
@@ -210,17 +209,18 @@ async def test_only_the_item_at_fault_fails(doubler: Doubler) -> None:
     results = await asyncio.gather(*(batcher.submit(number) for number in range(8)), return_exceptions=True)
 
     assert [result for result in results if isinstance(result, int)] == [0, 2, 4, 8, 10, 14]
-    assert [type(results[number]) for number in (3, 6)] == [ValueError, ValueError]
+    assert [type(results[number]) for number in (3, 6)] == [RowRefused, RowRefused]
 
 
-async def test_a_lost_database_fails_the_whole_batch_at_once(doubler: Doubler) -> None:
+@pytest.mark.parametrize("error", [DatabaseUnavailable, ValueError])
+async def test_any_other_error_fails_the_whole_batch_at_once(doubler: Doubler, error: type[Exception]) -> None:
     """Where no item is at fault, nothing is sent again, since a write may have happened."""
     batcher = Batcher(doubler, LIMITS)
-    doubler.refused, doubler.error = {3}, DatabaseUnavailable
+    doubler.refused, doubler.error = {3}, error
     doubler.go.set()
     results = await asyncio.gather(*(batcher.submit(number) for number in range(8)), return_exceptions=True)
 
-    assert {type(result) for result in results} == {DatabaseUnavailable}
+    assert {type(result) for result in results} == {error}
     assert len(doubler.batches) == 1
 
 
@@ -311,7 +311,7 @@ async def test_all_parts_of_a_split_batch_share_its_deadline() -> None:
         nonlocal sent
         sent += 1
         await asyncio.sleep(0.05)
-        raise ValueError
+        raise RowRefused
 
     batcher = Batcher(send, replace(LIMITS, deadline_seconds=0.2))
     results = await asyncio.gather(*(batcher.submit(number) for number in range(64)), return_exceptions=True)
@@ -414,7 +414,7 @@ async def test_a_row_that_the_database_refuses_fails_alone(database_settings: Da
         clients = [NewClient(name, Decimal(1)) for name in ("Ann", "Bob", "Cleo", "Dan", "Eve")]
         results = await asyncio.gather(*(store.add(client) for client in clients), return_exceptions=True)
 
-    assert [isinstance(result, asyncpg.CheckViolationError) for result in results] == [False, True, False, False, False]
+    assert [isinstance(result, RowRefused) for result in results] == [False, True, False, False, False]
     stored = await owner.fetch("SELECT name FROM clients WHERE id > 4 ORDER BY name")
     assert [row["name"] for row in stored] == ["Ann", "Cleo", "Dan", "Eve"]
 

@@ -41,6 +41,7 @@ async def test_without_its_database_the_service_is_alive_but_not_ready(api: Clie
         postgres.start()
 
     assert (ready.status, alive.status, client.status) == (503, 200, 503)
+    assert "unavailable" in (await ready.json(content_type=None))["detail"]
     for response in (ready, client):
         assert response.headers["Retry-After"] == "1"
         assert str(postgres.data) not in await response.text()
@@ -53,3 +54,11 @@ async def test_a_service_with_a_database_that_is_not_migrated_is_not_ready(api: 
 
     assert response.status == 503
     assert "not migrated" in (await response.json(content_type=None))["detail"]
+
+
+async def test_a_service_with_a_read_only_database_is_ready(api: Client, owner: Owner, test_database: str) -> None:
+    """GET /readyz is 200, since gets are served."""
+    await owner.execute(f"ALTER DATABASE {test_database} SET default_transaction_read_only = on")
+
+    assert (await api.get("/readyz")).status == 200
+    assert (await api.post("/add?name=Ann&money=1")).status == 503
