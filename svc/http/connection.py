@@ -17,7 +17,6 @@ from svc.errors import ServiceError
 from svc.http import connections, problems
 from svc.http.connections import Connections
 from svc.http.messages import AnyResponse, Request, Response
-from svc.http.proxies import parse_address
 from svc.logs import names
 
 _log = structlog.get_logger()
@@ -56,7 +55,8 @@ class Connection(web.RequestHandler):
     """
 
     __slots__ = (
-        "_body",
+        "_awaited_body",
+        "_awaited_bytes",
         "_connections",
         "_discarded_bytes",
         "_head_bytes",
@@ -71,7 +71,8 @@ class Connection(web.RequestHandler):
         self._connections = connections
         # Set until the connection is closed; aiohttp's own `transport` may be None earlier.
         self._open_transport: asyncio.Transport | None = None
-        self._body: StreamReader = EMPTY_PAYLOAD  # of the current request, or of the last one
+        self._awaited_body: StreamReader | None = None  # of the newest request, while it is incomplete
+        self._awaited_bytes = 0  # received of it
         self._is_answering = False
         self._head_bytes = 0  # received of an incomplete head
         self._discarded_bytes = 0  # received of a body after the response to its request
@@ -91,7 +92,7 @@ class Connection(web.RequestHandler):
         address = opened.get_extra_info("peername")
         self.peer = ""
         if isinstance(address, tuple):
-            self.peer = parse_address(str(address[0]))
+            self.peer = str(address[0])
             for option, value in _TCP_OPTIONS:
                 opened.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, value)
 
@@ -112,17 +113,50 @@ class Connection(web.RequestHandler):
         before = self._request_count
         _receive(self, data)
         new = self._request_count - before
-        if new == 1 and 0 < self._head_bytes + len(data) <= MAX_HEAD_BYTES:
-            self._head_bytes = 0
-        elif new:
-            self._head_bytes = 0
+        if not new:
+            self._add_to_incomplete(data)
+            return
+        size, self._head_bytes = self._head_bytes + len(data), 0
+        if new > 1 or not 0 < size <= MAX_HEAD_BYTES:
             self._check_head_sizes(new)
-        elif (self._messages[-1][1] if self._messages else self._body).is_eof():
+        body = self._messages[-1][1]
+        if body is not EMPTY_PAYLOAD and not body.is_eof():
+            self._awaited_body, self._awaited_bytes = body, body.total_bytes
+
+    def eof_received(self) -> bool:
+        """The caller sends no more, but may still read: each request that has arrived gets its response.
+
+        Returns:
+            Whether the connection stays open for that.
+        """
+        if self._awaited_body is not None:
+            self._awaited_body.set_exception(web.RequestPayloadError("the rest of the body is missing"))
+            self._awaited_body.feed_eof()
+        if self._messages:
+            message, body = self._messages[-1]
+            if isinstance(message, RawRequestMessage):  # after the other kind, an error, the connection closes anyway
+                self._messages[-1] = message._replace(should_close=True), body
+        elif self.has_request:
+            self.close()  # after the current request
+        return self.has_request
+
+    def _add_to_incomplete(self, data: bytes) -> None:
+        """Adds received bytes to an incomplete body or head."""
+        body = self._awaited_body
+        if body is None:
             self._add_to_head(len(data))
-        elif not self._is_answering:
-            self._discarded_bytes += len(data)
-            if self._discarded_bytes > MAX_LINGER_BYTES:
-                self.abort()
+        elif body.is_eof():
+            self._awaited_body = None
+            head_bytes = len(data) - (body.total_bytes - self._awaited_bytes)
+            # A chunked body has other bytes, too, and the last of them is a line feed.
+            if head_bytes and not data.endswith(b"\n"):
+                self._add_to_head(head_bytes)
+        else:
+            self._awaited_bytes = body.total_bytes
+            if not self._is_answering:
+                self._discarded_bytes += len(data)
+                if self._discarded_bytes > MAX_LINGER_BYTES:
+                    self.abort()
 
     def _add_to_head(self, size: int) -> None:
         self._head_bytes += size
@@ -156,10 +190,9 @@ class Connection(web.RequestHandler):
         super().resume_writing()
         self._connections.set_write_resumed(self)
 
-    def request_started(self, body: StreamReader) -> None:
+    def request_started(self) -> None:
         """The next request is being handled."""
         self._is_answering = True
-        self._body = body
         self._discarded_bytes = 0
 
     def request_answered(self) -> None:

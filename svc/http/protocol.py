@@ -63,7 +63,7 @@ class Server(web.Server):
         task: asyncio.Task[None],
     ) -> Request:
         assert isinstance(connection, Connection)
-        connection.request_started(payload)
+        connection.request_started()
         return self._request_class(
             self._lifecycle, connection.peer, message, payload, connection, writer, task, self._loop
         )

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -172,6 +173,49 @@ async def test_an_idle_connection_has_a_longer_time_limit(api: Client, monkeypat
         assert b" 200 OK" in await get(idle)
         monkeypatch.setattr("svc.http.connections.KEEPALIVE_SECONDS", 0.0)
         assert await read_to_end(idle) == b""
+
+
+JSON = b'{"name": "Sofia", "money": 5}'
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"Content-Length: 29\r\n\r\n", JSON),
+        (b"Content-Length: 29\r\n\r\n" + JSON[:9], JSON[9:20], JSON[20:]),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"1d\r\n" + JSON + b"\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"1d\r\n" + JSON + b"\r\n0\r\n", b"\r\n"),
+    ],
+)
+async def test_a_body_is_not_taken_for_a_head(
+    api: Client, parts: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection is idle after a body that arrived in segments of its own, as many callers send it."""
+    async with connect(api.port) as idle:
+        idle[1].write(POST)
+        for part in parts:
+            idle[1].write(part)
+            await let_service_read()
+        assert statuses(await idle[0].readuntil(b"\r\n\r\n")) == [201]
+        await idle[0].readuntil(b"}")
+        with monkeypatch.context() as patched:
+            limit_heads(patched)
+            async with connect(api.port) as newer:
+                assert await read_to_end(newer) == b""
+        assert b" 200 OK" in await get(idle)
+
+
+async def test_a_head_behind_a_body_has_the_same_time_limit(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a body and the start of the next head arrive together."""
+    async with connect(api.port) as caller:
+        caller[1].write(POST + b"Content-Length: 29\r\n\r\n")
+        await let_service_read()
+        caller[1].write(JSON + GET[:5])
+        first = await caller[0].readuntil(b"\r\n\r\n")
+        limit_heads(monkeypatch)
+        second = await read_to_end(caller)
+
+    assert statuses(first + second) == [201, 408]
 
 
 HEADERS = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 4000) for number in range(8))
@@ -542,11 +586,18 @@ def test_connections_are_limited_to_open_files(
     assert [line[names.MAX_CONNECTIONS] for line in logged] == ([] if limit is None else [limit])
 
 
-async def test_a_disconnection_during_a_body_is_no_error(api: Client, log: Log) -> None:
-    """It is logged with status 499, and not as an error with a traceback, which would take milliseconds."""
+@pytest.mark.parametrize(("reset", "status"), [(False, 400), (True, 499)])
+async def test_a_disconnection_during_a_body_is_no_error(api: Client, log: Log, reset: bool, status: int) -> None:
+    """It is not logged with a traceback, which would take milliseconds.
+
+    A closed connection looks like one that is closed on the caller's sending side only, so there is a response.
+    """
     async with connect(api.port) as caller:
         caller[1].write(POST + b"Content-Length: 100\r\n\r\n{")
         await let_service_read()
+        if reset:
+            no_linger = struct.pack("ii", 1, 0)
+            caller[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
     found: list[lines.Record] = []
 
     def is_logged() -> bool:
@@ -555,7 +606,7 @@ async def test_a_disconnection_during_a_body_is_no_error(api: Client, log: Log) 
 
     await until(is_logged)
 
-    assert [line["status"] for line in found if line.get(names.EVENT) == names.REQUEST] == [499]
+    assert [line["status"] for line in found if line.get(names.EVENT) == names.REQUEST] == [status]
     assert "error" not in {line.get("level") for line in found}
 
 
