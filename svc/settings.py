@@ -169,7 +169,7 @@ def _database_dsn(variables: Mapping[str, str]) -> str:
     if "DB_SSLMODE" in parts:
         _ssl_mode("DB_SSLMODE", parts["DB_SSLMODE"])
     if "DATABASE_URL" in variables:
-        return _dsn_of_url(variables["DATABASE_URL"], parts)
+        return _dsn_of_url(variables, parts)
     if not parts:
         return ""
     if "DB_HOST" not in parts:
@@ -177,19 +177,19 @@ def _database_dsn(variables: Mapping[str, str]) -> str:
     if "DB_PORT" in parts:
         _whole(1, 65535)("DB_PORT", parts["DB_PORT"])
     try:
-        return str(dsn.from_parts({_PARTS[name]: value for name, value in parts.items()}))
+        return str(dsn.from_parts({_PARTS[name]: value for name, value in parts.items()}, variables))
     except dsn.InvalidDsn as error:
         raise InvalidSetting(
             "DB_HOST", repr(parts["DB_HOST"]), f"a valid address together with the other DB_ variables: {error}"
         ) from None
 
 
-def _dsn_of_url(url: str, parts: Mapping[str, str]) -> str:
+def _dsn_of_url(variables: Mapping[str, str], parts: Mapping[str, str]) -> str:
     if parts:
         expected = f"the only variable that names a database, but {', '.join(parts)} is set too"
         raise InvalidSetting("DATABASE_URL", "set", expected)
     try:
-        return str(dsn.parse(url))
+        return str(dsn.parse(variables["DATABASE_URL"], variables))
     except dsn.InvalidDsn as error:
         expected = f"a URL such as postgresql://user:password@host:5432/name: {error}"
         raise InvalidSetting("DATABASE_URL", HIDDEN, expected) from None

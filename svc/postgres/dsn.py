@@ -7,13 +7,15 @@ except one: where sslmode is not set, a database that is not on this machine mus
 
 import getpass
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlencode
 
 SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -24,6 +26,8 @@ _SYSTEM_BUNDLES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.p
 
 _SCHEMES: Final = ("postgresql", "postgres")
 _SOCKET_FOLDERS: Final = ("/var/run/postgresql", "/tmp")  # noqa: S108 - libpq's own defaults
+_PORT: Final = "5432"
+_NO_HOME: Final = "/nonexistent"
 
 # The parameters that both drivers support.
 _SUPPORTED: Final = frozenset(
@@ -36,12 +40,54 @@ _SUPPORTED: Final = frozenset(
 # makes the connection safer than sslmode does. The service has its own time-outs, and the rest tunes libpq itself.
 _IGNORED: Final = frozenset(
     (
-        "connect_timeout keepalives keepalives_idle keepalives_interval keepalives_count tcp_user_timeout "
-        "client_encoding fallback_application_name gssencmode gssdelegation gsslib krbsrvname load_balance_hosts "
-        "min_protocol_version max_protocol_version sslcompression sslcrl sslcrldir sslsni sslcertmode sslkeylogfile "
+        "channel_binding connect_timeout keepalives keepalives_idle keepalives_interval keepalives_count "
+        "tcp_user_timeout client_encoding fallback_application_name gssencmode gssdelegation gsslib krbsrvname "
+        "load_balance_hosts min_protocol_version max_protocol_version sslcertmode sslcompression sslsni sslkeylogfile "
         "replication"
     ).split()
 )
+# libpq's parameters that at least one driver does not support, and that are not safe to ignore.
+_REFUSED: Final = frozenset(
+    (
+        "service require_auth requirepeer sslcrl sslcrldir scram_client_key scram_server_key "
+        "oauth_issuer oauth_client_id oauth_client_secret oauth_scope"
+    ).split()
+)
+_PARAMETERS: Final = _SUPPORTED | _IGNORED | _REFUSED | {"dbname", "hostaddr"}
+# The values that the drivers support, or that it is safe to ignore.
+_TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_VALUES: Final = {
+    "sslmode": SSL_MODES,
+    "sslnegotiation": ("postgres", "direct"),
+    "sslcertmode": ("disable", "allow"),
+    "ssl_min_protocol_version": _TLS_VERSIONS,
+    "ssl_max_protocol_version": _TLS_VERSIONS,
+    "channel_binding": ("disable", "prefer"),
+    "gssencmode": ("disable", "prefer"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+    "replication": ("0", "false", "no", "off"),
+}
+
+# https://www.postgresql.org/docs/current/libpq-envars.html, without the variables of what is ignored in any case
+VARIABLES: Final = {
+    "dbname": "PGDATABASE",
+    "application_name": "PGAPPNAME",
+    **{
+        name: f"PG{name.upper().replace('_', '')}"
+        for name in (
+            "host hostaddr port user password passfile service options target_session_attrs channel_binding gssencmode "
+            "require_auth requirepeer sslmode sslnegotiation sslcert sslkey sslcertmode sslrootcert sslcrl sslcrldir "
+            "ssl_min_protocol_version ssl_max_protocol_version"
+        ).split()
+    },
+}
+
+# A host and a port up to the next separator. Where libpq cuts a URL differs from RFC 3986: a # is an ordinary
+# character, and the user and password end at the first @.
+_HOST: Final = re.compile(
+    r"(?:\[(?P<address>[^]]+)]|(?P<name>(?!\[)[^:/?,]*))(?::(?P<port>[^/?,]*))?(?P<separator>[/?,]|\Z)"
+)
+_BROKEN_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})|%00")
 
 
 class InvalidDsn(ValueError):
@@ -61,8 +107,12 @@ class Dsn:
     parameters: Mapping[str, str] = field(repr=False)
 
     def __str__(self) -> str:
-        """The URL in the form that asyncpg and dbmate accept. It includes the password."""
-        return f"postgresql:///{quote(self.database, safe='')}?{urlencode(self.parameters, quote_via=quote)}"
+        """The URL, which includes the password. asyncpg and dbmate accept it where it has one host."""
+        location, parameters = "", dict(self.parameters)
+        if ":" in parameters["host"] and len(self.addresses) == 1:
+            # asyncpg accepts an IPv6 address in the query only in brackets, and dbmate only without.
+            location = f"[{quote(parameters.pop('host'), safe=':')}]:{parameters.pop('port')}"
+        return f"postgresql://{location}/{quote(self.database, safe='')}?{urlencode(parameters, quote_via=quote)}"
 
     @property
     def addresses(self) -> list[tuple[str, str]]:
@@ -85,82 +135,157 @@ class Dsn:
         return self.parameters.get("sslrootcert", "") if self.parameters["sslmode"] in _VERIFYING else ""
 
 
-def parse(url: str) -> Dsn:
+def parse(url: str, environment: Mapping[str, str] = {}) -> Dsn:
     """Parses a URL as libpq does: `postgresql://user@host:5432/name?sslmode=require`.
+
+    Args:
+        url: the URL.
+        environment: has the PG* variables that complete the URL.
 
     Raises:
         InvalidDsn: with the reason, which includes no secret.
     """
-    scheme, separator, _ = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     if scheme not in _SCHEMES or not separator:
         raise InvalidDsn("it must start with postgresql://")
-    try:
-        # The host is not taken from urlsplit().hostname, which fails on percent-encoded folders and lists of hosts.
-        split = urlsplit(url)
-        query = dict(parse_qsl(split.query, keep_blank_values=True, strict_parsing=True, errors="strict"))
-    except ValueError as error:
-        raise InvalidDsn("it cannot be parsed; percent-encode the special characters in its parts") from error
-    login, _, hosts = split.netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    return from_parts(
-        {
-            **_host_and_port(hosts),
-            **_given(user=unquote(user), password=unquote(password), dbname=unquote(split.path.lstrip("/"))),
-            **{("sslmode" if name == "ssl" and value == "true" else name): value for name, value in query.items()},
-        }
-    )
+    return from_parts(_split(rest), environment)
 
 
-def from_parts(parts: Mapping[str, str]) -> Dsn:
+def from_parts(parts: Mapping[str, str], environment: Mapping[str, str] = {}) -> Dsn:
     """Builds the DSN from parameters by libpq's names, with the defaults for those that are missing or empty.
 
     Raises:
         InvalidDsn: with the reason, which includes no secret.
     """
-    given = {name: value for name, value in parts.items() if value}
-    if "service" in given:
-        raise InvalidDsn("service files are not supported; give their parameters instead")
-    if given.get("channel_binding") == "require" or "require_auth" in given or "requirepeer" in given:
-        raise InvalidDsn("channel_binding=require, require_auth and requirepeer are not supported; remove them")
-    # With a hostaddr, libpq does not resolve the host, and only compares it to the certificate's names.
-    if "hostaddr" in given:
-        given.setdefault("host", given["hostaddr"])
-    unknown = given.keys() - _SUPPORTED - _IGNORED - {"dbname", "hostaddr", "channel_binding"}
-    if unknown:
-        raise InvalidDsn(f"these are not parameters of a PostgreSQL connection: {', '.join(sorted(unknown))}")
-    user = given.get("user") or os.environ.get("PGUSER") or _process_user()
-    host = given.get("host") or os.environ.get("PGHOST") or _default_host()
-    authorities = given.get("sslrootcert") or os.environ.get("PGSSLROOTCERT") or ""
+    _check_names(parts)
+    from_environment = {name: environment.get(variable, "") for name, variable in VARIABLES.items()}
+    given = _given(**from_environment) | _given(**parts)
+    _check_support(given)
+    user = given.get("user") or _process_user()
+    host = _hosts(given)
+    authorities = given.get("sslrootcert", "")
     may_prefer = _is_local(host) and authorities != _SYSTEM
-    ssl_mode = given.get("sslmode") or os.environ.get("PGSSLMODE") or ("prefer" if may_prefer else _VERIFY_FULL)
-    if ssl_mode not in SSL_MODES:
-        raise InvalidDsn(f"its sslmode must be one of {', '.join(SSL_MODES)}")
+    ssl_mode = given.get("sslmode") or ("prefer" if may_prefer else _VERIFY_FULL)
+    if given.get("sslnegotiation") == "direct" and ssl_mode not in _VERIFYING:
+        raise InvalidDsn(f"its sslnegotiation=direct needs an sslmode of {', '.join(_VERIFYING)}")
     supported = {name: value for name, value in given.items() if name in _SUPPORTED}
-    return Dsn(
-        given.get("dbname") or os.environ.get("PGDATABASE") or user,
-        {
-            **supported,
-            "user": user,
-            "host": host,
-            "port": _ports(given.get("port") or os.environ.get("PGPORT") or "5432", host),
-            "sslmode": ssl_mode,
-            **_given(sslrootcert=_authorities(authorities, ssl_mode)),
-        },
-    )
+    completed = {
+        "user": user,
+        "host": host,
+        "port": _ports(given.get("port", _PORT), host),
+        "sslmode": ssl_mode,
+        "sslrootcert": _authorities(authorities, ssl_mode),
+    }
+    return Dsn(given.get("dbname") or user, _given(**supported | completed))
+
+
+def isolate_drivers() -> None:
+    """Leaves the URL as the only source of parameters: call it once, after the settings were read.
+
+    asyncpg and dbmate's driver would read the PG* variables, too, and differ in which. They also read files in the home
+    folder, and would fail where it cannot be read.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+    try:
+        _home_file("root.crt").stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, RuntimeError):
+        os.environ["HOME"] = _NO_HOME
+
+
+def _split(url: str) -> dict[str, str]:
+    """The parameters of a URL without its scheme, split in the same places as libpq does."""
+    login, found, rest = url.partition("@")
+    if not found or "/" in login:
+        login, rest = "", url
+    user, _, password = login.partition(":")
+    hosts, ports, separator = [], [], ","
+    while separator == ",":
+        match = _HOST.match(rest)
+        if match is None:
+            raise InvalidDsn("an IPv6 address in it must be between brackets, and only a port may follow")
+        hosts.append(match["address"] or match["name"] or "")
+        ports.append(match["port"] or "")
+        separator, rest = match["separator"], rest[match.end() :]
+    database, _, query = rest.partition("?") if separator == "/" else ("", "", rest)
+    parts = {"user": user, "password": password, "host": ",".join(hosts), "port": ",".join(ports), "dbname": database}
+    return {name: _decode(value) for name, value in parts.items()} | _query(query)
+
+
+def _query(query: str) -> dict[str, str]:
+    parameters = {}
+    for item in query.removesuffix("&").split("&") if query else ():
+        name, *values = map(_decode, item.split("="))
+        if len(values) != 1:
+            raise InvalidDsn("each parameter after its ? must have one =; percent-encode the others, and each &")
+        (value,) = values
+        if (name, value) == ("ssl", "true"):  # of JDBC
+            name, value = "sslmode", "require"
+        elif name == "requiressl":  # of PostgreSQL 7
+            name, value = "sslmode", "require" if value.startswith("1") else "prefer"
+        parameters[name] = value
+    return parameters
+
+
+def _decode(text: str) -> str:
+    text = text.strip(" ")
+    if " " in text or _BROKEN_ESCAPE.search(text):
+        raise InvalidDsn("it has a space, %00, or a % without two hexadecimal digits; percent-encode a space and a %")
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeError as error:
+        raise InvalidDsn("it is not UTF-8") from error
+
+
+def _check_names(parts: Mapping[str, str]) -> None:
+    unknown = parts.keys() - _PARAMETERS
+    if unknown:
+        # An unknown name may be a part of a password with special characters, so it is not shown.
+        similar = sorted(match for name in unknown for match in get_close_matches(name, _PARAMETERS, 1))
+        hint = f"; did you mean {', '.join(similar)}?" if similar else ""
+        raise InvalidDsn(f"it has a parameter that PostgreSQL does not have{hint}")
+
+
+def _check_support(given: Mapping[str, str]) -> None:
+    refused = sorted(given.keys() & _REFUSED)
+    if refused:
+        named = ", ".join(f"{name} (or {VARIABLES[name]})" if name in VARIABLES else name for name in refused)
+        raise InvalidDsn(f"the service's drivers do not support {named}")
+    for name, values in _VALUES.items():
+        if given.get(name, values[0]) not in values:
+            raise InvalidDsn(f"its {name} must be one of {', '.join(values)}")
+
+
+def _hosts(given: Mapping[str, str]) -> str:
+    """The hosts, separated by commas. Where a list has an empty item, it is the default host, as in libpq."""
+    addresses = given.get("hostaddr")
+    hosts = given.get("host", addresses or "")
+    if addresses not in (None, hosts):
+        raise InvalidDsn("the service's drivers do not support host and hostaddr together; remove one")
+    for host in hosts.split(","):
+        if "@" in host:
+            raise InvalidDsn("its host must not have an @; percent-encode the @ of a password as %40")
+        if ":" in host and not host.startswith("/") and not _is_address(host):
+            raise InvalidDsn("its host must not have a port or another :")
+    return ",".join(host or _default_host() for host in hosts.split(","))
 
 
 def _is_local(hosts: str) -> bool:
     """Whether all hosts are on this machine: Unix sockets and loopback addresses."""
     return all(
-        host.startswith(("/", "@")) or host.lower() == "localhost" or _is_loopback(host) for host in hosts.split(",")
+        host.startswith("/") or host.lower() == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
+        for host in hosts.split(",")
     )
 
 
-def _is_loopback(host: str) -> bool:
+def _is_address(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        ip_address(host)
     except ValueError:
         return False
+    return True
 
 
 def _authorities(named: str, ssl_mode: str) -> str:
@@ -187,9 +312,16 @@ def _authorities(named: str, ssl_mode: str) -> str:
 
 
 def _default_authorities() -> str:
-    """The default file of libpq; empty where it does not exist."""
-    file = Path(os.environ.get("HOME") or "/", ".postgresql", "root.crt")
-    return str(file) if file.exists() else ""
+    """The default file of libpq; empty where it does not exist, or is in a folder that cannot be read."""
+    try:
+        file = _home_file("root.crt")
+        return str(file) if file.exists() else ""
+    except (OSError, RuntimeError):
+        return ""
+
+
+def _home_file(name: str) -> Path:
+    return Path.home() / ".postgresql" / name
 
 
 def _system_bundle() -> str:
@@ -200,29 +332,11 @@ def _system_bundle() -> str:
     return found
 
 
-def _host_and_port(hosts: str) -> dict[str, str]:
-    """Splits `a:1,b` as libpq does: into a list of hosts and a list of ports, whose items may be empty."""
-    pairs = [_split_port(host) for host in hosts.split(",")] if hosts else []
-    ports = [port for _, port in pairs]
-    return _given(
-        host=",".join(unquote(host) for host, _ in pairs),
-        port=",".join(port or "5432" for port in ports) if any(ports) else "",
-    )
-
-
-def _split_port(host: str) -> tuple[str, str]:
-    if host.startswith("["):  # [::1]:5432
-        address, _, rest = host[1:].partition("]")
-        return address, rest.removeprefix(":")
-    name, _, port = host.partition(":")
-    return name, port
-
-
 def _ports(ports: str, host: str) -> str:
     """One port for each host. libpq accepts one port for all hosts, but asyncpg does not."""
-    listed = ports.split(",")
-    if not all(port.isascii() and port.isdigit() and 0 < int(port) < 2**16 for port in listed):
-        raise InvalidDsn("its port must be a number from 1 to 65535")
+    listed = [port or _PORT for port in ports.split(",")]
+    if not all(port.isascii() and port.isdigit() and len(port) < 10 and 0 < int(port) < 2**16 for port in listed):
+        raise InvalidDsn("its port must be a number from 1 to 65535; percent-encode the / of a password as %2F")
     hosts = len(host.split(","))
     if len(listed) not in (1, hosts):
         raise InvalidDsn("it must have one port, or one for each host")

@@ -3,32 +3,22 @@
 import dataclasses
 import hashlib
 import os
-import ssl
 import subprocess
 import sys
 from ipaddress import ip_network
-from pathlib import Path
 
-import asyncpg
 import pytest
 
 from ops.common.process import ROOT
 from svc.errors import InvalidSetting
-from svc.postgres import dsn
-from svc.postgres.embedded import EmbeddedPostgres
 from svc.settings import Settings, read
 from svc.telemetry.settings import TraceSettings
 
-VERIFIED = {"sslmode": "verify-full", "sslrootcert": "/ca.pem"}
 HASH, OTHER_HASH = "ab" * 32, "12" * 32
 NO_HASHES = (
     "API_KEY_HASHES is (not shown), but must be SHA-256 hashes of 64 hexadecimal digits, separated by commas; "
     "`python -m svc key` makes one."
 )
-
-
-def database_of(variables: dict[str, str]) -> str:
-    return read(variables).database.dsn
 
 
 def test_without_variables_settings_are_the_defaults() -> None:
@@ -269,166 +259,3 @@ def test_an_invalid_setting_ends_the_command_with_status_1(variables: dict[str, 
     )
 
     assert (done.returncode, done.stderr) == (1, f"error: {sentence}\n")
-
-
-@pytest.mark.parametrize(
-    ("url", "parameters"),
-    [
-        ("postgresql://u:p@h:1/d", {"user": "u", "password": "p", "host": "h", "port": "1", **VERIFIED}),
-        (
-            "postgres://u@h/d?sslmode=require",
-            {"user": "u", "host": "h", "port": "5432", **VERIFIED, "sslmode": "require"},
-        ),
-        ("postgresql://u@/d?host=/run/x", {"user": "u", "host": "/run/x", "port": "5432", "sslmode": "prefer"}),
-        ("postgresql://u@%2Frun%2Fx/d", {"user": "u", "host": "/run/x", "port": "5432", "sslmode": "prefer"}),
-        ("postgresql://u@[::1]:2/d", {"user": "u", "host": "::1", "port": "2", "sslmode": "prefer"}),
-        ("postgresql://u@a:1,b:2/d", {"user": "u", "host": "a,b", "port": "1,2", **VERIFIED}),
-        ("postgresql://u@a,b:2/d", {"user": "u", "host": "a,b", "port": "5432,2", **VERIFIED}),
-        ("postgresql:///d?host=a,b&port=3&user=u", {"user": "u", "host": "a,b", "port": "3,3", **VERIFIED}),
-        (
-            "postgresql://u%40x:p%2F%3A@h/d",
-            {"user": "u@x", "password": "p/:", "host": "h", "port": "5432", **VERIFIED},
-        ),
-        (
-            "postgresql://u@h/d?keepalives=1&gssencmode=prefer",
-            {"user": "u", "host": "h", "port": "5432", **VERIFIED},
-        ),
-    ],
-)
-def test_a_url_means_the_same_as_in_libpq(
-    url: str, parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Users, hosts, ports and parameters are read wherever a URL may have them."""
-    monkeypatch.setenv("PGSSLROOTCERT", VERIFIED["sslrootcert"])
-
-    assert dsn.parse(url) == dsn.Dsn("d", parameters)
-
-
-LOCAL_HOSTS = ["/run/x", "%2Frun%2Fx", "localhost", "LOCALHOST", "127.0.0.1", "127.8.9.10", "::1", "/run/x,127.0.0.1"]
-REMOTE_HOSTS = [
-    "h",
-    "db.example",
-    "10.0.0.1",
-    "0.0.0.0",
-    "::2",
-    "localhost.example",
-    "127.0.0.1.example",
-    "localhost,h",
-]
-
-
-@pytest.mark.parametrize(
-    ("host", "mode"), [*((h, "prefer") for h in LOCAL_HOSTS), *((h, "verify-full") for h in REMOTE_HOSTS)]
-)
-def test_a_remote_database_is_verified_by_default(host: str, mode: str) -> None:
-    """Without an sslmode, the certificate of a remote database is verified; a local one needs none."""
-    found = dsn.parse(f"postgresql://u@/d?host={host}")
-
-    assert found.parameters["sslmode"] == mode
-    assert not found.is_unverified
-
-
-@pytest.mark.parametrize("mode", dsn.SSL_MODES)
-def test_an_explicit_sslmode_is_used(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be in the URL, in DB_SSLMODE or in PGSSLMODE. Modes that do not verify the database are marked as such."""
-    url = "postgresql://u@h/d?sslrootcert=/ca.pem"
-    parts = {"DB_HOST": "h", "DB_USERNAME": "u", "DB_NAME": "d", "DB_SSLROOTCERT": "/ca.pem"}
-    found = [dsn.parse(f"{url}&sslmode={mode}"), dsn.parse(database_of({**parts, "DB_SSLMODE": mode}))]
-    monkeypatch.setenv("PGSSLMODE", mode)
-    found += [dsn.parse(url), dsn.parse(database_of(parts))]
-
-    assert [one.parameters["sslmode"] for one in found] == [mode] * 4
-    assert [one.is_unverified for one in found] == [mode in ("disable", "allow", "prefer")] * 4
-
-
-def test_tls_without_certificates_verifies_nothing() -> None:
-    """sslmode=require encrypts, but without CA certificates it does not verify a remote database."""
-    assert dsn.parse("postgresql://u@h/d?sslmode=require").is_unverified
-    assert not dsn.parse("postgresql://u@localhost/d?sslmode=require").is_unverified
-
-
-def test_ca_certificates_come_from_the_most_specific_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """First the URL, then the environment, then the user's file as in libpq, then the machine's bundle."""
-
-    def used(url: str) -> str:
-        return dsn.parse(url).authorities
-
-    monkeypatch.setenv("HOME", str(tmp_path))
-    machine = used("postgresql://u@h/d")
-    own = tmp_path / ".postgresql" / "root.crt"
-    own.parent.mkdir()
-    own.touch()
-
-    assert ssl.create_default_context(cafile=machine).cert_store_stats()["x509_ca"] > 10
-    assert used("postgresql://u@h/d") == used("postgresql://u@h/d?sslmode=verify-ca") == str(own)
-    assert used("postgresql://u@h/d?sslrootcert=system") == machine
-    monkeypatch.setenv("PGSSLROOTCERT", "/env.pem")
-    assert used("postgresql://u@h/d") == "/env.pem"
-    assert used("postgresql://u@h/d?sslrootcert=/url.pem") == "/url.pem"
-    assert used("postgresql://u@localhost/d") == ""
-
-
-def test_a_machine_without_ca_certificates_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any CA certificates, the service does not start, instead of trusting every server."""
-    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
-    monkeypatch.setattr(dsn, "_SYSTEM_BUNDLES", ())
-
-    with pytest.raises(InvalidSetting, match="no CA certificates; set sslrootcert to a file of CA certificates"):
-        read({"DATABASE_URL": "postgresql://u@h/d"})
-
-
-def test_a_process_without_a_user_name_needs_one_in_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container's user id has no name, so the settings must name the database's user."""
-
-    def nameless() -> str:
-        raise KeyError("uid not found: 10001")
-
-    monkeypatch.setattr("getpass.getuser", nameless)
-    for variables in ({"DB_HOST": "h"}, {"DATABASE_URL": "postgresql://h/d"}):
-        with pytest.raises(InvalidSetting, match="must name a user"):
-            read(variables)
-
-
-def test_the_environment_completes_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The PG* variables provide what the URL does not, as in libpq."""
-    for name, value in {"PGHOST": "h", "PGPORT": "1", "PGUSER": "u", "PGDATABASE": "d", "PGSSLMODE": "disable"}.items():
-        monkeypatch.setenv(name, value)
-
-    assert dsn.parse("postgresql://") == dsn.Dsn("d", {"host": "h", "port": "1", "user": "u", "sslmode": "disable"})
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("h/d", "postgresql://"),
-        ("postgresql://h/d?sslmod=require", "sslmod"),
-        ("postgresql://h/d?sslmode=on", "sslmode"),
-        ("postgresql://h/d?sslmode=require&sslrootcert=system", "sslmode=verify-full"),
-        ("postgresql://h/d?sslmode=verify-ca", "needs sslrootcert"),
-        ("postgresql://h:x/d", "port"),
-        ("postgresql://h:70000/d", "port"),
-        ("postgresql://a:1,b:2,c:3/d?port=1,2", "port"),
-        ("postgresql:///d?service=s", "service"),
-        ("postgresql://h/d?require_auth=none", "require_auth"),
-        ("postgresql://[h/d", "percent-encode"),
-    ],
-)
-def test_a_url_that_libpq_rejects_is_an_error(url: str, reason: str) -> None:
-    """A parameter with a wrong name or value is an error, and is not ignored."""
-    with pytest.raises(dsn.InvalidDsn, match=reason):
-        dsn.parse(url)
-
-
-async def test_a_url_with_special_characters_connects(postgres: EmbeddedPostgres) -> None:
-    """A socket's folder and a database's name with special characters reach the driver unchanged."""
-    folder = str(postgres.data).replace("/", "%2F")
-    connection = await asyncpg.connect(postgres.dsn())
-    await connection.execute('CREATE DATABASE "odd name/?&="')
-    await connection.close()
-    url = f"postgresql://postgres:p%20w@{folder}/odd%20name%2F%3F%26%3D?connect_timeout=3&application_name=a%20b"
-    connection = await asyncpg.connect(str(dsn.parse(url)))
-    found = await connection.fetchrow("SELECT current_database(), current_setting('application_name')")
-    await connection.close()
-
-    assert found is not None
-    assert tuple(found) == ("odd name/?&=", "a b")

@@ -109,6 +109,40 @@ def test_the_database_with_the_right_certificate_is_used(start_proxy: StartProxy
     assert status == 200
 
 
+@pytest.fixture(params=["absent", "a file", "a loop", "a long name", "not readable"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The path of a home folder in which no file can be read."""
+    folder = tmp_path / "home"
+    if request.param == "a file":
+        folder.touch()
+    elif request.param == "a loop":
+        folder.symlink_to(folder)
+    elif request.param == "not readable":
+        folder.mkdir(mode=0)
+    yield f"/{'long' * 100}" if request.param == "a long name" else str(folder)
+    if request.param == "not readable":
+        folder.chmod(0o700)
+
+
+def test_a_home_folder_that_cannot_be_read_is_as_an_empty_one(start_proxy: StartProxy, home: str) -> None:
+    """Neither driver fails at its default files: the database is migrated, and the service is ready."""
+    # Root may read every folder, but for this capability.
+    before = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []
+    database = {"DATABASE_URL": url(start_proxy(OTHER_MACHINE), "?sslmode=require"), "HOME": home}
+    migrate = [*before, sys.executable, "-m", "svc", "migrate"]
+    migrated = subprocess.run(migrate, cwd=ROOT, env={**os.environ, **database}, stderr=subprocess.PIPE, check=False)
+    service = Service({**database, "DRAIN_SECONDS": "0"}, before=before)
+    try:
+        service.wait_until_listening()
+        with urllib.request.urlopen(f"{service.url}/readyz") as response:
+            status = response.status
+    finally:
+        service.end()
+
+    assert migrated.returncode == 0, migrated.stderr
+    assert status == 200
+
+
 def test_a_certificate_of_another_authority_is_rejected(start_proxy: StartProxy, other_ca: Certificate) -> None:
     """The database's certificate must be signed by a trusted CA, even where its name is right."""
     database = str(dsn.parse(url(start_proxy(OTHER_MACHINE), f"?sslrootcert={other_ca.certificate}")))
