@@ -96,6 +96,10 @@ async def _use(service: Service, postgres: EmbeddedPostgres, database: str) -> N
         # The ids differ because equal ones would share an item of the batch.
         await asyncio.gather(*(_request(service, f"get/{number}") for number in range(20)))
     await owner.execute("ALTER TABLE clients RENAME TO others")
+    await owner.execute("CREATE VIEW clients AS SELECT id, name, money / 0 AS money FROM others")
+    await owner.execute("GRANT SELECT ON clients TO clients_service")
+    await _request(service, "get/1")
+    await owner.execute("DROP VIEW clients")
     await _request(service, "get/1")
     await _request(service, "readyz")
     await owner.execute("ALTER TABLE others RENAME TO clients")
@@ -200,11 +204,11 @@ def test_a_fault_leads_to_its_request_and_traceback(groups: Groups) -> None:
     faults, failed = run("faults", groups), run("one-request", groups)
 
     assert set(column(faults, "log_processed.error")) >= {
-        *("DatabaseBusy", "DatabaseUnavailable", "NotReady", "QueryTimedOut", "UndefinedTableError"),
+        *("DatabaseBusy", "DatabaseNotMigrated", "DatabaseUnavailable", "NotReady", "QueryTimedOut", "RowRefused"),
     }
     assert set(column(faults, "log_processed.status")) == {500, 503, 504}
     assert sorted(map(str, column(failed, "log_processed.event"))) == [names.REQUEST, names.REQUEST_FAILED]
-    assert any("UndefinedTableError" in str(text) for text in column(failed, "log_processed.exception"))
+    assert any("DivisionByZeroError" in str(text) for text in column(failed, "log_processed.exception"))
     (trace,) = set(column(failed, "log_processed.xray_trace_id")) - {None}
     assert trace in column(faults, "log_processed.xray_trace_id")
     assert column(run("failures", groups), "log_processed.route") == ["/get/{id}"]
@@ -214,8 +218,10 @@ def test_outages_and_exits_are_found_in_order(groups: Groups) -> None:
     """The queries find the database's outage and recovery, the worker that was killed, and the stop of all workers."""
     outages, restarts = run("database-outages", groups), run("restarts", groups)
 
-    assert column(outages, "log_processed.event")[-2:] == [names.DATABASE_UNAVAILABLE, names.NOT_READY]
-    assert names.DATABASE_RECOVERED in column(outages, "log_processed.event")[:-2]
+    *recovered, unavailable, _, _, first = column(outages, "log_processed.event")
+    assert names.DATABASE_RECOVERED in recovered
+    assert (unavailable, first) == (names.DATABASE_UNAVAILABLE, names.STATEMENT_REFUSED)
+    assert names.NOT_READY in column(outages, "log_processed.event")[-3:]
     assert set(column(restarts, "log_processed.exit_status")) == {None, -9}
     assert set(column(restarts, "log_processed.signal")) == {None, "SIGTERM"}
     assert set(column(restarts, "log_processed.event")) == {
