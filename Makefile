@@ -26,7 +26,7 @@ QUICK_TEST_PROCESSES ?= 2
 check: style ## Lint, types, layers and the quick tests, in less than a minute (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $(QUICK_TEST_PROCESSES) -m "not slow" $(ARGS)
 
-test: $(VENV)/dev ## Run the tests, on a real PostgreSQL (ARGS="-k name" for some)
+test: $(VENV)/dev $(VENV)/node/installed ## Run the tests, on a real PostgreSQL (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: style
@@ -155,6 +155,13 @@ $(VENV)/audit/installed: requirements/audit.txt | $(VENV)/bin/python
 	@$(BIN)/python -m venv $(VENV)/audit
 	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	@touch $@
+
+# Node.js tools for the OpenAPI description: linters and a generator of clients. Without npm, their tests are skipped.
+$(VENV)/node/installed: tests/svc/site/node/package-lock.json | $(VENV)/bin/python
+	@command -v npm >/dev/null || exit 0; \
+	  echo "Installing the packages of $< ..."; \
+	  mkdir -p $(@D) && cp $(<D)/package.json $< $(@D) && \
+	  npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent && touch $@
 
 # Dependencies come from the lock files, with their hashes verified. The target is a stamp file.
 $(VENV)/%: requirements/%.txt | $(VENV)/bin/python

@@ -4,7 +4,7 @@ from typing import Any, Final, TypeAlias
 
 from svc import __version__
 from svc.clients.endpoints import JSON, MAX_LIMIT
-from svc.clients.model import KEY_PATTERN, MAX_ID, MAX_NAME_CHARACTERS, MONEY_PATTERN
+from svc.clients.model import KEY_PATTERN, MAX_ID, MAX_MONEY_DIGITS, MAX_NAME_CHARACTERS, MONEY_PATTERN
 from svc.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPES, KeyMissing, KeyRefused
 
 _Json: TypeAlias = dict[str, Any]
@@ -15,7 +15,26 @@ _CONTROL: Final = r"\u0000-\u001f\u007f-\u009f"
 _INK: Final = f"[^{_CONTROL}{_SPACE}]"
 _NAME_PATTERN: Final = f"^[{_SPACE}]*{_INK}([^{_CONTROL}]{{0,{MAX_NAME_CHARACTERS - 2}}}{_INK})?[{_SPACE}]*$"
 
+_FORM: Final = "application/x-www-form-urlencoded"
+
 _ID: Final = {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_ID, "example": 1}
+_NAME: Final = {
+    "type": "string",
+    "pattern": _NAME_PATTERN,
+    "description": f"1 to {MAX_NAME_CHARACTERS} characters without white space at the ends; no control characters",
+}
+_MONEY: Final = {
+    "type": "string",
+    "pattern": f"^{MONEY_PATTERN}$",
+    "description": "An amount between -10^16 and 10^16 with at most 2 decimals; negative where the client owes it",
+}
+_MONEY_NUMBER: Final = {
+    "type": "number",
+    "multipleOf": 0.01,
+    "exclusiveMinimum": -(10**MAX_MONEY_DIGITS),
+    "exclusiveMaximum": 10**MAX_MONEY_DIGITS,
+    "description": "The amount as a number; a string is safer, since many programs read a number as a float",
+}
 _REQUEST_ID: Final = {
     "X-Request-Id": {
         "description": "The request's own id where it is valid, otherwise a new one.",
@@ -28,9 +47,9 @@ _DESCRIPTION: Final = f"""
 List, add and get clients. All bodies are JSON in UTF-8. Money is a string with exactly 2 decimals, so that no float
 rounds it.
 
-**Fields in the body.** `POST /add` also takes its fields in the body, since proxies and servers often log queries. The
-body is a JSON object, `{{"name": "Sofía", "money": "12.50"}}`, or a form, `name=Sof%C3%ADa&money=12.50`. A field that
-is given twice, or in both the query and the body, is refused.
+**Adding a client.** `POST /add` takes `name` and `money` as a JSON object, `{{"name": "Sofía", "money": "12.50"}}`, as
+a form, `name=Sof%C3%ADa&money=12.50`, or in the query. Prefer a body, since proxies and servers often log queries. A
+field that is given twice, or in both the query and the body, is refused.
 
 **Errors** are `{CONTENT_TYPE}` (RFC 9457) with `type`, `title`, `status`, `detail`, `request_id` and, where one field
 is invalid, `field`. A 503 has a `Retry-After` header: the seconds to wait before a retry.
@@ -61,19 +80,32 @@ def _describe() -> _Json:
             "title": "Clients API of olimac.link",
             "version": __version__,
             "description": _DESCRIPTION.strip(),
+            "contact": {"name": "olimac.link", "url": "https://flask.olimac.link"},
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "clients"}, {"name": "health"}],
+        "security": [],
+        "tags": [
+            {"name": "clients", "description": "List, add and get clients."},
+            {"name": "health", "description": "Probes, and the version that runs. They never require a key."},
+        ],
         "paths": {
             "/getall": {"get": _getall()},
             "/add": {"post": _add()},
             "/get/{id}": {"get": _get()},
-            "/healthz": {"get": _health("Whether the process is alive", "alive")},
-            "/readyz": {"get": _health("Whether the service can serve requests", "ready", unavailable=True)},
+            "/healthz": {"get": _alive()},
+            "/readyz": {"get": _ready()},
             "/version": {"get": _version()},
         },
-        "components": {"schemas": {"Client": _client(), "Problem": _problem()}},
+        "components": {
+            "schemas": {
+                "Client": _client(),
+                "NewClient": _new(money={"anyOf": [_MONEY, _MONEY_NUMBER]}),
+                "NewClientForm": _new(money=_MONEY),
+                "AddedClient": _object(id=_ID),
+                "Problem": _problem(),
+            }
+        },
     }
 
 
@@ -95,7 +127,7 @@ def _getall() -> _Json:
                     **_REQUEST_ID,
                     "Link": {"description": "The next page, where there is one.", "schema": {"type": "string"}},
                 },
-                "content": {JSON: {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/Client"}}}},
+                "content": {JSON: {"schema": {"type": "array", "items": _ref("Client")}}},
             },
             **_problems("400", "503", "504"),
         },
@@ -107,21 +139,16 @@ def _add() -> _Json:
         "operationId": "addClient",
         "tags": ["clients"],
         "summary": "Adds a client",
-        "description": "Two clients may share a name. With an `Idempotency-Key`, a retry gets the first response and "
-        "adds nothing; keys are kept for 24 hours. The fields may also come in the body: see above.",
+        "description": "The fields are in the body, as JSON or as a form, or in the query. Names may repeat. "
+        "With an `Idempotency-Key`, a retry gets the first response and adds nothing; keys are kept for 24 hours.",
+        "requestBody": {
+            "description": "The client to add; without a body, both fields are in the query.",
+            "required": False,
+            "content": {JSON: {"schema": _ref("NewClient")}, _FORM: {"schema": _ref("NewClientForm")}},
+        },
         "parameters": [
-            _query(
-                "name",
-                f"1 to {MAX_NAME_CHARACTERS} characters, not counting white space at the ends; no control characters",
-                {"type": "string", "pattern": _NAME_PATTERN, "example": "Sofía"},
-                required=True,
-            ),
-            _query(
-                "money",
-                "An amount between -10^16 and 10^16 with at most 2 decimals; negative where the client owes it",
-                {"type": "string", "pattern": f"^{MONEY_PATTERN}$", "example": "12.50"},
-                required=True,
-            ),
+            _query("name", "The client's name, where there is no body", _NAME),
+            _query("money", "The amount, where there is no body", _MONEY),
             {
                 "name": "Idempotency-Key",
                 "in": "header",
@@ -136,16 +163,7 @@ def _add() -> _Json:
                     **_REQUEST_ID,
                     "Location": {"description": "The client's path.", "schema": {"type": "string"}},
                 },
-                "content": {
-                    JSON: {
-                        "schema": {
-                            "type": "object",
-                            "properties": {"id": _ID},
-                            "required": ["id"],
-                            "additionalProperties": False,
-                        }
-                    }
-                },
+                "content": {JSON: {"schema": _ref("AddedClient")}},
                 "links": {"client": {"operationId": "getClient", "parameters": {"id": "$response.body#/id"}}},
             },
             **_problems("400", "413", "415", "422", "503", "504"),
@@ -158,27 +176,36 @@ def _get() -> _Json:
         "operationId": "getClient",
         "tags": ["clients"],
         "summary": "One client",
+        "description": "The client with this id.",
         "parameters": [{"name": "id", "in": "path", "required": True, "description": "The client's id", "schema": _ID}],
         "responses": {
             "200": {
                 "description": "The client",
                 "headers": _REQUEST_ID,
-                "content": {JSON: {"schema": {"$ref": "#/components/schemas/Client"}}},
+                "content": {JSON: {"schema": _ref("Client")}},
             },
             **_problems("400", "404", "503", "504"),
         },
     }
 
 
-def _health(summary: str, status: str, *, unavailable: bool = False) -> _Json:
+def _alive() -> _Json:
     return {
-        "operationId": status,
+        "operationId": "alive",
         "tags": ["health"],
-        "summary": summary,
-        "responses": {
-            "200": _json_response({"status": {"const": status}}),
-            **(_problems("503") if unavailable else {}),
-        },
+        "summary": "Whether the process is alive",
+        "description": "It does not query the database.",
+        "responses": {"200": _ok(_object(status={"const": "alive"})), **_problems("400")},
+    }
+
+
+def _ready() -> _Json:
+    return {
+        "operationId": "ready",
+        "tags": ["health"],
+        "summary": "Whether the service can serve requests",
+        "description": "A 503 has the reason.",
+        "responses": {"200": _ok(_object(status={"const": "ready"})), **_problems("400", "503")},
     }
 
 
@@ -187,27 +214,46 @@ def _version() -> _Json:
         "operationId": "version",
         "tags": ["health"],
         "summary": "The version and the build that run",
-        "responses": {"200": _json_response({"version": {"type": "string"}, "build": {"type": "string"}})},
+        "description": "The build is what the deployment configured, such as a commit.",
+        "responses": {"200": _ok(_object(version={"type": "string"}, build={"type": "string"})), **_problems("400")},
     }
 
 
-def _json_response(properties: _Json) -> _Json:
-    schema = {"type": "object", "properties": properties, "required": list(properties)}
+def _new(money: _Json) -> _Json:
+    """The fields of a new client. Only a body has examples: pages that send requests fill in every field with one."""
+    return _object(name={**_NAME, "example": "Sofía"}, money={**money, "example": "12.50"})
+
+
+def _ok(schema: _Json) -> _Json:
     return {"description": "The response", "headers": _REQUEST_ID, "content": {JSON: {"schema": schema}}}
 
 
-def _query(name: str, description: str, schema: _Json, *, required: bool = False) -> _Json:
-    return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
+def _object(**properties: _Json) -> _Json:
+    """An object with exactly these properties."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _ref(schema: str) -> _Json:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _query(name: str, description: str, schema: _Json) -> _Json:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
 _MEANINGS: Final = {
-    "400": "A field is not valid; `field` names it, and `detail` says what would be valid",
+    "400": "A field, or the request as a whole, is not valid; `field` names the field, and `detail` has what is valid",
     "401": "The API key is missing or not valid",
     "404": "No client has this id",
     "413": "The body is too large",
     "415": "The type of the body is not supported",
     "422": "The Idempotency-Key was first used with other fields",
-    "503": "The database is unavailable or busy; try again shortly",
+    "503": "The database is unavailable, busy or not set up, which `detail` has; try again shortly",
     "504": "The database took too long to answer",
 }
 
@@ -235,28 +281,30 @@ def _problem_response(status: str) -> _Json:
     return {
         "description": _MEANINGS[status],
         "headers": {**_REQUEST_ID, **_PROBLEM_HEADERS.get(status, {})},
-        "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {CONTENT_TYPE: {"schema": _ref("Problem")}},
     }
 
 
 def _client() -> _Json:
-    return {
-        "type": "object",
-        "properties": {
-            "id": _ID,
-            "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS, "example": "Andres"},
-            "money": {"type": "string", "pattern": r"^-?[0-9]{1,16}\.[0-9]{2}$", "example": "200.00"},
-        },
-        "required": ["id", "name", "money"],
-        "additionalProperties": False,
-    }
+    return _object(
+        id=_ID,
+        name={"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS, "example": "Andres"},
+        money={"type": "string", "pattern": r"^-?[0-9]{1,16}\.[0-9]{2}$", "example": "200.00"},
+    )
 
 
 def _problem() -> _Json:
+    types = sorted(TYPES.values())
     return {
         "type": "object",
         "properties": {
-            "type": {"type": "string", "format": "uri", "enum": sorted(TYPES.values())},
+            "type": {
+                "type": "string",
+                "format": "uri",
+                "enum": types,
+                # The names of the constants in generated clients.
+                "x-enum-varnames": [kind.rpartition("/")[2].replace("-", "_").upper() for kind in types],
+            },
             "title": {"type": "string"},
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
             "detail": {"type": "string", "description": "What is wrong, and what would be valid"},

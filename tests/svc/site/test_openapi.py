@@ -35,7 +35,11 @@ def test_schemathesis_finds_no_failure(
             *(("--header", f"Authorization: Bearer {key}") if key else ()),
         ],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+        },  # schemathesis.toml names hooks
         capture_output=True,
         text=True,
         check=False,
@@ -65,3 +69,13 @@ def test_the_description_has_every_endpoint() -> None:
         *(("/healthz", "get"), ("/readyz", "get"), ("/version", "get")),
     }
     assert paths["/getall"]["get"]["parameters"][0]["schema"]["maximum"] == MAX_LIMIT
+
+
+def test_an_add_is_described_in_all_three_forms() -> None:
+    """The fields are in a JSON object, in a form, or in the query, so none of the three is required."""
+    add = openapi.describe(requires_key=False)["paths"]["/add"]["post"]
+
+    assert set(add["requestBody"]["content"]) == {"application/json", "application/x-www-form-urlencoded"}
+    assert {field["name"] for field in add["parameters"] if field["in"] == "query"} == {"name", "money"}
+    assert not add["requestBody"]["required"]
+    assert not any(field.get("required") for field in add["parameters"])

@@ -34,11 +34,24 @@ def test_the_docs_are_interactive(browser: Chrome, serve: Callable[..., Service]
     assert console_errors(browser) == []
 
 
+def test_the_docs_add_a_client(browser: Chrome, serve: Callable[..., Service]) -> None:
+    """/docs sends the example as a body, and leaves the same fields of the query empty."""
+    browser.get(f"{serve().url}/docs")
+
+    assert '"id": 5' in execute(browser, "addClient")
+
+
 def get_client_1(browser: Chrome) -> str:
-    """Sends a request from /docs, and returns the response as the page shows it."""
+    """Gets the first client from /docs."""
+    return execute(browser, "getClient")
+
+
+def execute(browser: Chrome, operation: str) -> str:
+    """Sends a request from /docs with its examples, and returns the response as the page shows it."""
     wait = WebDriverWait(browser, WAIT_SECONDS)
-    browser.find_element(By.CSS_SELECTOR, "#operations-clients-getClient .opblock-summary-control").click()
-    execute = (By.CSS_SELECTOR, "#operations-clients-getClient .execute")
+    control = (By.CSS_SELECTOR, f"#operations-clients-{operation} .opblock-summary-control")
+    wait.until(presence_of_element_located(control)).click()
+    execute = (By.CSS_SELECTOR, f"#operations-clients-{operation} .execute")
     wait.until(presence_of_element_located(execute)).click()
     response = (By.CSS_SELECTOR, ".live-responses-table .highlight-code")
     return wait.until(presence_of_element_located(response)).text
