@@ -9,13 +9,15 @@ import structlog
 
 from svc.clients.endpoints import Endpoints
 from svc.clients.store import Store
+from svc.http import hosts
 from svc.http.access import Access
 from svc.http.connections import Connections, limit_to_open_files
+from svc.http.cors import Cors
 from svc.http.dispatcher import Dispatcher
 from svc.http.lifecycle import Lifecycle
 from svc.http.protocol import Server
 from svc.http.proxies import Proxies
-from svc.http.routes import Routes
+from svc.http.routes import Find, Routes
 from svc.logs import names
 from svc.logs import setup as logs
 from svc.logs.writer import LineWriter
@@ -75,7 +77,7 @@ async def build(settings: Settings, lifecycle: Lifecycle, output: LineWriter) ->
         access = Access(settings.api_key_hashes)
         health = Health(store, lifecycle, settings.build)
         docs = Docs(proxies, requires_key=bool(settings.api_key_hashes))
-        dispatcher = Dispatcher(routes(Endpoints(store), health, docs, access))
+        dispatcher = Dispatcher(_find(settings, routes(Endpoints(store), health, docs, access)))
         connections = Connections(settings.max_connections)
         telemetry.observe_connections(connections)
         yield Server(telemetry.wrap(dispatcher), telemetry.request_class, lifecycle, connections)
@@ -89,6 +91,12 @@ def _telemetry(
     # Metrics documents are for machines, and would only clutter a log for people.
     metrics_output = None if settings.log_format == "text" else output
     return telemetry.running(settings.telemetry, settings.build, settings.database.dsn, proxies, metrics_output)
+
+
+def _find(settings: Settings, routes: Routes) -> Find:
+    """Finds the handler of a request; it checks only what the settings ask for."""
+    find = hosts.only_loopback(routes.find) if settings.accepts_only_loopback_hosts else routes.find
+    return Cors(settings.cors_origins).wrap(find) if settings.cors_origins else find
 
 
 def routes(clients: Endpoints, health: Health, docs: Docs, access: Access) -> Routes:

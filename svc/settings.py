@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from svc.errors import InvalidSetting
+from svc.http.hosts import is_loopback
 from svc.http.proxies import Network
 from svc.postgres import dsn
 from svc.postgres.settings import GRACE_SECONDS, HIDDEN, DatabaseSettings
@@ -33,6 +34,7 @@ class Settings:
         build: the build that `/version` returns, such as a commit.
         api_key_hashes: SHA-256 of the keys that the API accepts; empty where it is open to everyone.
         trusted_proxies: networks whose X-Forwarded-* headers are believed.
+        cors_origins: the origins whose pages may call the API from a browser.
         log_format: json; text, which is for people; or auto, which is text on a terminal and json elsewhere.
         telemetry: which telemetry the service emits.
         local_folder: the folder of the embedded PostgreSQL's data.
@@ -44,10 +46,19 @@ class Settings:
     build: str = "development"
     api_key_hashes: tuple[bytes, ...] = field(default=(), repr=False)
     trusted_proxies: tuple[Network, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     log_format: str = "auto"
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     local_folder: Path = Path(".local")
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
+
+    @property
+    def accepts_only_loopback_hosts(self) -> bool:
+        """Whether the API is open to this machine only: then pages of other sites must not read it through a browser.
+
+        A trusted proxy in front of it, or a key, is what such a page lacks.
+        """
+        return is_loopback(self.server.host) and not (self.api_key_hashes or self.trusted_proxies)
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -76,6 +87,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         build=variables.get("BUILD", Settings.build),
         api_key_hashes=get("API_KEY_HASHES", _hashes, Settings.api_key_hashes),
         trusted_proxies=get("TRUSTED_PROXIES", _networks, Settings.trusted_proxies),
+        cors_origins=get("CORS_ORIGINS", _origins, Settings.cors_origins),
         log_format=get("LOG_FORMAT", _one_of({name: name for name in ("auto", "json", "text")}), Settings.log_format),
         telemetry=TelemetrySettings(
             is_on=get("TELEMETRY", _one_of({"on": True, "off": False}), TelemetrySettings.is_on),
@@ -243,6 +255,20 @@ def _network(text: str) -> Network:
     network = ip_network(text)
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     return IPv4Network((mapped, network.prefixlen - 96)) if mapped and network.prefixlen >= 96 else network
+
+
+# As a browser sends an origin: in lower case, without a default port or a path.
+_ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_DEFAULT_PORT: Final = re.compile(r"http:.*:80|https:.*:443")
+
+
+def _origins(name: str, value: str) -> tuple[str, ...]:
+    origins = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin) or _DEFAULT_PORT.fullmatch(origin):
+            expected = "origins separated by commas, each as browsers send it: in lower case, without a default port, a "
+            raise InvalidSetting(name, repr(origin), f"{expected}path or a wildcard, such as https://app.example")
+    return origins
 
 
 _HASH: Final = re.compile("[0-9A-Fa-f]{64}")

@@ -26,6 +26,7 @@ from svc.logs.writer import LineWriter
 from svc.postgres import maintenance
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
+from svc.process.settings import ServerSettings
 from svc.settings import Settings
 from tests.missing import missing
 
@@ -46,7 +47,7 @@ SLOW_FIXTURES = frozenset(
 # A developer's own settings must not reach the tests.
 SERVICE_VARIABLES = (
     *("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "METRICS_INTERVAL", "TRUSTED_PROXIES"),
-    *("API_KEY", "API_KEY_HASHES", "MAX_CONNECTIONS"),
+    *("API_KEY", "API_KEY_HASHES", "MAX_CONNECTIONS", "CORS_ORIGINS"),
 )
 for name in [n for n in os.environ if n.startswith(("DB_", "OTEL_", "PG")) or n in SERVICE_VARIABLES]:
     del os.environ[name]
@@ -235,7 +236,9 @@ async def api(
     aiohttp_client: Callable[[BaseTestServer], Awaitable[Client]],
 ) -> AsyncIterator[Client]:
     """An HTTP client of the whole service, which runs in this process on a real socket."""
-    settings = Settings(build="tests", api_key_hashes=api_key_hashes, database=database_settings)
+    # On any address, so that tests may send any Host; see svc/http/hosts.py.
+    listen = ServerSettings(host="0.0.0.0")
+    settings = Settings(listen, build="tests", api_key_hashes=api_key_hashes, database=database_settings)
     async with app.build(settings, lifecycle, log.writer) as server:
         client = await aiohttp_client(ServedApp(server))
         yield client

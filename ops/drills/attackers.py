@@ -31,33 +31,35 @@ async def idle(_: asyncio.StreamWriter) -> None:
 
 async def keep_alive(writer: asyncio.StreamWriter) -> None:
     """Sends one request and keeps the connection open."""
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
 async def slow_head(writer: asyncio.StreamWriter) -> None:
     """Sends one byte of a request head per second (slowloris)."""
-    await _drip(writer, b"GET /get/1 HTTP/1.1\r\nHost: x\r\n" + b"X-Slow: y\r\n" * 1000)
+    await _drip(writer, b"GET /get/1 HTTP/1.1\r\nHost: localhost\r\n" + b"X-Slow: y\r\n" * 1000)
 
 
 async def slow_body(writer: asyncio.StreamWriter) -> None:
     """Sends the start of a body, one byte per second."""
-    writer.write(b"POST /add HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+    writer.write(
+        b"POST /add HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    )
     await _drip(writer, b'{"name": "' + b"x" * 900)
 
 
 async def never_reads(writer: asyncio.StreamWriter) -> None:
     """Requests the same list many times and reads no response."""
-    writer.write(b"GET /getall HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+    writer.write(b"GET /getall HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
 
 
 async def large_head(writer: asyncio.StreamWriter) -> None:
     """Sends a header of 100 kB."""
-    writer.write(b"GET /get/1 HTTP/1.1\r\nHost: x\r\nX-Large: %b\r\n\r\n" % (b"x" * 100_000))
+    writer.write(b"GET /get/1 HTTP/1.1\r\nHost: localhost\r\nX-Large: %b\r\n\r\n" % (b"x" * 100_000))
 
 
 async def large_body(writer: asyncio.StreamWriter) -> None:
     """Announces a body of 10 MB and sends 200 kB of it."""
-    writer.write(b"POST /add HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 200_000)
+    writer.write(b"POST /add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 200_000)
 
 
 async def not_http(writer: asyncio.StreamWriter) -> None:

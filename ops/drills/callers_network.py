@@ -103,7 +103,7 @@ async def _send(port: int, add: Add, *, half_closes: bool) -> int | None:
     """Sends an add. Returns the id of the response, or None if there is no response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     query = urlencode({"name": add.name, "money": add.money})
-    head = f"POST /add?{query} HTTP/1.1\r\nHost: drill\r\nIdempotency-Key: {add.key}\r\nConnection: close\r\n\r\n"
+    head = f"POST /add?{query} HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: {add.key}\r\nConnection: close\r\n\r\n"
     writer.write(head.encode())
     if half_closes:
         writer.write_eof()

@@ -17,7 +17,7 @@ from svc.logs.writer import MAX_QUEUED_BYTES, RESERVED_BYTES
 _FLOOD_CONNECTIONS: Final = 16
 _FLOOD_REQUESTS: Final = 3_200  # per connection
 _FLOOD_AT_ONCE: Final = 16  # a connection may have 32 waiting
-_FLOOD_REQUEST: Final = b"HEAD /nothing HTTP/1.1\r\nHost: drill\r\nX-Request-Id: %b\r\n\r\n" % (b"x" * 128)
+_FLOOD_REQUEST: Final = b"HEAD /nothing HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: %b\r\n\r\n" % (b"x" * 128)
 
 _FLUSH_SECONDS: Final = 3.0  # metrics are flushed every second; a busy machine is slower
 _EXPORT_SECONDS: Final = 15.0  # an export in progress times out after 10 s, and the next starts within 1 s

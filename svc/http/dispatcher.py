@@ -5,17 +5,21 @@ import structlog
 from svc.errors import ServiceError
 from svc.http import problems
 from svc.http.messages import AnyResponse, Request
-from svc.http.routes import Routes
+from svc.http.routes import Find
 from svc.logs import names
 
 _log = structlog.get_logger()
 
 
 class Dispatcher:
-    """Responds to every request."""
+    """Responds to every request.
 
-    def __init__(self, routes: Routes) -> None:
-        self._routes = routes
+    Args:
+        find: finds the handler of a request, or raises why there is none.
+    """
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
         self._logged: Exception | None = None
 
     async def __call__(self, request: Request) -> AnyResponse:
@@ -27,7 +31,7 @@ class Dispatcher:
             refused.keep_alive = False  # after invalid HTTP, the start of the next request is unknown
             return refused
         try:
-            return await self._routes.find(request)(request)
+            return await self._find(request)(request)
         except ServiceError as error:
             # The traceback's frames refer to the request, and the request to the error. Only the garbage collector,
             # which rarely runs, would free such a cycle.

@@ -22,6 +22,7 @@ _X_REQUEST_ID: Final = istr("X-Request-Id")  # an istr is the fastest key for a 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Names and amounts are only for the caller, and may change at any time, so no cache may keep them. It costs 0.1 µs.
 _NO_STORE: Final = "no-store"
+_NONE: Final[Mapping[str, str]] = {}
 _NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -37,14 +38,14 @@ class Request(web.BaseRequest):
         path_parameter: the value of the route's parameter; empty where it has none.
         refusal: why it was refused as a whole, such as invalid HTTP; None where it was not.
         error: why it failed; None where it did not.
-        traceresponse: the value of the response's header of that name; empty for no header.
+        response_headers: of its response, in addition to those that every response has.
     """
 
     route: str = "unknown"
     path_parameter: str = ""
     refusal: ServiceError | None = None
     error: Exception | None = None
-    traceresponse: str = ""
+    response_headers: Mapping[str, str] = _NONE
 
     def __init__(self, lifecycle: Lifecycle, peer: str, message: RawRequestMessage, *parts: Any) -> None:
         if message.url.absolute:  # its host is not used, and aiohttp would decode it, which fails for some
@@ -91,8 +92,7 @@ class Request(web.BaseRequest):
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Cache-Control"] = _NO_STORE
         response.headers["X-Request-Id"] = self.id
-        if self.traceresponse:
-            response.headers["traceresponse"] = self.traceresponse
+        response.headers.update(self.response_headers)
         del response.headers["Server"]  # it names the versions of aiohttp and Python
         if self.version == HttpVersion10 and hdrs.CONNECTION not in response.headers:
             # aiohttp does not promise to keep the connection, since only its end marks the end of a body without a
@@ -145,8 +145,8 @@ class Response:
             "Date": _http_date(int(time.time())),
             "X-Request-Id": request.id,
         }
-        if request.traceresponse:
-            headers["traceresponse"] = request.traceresponse
+        if request.response_headers:
+            headers.update(request.response_headers)
         if self.headers:
             headers.update(self.headers)
         self.keep_alive = self.keep_alive and request.keep_alive

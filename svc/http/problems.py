@@ -30,6 +30,10 @@ class NoSuchPath(errors.ServiceError):
     """This path does not exist; /docs lists the paths that do."""
 
 
+class HostRefused(errors.ServiceError):
+    """Without API keys, a service on loopback accepts only names of this machine as Host, such as localhost."""
+
+
 class MethodNotAllowed(errors.ServiceError):
     """The path does not have this method."""
 
@@ -80,6 +84,7 @@ _HTTP: Final[dict[type[errors.ServiceError], tuple[int, str]]] = {
     BodyTooLarge: (413, "Body too large"),
     UnsupportedBody: (415, "Unsupported body"),
     ExpectationFailed: (417, "Expectation failed"),
+    HostRefused: (421, "Host refused"),
     errors.KeyReused: (422, "Idempotency key reused"),
     InternalError: (500, "Internal error"),
     errors.DatabaseBusy: (503, "Database busy"),

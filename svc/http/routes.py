@@ -8,6 +8,7 @@ from svc.http.messages import AnyResponse, Request
 from svc.http.problems import MethodNotAllowed, NoSuchPath
 
 Handler: TypeAlias = Callable[[Request], Awaitable[AnyResponse]]
+Find: TypeAlias = Callable[[Request], Handler]
 _Route: TypeAlias = tuple[str, dict[str, Handler]]
 
 

@@ -41,7 +41,8 @@ class Middleware:
         if self._sampler is not None and self._sampler.should_sample(request.trace_id, request.remote_parent):
             request.is_sampled = True
         if request.is_sampled or request.remote_parent is not None:
-            request.traceresponse = f"00-{request.trace_id}-{request.span_id}-{request.is_sampled:02d}"
+            traceresponse = f"00-{request.trace_id}-{request.span_id}-{request.is_sampled:02d}"
+            request.response_headers = {"traceresponse": traceresponse}
         batching.current_request.set(request)
         self._request_log.in_flight += 1
         try:

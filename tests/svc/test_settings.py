@@ -41,6 +41,7 @@ def test_every_variable_is_read() -> None:
             "API_KEY_HASHES": f"{HASH}, {HASH.upper()},{OTHER_HASH}",
             "TELEMETRY": "off",
             "LOG_FORMAT": "text",
+            "CORS_ORIGINS": "https://app.example, http://[::1]:3000",
             "TRUSTED_PROXIES": "10.0.0.0/8, ::1, ::ffff:192.168.0.0/112",
             "METRICS_INTERVAL": "2.5",
             "OTEL_TRACES_SAMPLER": "traceidratio",
@@ -71,6 +72,7 @@ def test_every_variable_is_read() -> None:
         assert {name for name in names if getattr(read_part, name) != getattr(default_part, name)} == names
     assert settings.api_key_hashes == (bytes.fromhex(HASH), bytes.fromhex(OTHER_HASH))
     assert settings.telemetry.traces == TraceSettings("grpc", 0.5, is_parent_based=False)
+    assert settings.cors_origins == ("https://app.example", "http://[::1]:3000")
     assert settings.trusted_proxies == tuple(map(ip_network, ("10.0.0.0/8", "::1", "192.168.0.0/16")))
     assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 0, 300, 11)
 
@@ -146,6 +148,16 @@ def test_settings_are_frozen() -> None:
         ),
         ({"TELEMETRY": "no"}, "TELEMETRY is 'no', but must be one of on, off."),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is 'xml', but must be one of auto, json, text."),
+        *(
+            (
+                {"CORS_ORIGINS": f"https://app.example,{origin}"},
+                (
+                    f"CORS_ORIGINS is {origin!r}, but must be origins separated by commas, each as browsers send it: "
+                    "in lower case, without a default port, a path or a wildcard, such as https://app.example."
+                ),
+            )
+            for origin in ("*", "null", "https://a.example/", "https://A.example", "https://a.example:443", "a.example")
+        ),
         (
             {"TRUSTED_PROXIES": "10.0.0.1/8"},
             (

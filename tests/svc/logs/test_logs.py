@@ -72,7 +72,7 @@ async def test_a_request_that_is_not_http_has_a_line(serve: Start, proxies: str)
     """Bytes that are not HTTP, and headers that are not UTF-8, each get a valid line."""
     service = serve(LOG_FORMAT="json", DRAIN_SECONDS="0", TRUSTED_PROXIES=proxies)
     service.wait_until_listening()
-    headers = b"Host: x\r\nUser-Agent: \xff\xfe\r\nX-Request-Id: \xff\r\n"
+    headers = b"Host: localhost\r\nUser-Agent: \xff\xfe\r\nX-Request-Id: \xff\r\n"
     for raw in (b"\xff\xfe nonsense\r\n\r\n", b"GET /get/1 HTTP/1.1\r\n" + headers + b"\r\n"):
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(raw)
