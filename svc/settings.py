@@ -171,6 +171,7 @@ _PARTS: Final = {
     "DB_NAME": "dbname",
     "DB_USERNAME": "user",
     "DB_PASSWORD": "password",  # nosec B105 # libpq's name for it
+    "DB_PASSFILE": "passfile",
     "DB_SSLMODE": "sslmode",
     "DB_SSLROOTCERT": "sslrootcert",
 }

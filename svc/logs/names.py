@@ -72,6 +72,11 @@ REQUEST_FAILED: Final = _event(
 DATABASE_UNAVAILABLE: Final = _event(
     "database_unavailable", "the database stopped answering; requests get 503", "the on-call engineer"
 )
+PASSWORD_FILE_IGNORED: Final = _event(
+    "password_file_ignored",
+    "the file of the database's password cannot be used; connections are opened without it",
+    "the on-call engineer",
+)
 DATABASE_RECOVERED: Final = _event("database_recovered", "the database answers again", "the on-call engineer")
 STATEMENT_REFUSED: Final = _event(
     "statement_refused",

@@ -3,14 +3,16 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
 from svc.postgres import dsn
+from svc.postgres.passfile import PasswordFile
 from svc.postgres.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -82,13 +84,13 @@ class _Host:
     """One of the hosts that the URL lists.
 
     Attributes:
-        dsn: the URL with this host only.
         name: host and port, for errors.
+        login: asyncpg's arguments: the URL with this host only and, where it has no password, what reads one.
         hung_at: when it last did not respond in time, by time.monotonic().
     """
 
-    dsn: str
     name: str
+    login: Mapping[str, Any]
     hung_at: float = -_HUNG_SECONDS
 
 
@@ -104,7 +106,11 @@ class _Connector:
         self._keepalive_seconds = settings.keepalive_seconds
         self._connections: list[Connection] = []
         parsed = dsn.parse(settings.dsn)
-        self._hosts = [_Host(str(parsed.at(host, port)), f"{host}:{port}") for host, port in parsed.addresses]
+        file = None if "password" in parsed.parameters else PasswordFile(parsed)
+        self._hosts = []
+        for host, port in parsed.addresses:
+            password = {"password": partial(file.password, host, port)} if file else {}
+            self._hosts.append(_Host(f"{host}:{port}", {"dsn": str(parsed.at(host, port)), **password}))
         target = parsed.parameters.get("target_session_attrs", "any")
         self._targets = ("standby", "any") if target == "prefer-standby" else (target,)
 
@@ -134,7 +140,7 @@ class _Connector:
 
     async def _connect_to(self, host: _Host, **arguments: Any) -> Connection:
         try:
-            connection: Connection = await asyncpg.connect(host.dsn, timeout=self._seconds, **arguments)
+            connection: Connection = await asyncpg.connect(timeout=self._seconds, **host.login, **arguments)
         except TimeoutError as error:
             host.hung_at = time.monotonic()
             raise TimeoutError(f"{host.name} did not respond within {self._seconds:g} s") from error
