@@ -15,6 +15,8 @@ from svc.postgres import queries, scram
 _CONNECT_SECONDS: Final = 10.0
 _PRUNE_ROWS: Final = 10_000  # per statement, so that locks are short and an interruption loses little progress
 _MIGRATION_LOCK: Final = 0x636C69656E7473  # "clients" in ASCII: any number that no other program uses
+# The server's errors, and the driver's where the connection is lost or the server is no PostgreSQL.
+_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class MaintenanceError(Exception):
@@ -73,12 +75,12 @@ async def prune(dsn: str) -> int:
 async def _connection(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     try:
         connection = await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, *_DRIVER_ERRORS) as error:
         raise MaintenanceError(f"cannot connect to the database: {str(error) or type(error).__name__}") from error
     try:
         yield connection
-    except asyncpg.PostgresError as error:
-        raise MaintenanceError(f"the database refused a statement: {error}") from error
+    except _DRIVER_ERRORS as error:
+        raise MaintenanceError(f"the database did not run a statement: {error}") from error
     finally:
         await connection.close(timeout=_CONNECT_SECONDS)
 
