@@ -109,7 +109,7 @@ class Dsn:
     def __str__(self) -> str:
         """The URL, which includes the password. asyncpg and dbmate accept it where it has one host."""
         location, parameters = "", dict(self.parameters)
-        if ":" in parameters["host"] and len(self.addresses) == 1:
+        if ":" in parameters["host"] and _is_address(parameters["host"]):
             # asyncpg accepts an IPv6 address in the query only in brackets, and dbmate only without.
             location = f"[{quote(parameters.pop('host'), safe=':')}]:{parameters.pop('port')}"
         return f"postgresql://{location}/{quote(self.database, safe='')}?{urlencode(parameters, quote_via=quote)}"
@@ -264,11 +264,11 @@ def _hosts(given: Mapping[str, str]) -> str:
     hosts = given.get("host", addresses or "")
     if addresses not in (None, hosts):
         raise InvalidDsn("the service's drivers do not support host and hostaddr together; remove one")
-    for host in hosts.split(","):
-        if "@" in host:
-            raise InvalidDsn("its host must not have an @; percent-encode the @ of a password as %40")
-        if ":" in host and not host.startswith("/") and not _is_address(host):
-            raise InvalidDsn("its host must not have a port or another :")
+    names = [host for host in hosts.split(",") if not host.startswith("/")]
+    if any("@" in name for name in names):
+        raise InvalidDsn("its host must not have an @; percent-encode the @ of a password as %40")
+    if any(":" in name and not _is_address(name) for name in names):
+        raise InvalidDsn("its host must not have a port or another :")
     return ",".join(host or _default_host() for host in hosts.split(","))
 
 

@@ -25,6 +25,7 @@ from svc.postgres.dsn import Dsn
 _START_SECONDS: Final = 60.0  # includes the recovery after a crash
 _STOP_SECONDS: Final = 30.0
 _MAX_SOCKET_PATH_BYTES: Final = 100  # sun_path has 104 to 108 bytes, depending on the kernel
+_SEPARATORS: Final = frozenset(',"')  # of hosts in a URL, and around folders in PostgreSQL's settings
 _PORT: Final = "5432"  # part of the socket's name; by default, nothing listens on TCP
 _OWNER: Final = "postgres"
 
@@ -57,7 +58,8 @@ class EmbeddedPostgres:
 
     def dsn(self, user: str = _OWNER, database: str = "postgres") -> str:
         """The URL with which the server's owner or another user connects."""
-        return str(Dsn(database, {"host": str(self._socket_folder()), "port": self._settings["port"], "user": user}))
+        socket_folder, port = str(self._socket_folder()), self._settings["port"]
+        return str(Dsn(database, {"host": socket_folder, "port": port, "user": user, "sslmode": "disable"}))
 
     def start(self) -> None:
         """Starts the server unless it already runs, and waits until it answers.
@@ -75,17 +77,26 @@ class EmbeddedPostgres:
         self._wait_until_ready(self.process)
 
     def launch(self) -> None:
-        """Starts the server without waiting until it answers. As with start(), call this from the main thread."""
-        self.data.parent.mkdir(parents=True, exist_ok=True)
-        if not (self.data / "PG_VERSION").exists():
-            self._make_data_folder()
-        self._own(self._socket_folder())
+        """Starts the server without waiting until it answers. As with start(), call this from the main thread.
+
+        Raises:
+            EmbeddedPostgresError: the folder cannot be used.
+        """
+        try:
+            self.data.parent.mkdir(parents=True, exist_ok=True)
+            if not (self.data / "PG_VERSION").exists():
+                self._make_data_folder()
+            self._own(self._socket_folder())
+            log = self.log.open("wb")
+        except OSError as error:
+            reason = f"cannot use {error.filename or self.data}: {error.strerror}"
+            raise EmbeddedPostgresError(f"{reason}; set LOCAL_FOLDER to a folder that this user can write") from error
         settings = {
             **self._settings,
             "unix_socket_directories": f'"{self._socket_folder()}"',
             "unix_socket_permissions": "0700",
         }
-        with self.log.open("wb") as log:
+        with log:
             self.process = subprocess.Popen(
                 [
                     *_as_unprivileged_user(),
@@ -147,8 +158,9 @@ class EmbeddedPostgres:
             time.sleep(0.02)
 
     def _socket_folder(self) -> Path:
-        """The data folder, or another private folder where the data folder's path is too long for a socket."""
-        if len(os.fsencode(f"{self.data}/.s.PGSQL.{self._settings['port']}")) <= _MAX_SOCKET_PATH_BYTES:
+        """The data folder, or another private folder where its path is too long for a socket or has a separator."""
+        is_short = len(os.fsencode(f"{self.data}/.s.PGSQL.{self._settings['port']}")) <= _MAX_SOCKET_PATH_BYTES
+        if is_short and not _SEPARATORS.intersection(str(self.data)):
             return self.data
         name = f"clients-{os.getuid()}-{sha256(os.fsencode(self.data)).hexdigest()[:12]}"
         return Path(tempfile.gettempdir(), name)

@@ -89,7 +89,7 @@ def test_a_url_is_split_as_by_libpq(url: str) -> None:
 
 @given(
     st.fixed_dictionaries(dict.fromkeys(("user", "password", "dbname", "application_name", "options"), PLAIN_TEXT)),
-    st.lists(st.tuples(st.sampled_from(["h", "::1", "10.0.0.1", "/run/x y"]), st.integers(1, 65535)), min_size=1),
+    st.lists(st.tuples(st.sampled_from(["h", "::1", "10.0.0.1", "/run/x y:@"]), st.integers(1, 65535)), min_size=1),
 )
 def test_the_driver_gets_what_libpq_would_use(parts: dict[str, str], addresses: list[tuple[str, int]]) -> None:
     """The service finds the same database, login and servers in the URL that is written, whatever the characters."""
@@ -103,7 +103,7 @@ def test_the_driver_gets_what_libpq_would_use(parts: dict[str, str], addresses: 
     )
     assert dsn.parse(str(written)) == written
     for host, port in addresses:
-        found, parameters = connect_utils._parse_connect_dsn_and_args(
+        found, parameters = connect_utils._parse_connect_dsn_and_args(  # type: ignore[attr-defined] # private
             **dict.fromkeys(
                 "host port user password passfile database ssl service servicefile direct_tls server_settings "
                 "target_session_attrs krbsrvname gsslib".split()

@@ -32,8 +32,8 @@ def postgres_of(service: Service) -> psutil.Process:
     return next(child for child in psutil.Process(service.process.pid).children() if child.name() == "postgres")
 
 
-def run_command(folder: Path, *command: str) -> str:
-    environment = {"PATH": os.environ["PATH"], "LOCAL_FOLDER": str(folder)}
+def run_command(folder: Path, *command: str, **variables: str) -> str:
+    environment = {"PATH": os.environ["PATH"], "LOCAL_FOLDER": str(folder), **variables}
     done = subprocess.run(
         [sys.executable, "-m", "svc", *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
@@ -99,6 +99,38 @@ def test_a_folder_with_a_long_path_has_its_socket_elsewhere(short_folder: Path) 
     with running(deep) as postgres:
         assert "clients-" in postgres.dsn()
         shutil.rmtree(postgres._socket_folder())
+
+
+@pytest.mark.parametrize("name", ["a,b", 'a"b', "a b'%41+é#?&@:\\"])
+def test_a_folder_may_have_any_name(short_folder: Path, name: str) -> None:
+    """The server and both drivers work where the folder's name has characters that mean something in a URL."""
+    run_command(short_folder / name, "migrate")
+    folder = EmbeddedPostgres(short_folder / name)._socket_folder()
+    if short_folder not in folder.parents:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("folder", "reason"), [("file", "Not a directory"), ("/proc/folder", "No such file")])
+def test_a_folder_that_cannot_be_written_is_reported(short_folder: Path, folder: str, reason: str) -> None:
+    """The command ends with a sentence that names the folder and the setting, without a traceback."""
+    (short_folder / "file").touch()
+    environment = {"PATH": os.environ["PATH"], "LOCAL_FOLDER": str(short_folder / folder / "data")}
+    done = subprocess.run(
+        [sys.executable, "-m", "svc"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.splitlines()[-1]
+
+    assert done.returncode == 1
+    assert last.startswith(f"error: cannot use {short_folder / folder}")
+    assert reason in last
+    assert last.endswith("set LOCAL_FOLDER to a folder that this user can write")
+
+
+def test_variables_of_another_database_change_nothing(shared_folder: Path) -> None:
+    """Libpq's variables, which are for another server, have no effect on the embedded one."""
+    variables = {"PGSSLMODE": "verify-full", "PGPORT": "1", "PGSERVICE": "s", "PGTARGETSESSIONATTRS": "standby"}
+    run_command(shared_folder, "migrate", **variables)
+    run_command(shared_folder, "prune", **variables)
 
 
 def test_the_reason_of_a_failed_start_is_reported(short_folder: Path) -> None:
