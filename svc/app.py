@@ -113,5 +113,6 @@ def routes(clients: Endpoints, health: Health, docs: Docs, access: Access) -> Ro
             "/openapi.json": {"GET": docs.openapi},
             "/docs": {"GET": docs.docs},
             "/docs/{asset}": {"GET": docs.asset},
-        }
+        },
+        with_query=("/getall", "/add"),
     )

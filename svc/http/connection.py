@@ -17,6 +17,7 @@ from svc.errors import ServiceError
 from svc.http import connections, problems
 from svc.http.connections import Connections
 from svc.http.messages import AnyResponse, Request, Response
+from svc.http.proxies import parse_address
 from svc.logs import names
 
 _log = structlog.get_logger()
@@ -51,6 +52,7 @@ class Connection(web.RequestHandler):
     """One TCP connection.
 
     Attributes:
+        host: the Host header of the last request whose Host is valid; empty at first.
         peer: the address of the other side; empty where it has none, as on a Unix socket.
     """
 
@@ -63,11 +65,13 @@ class Connection(web.RequestHandler):
         "_ignores_input",
         "_is_answering",
         "_open_transport",
+        "host",
         "peer",
     )
 
     def __init__(self, connections: Connections, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.host = ""
         self._connections = connections
         # Set until the connection is closed; aiohttp's own `transport` may be None earlier.
         self._open_transport: asyncio.Transport | None = None
@@ -92,7 +96,7 @@ class Connection(web.RequestHandler):
         address = opened.get_extra_info("peername")
         self.peer = ""
         if isinstance(address, tuple):
-            self.peer = str(address[0])
+            self.peer = parse_address(str(address[0]))
             for option, value in _TCP_OPTIONS:
                 opened.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, value)
 
@@ -119,9 +123,11 @@ class Connection(web.RequestHandler):
         size, self._head_bytes = self._head_bytes + len(data), 0
         if new > 1 or not 0 < size <= MAX_HEAD_BYTES:
             self._check_head_sizes(new)
-        body = self._messages[-1][1]
+        message, body = self._messages[-1]
         if body is not EMPTY_PAYLOAD and not body.is_eof():
             self._awaited_body, self._awaited_bytes = body, body.total_bytes
+        elif isinstance(message, RawRequestMessage) and message.upgrade:
+            self._decline_upgrade(data, is_whole=new == 1 and size == len(data))
 
     def eof_received(self) -> bool:
         """The caller sends no more, but may still read: each request that has arrived gets its response.
@@ -140,10 +146,38 @@ class Connection(web.RequestHandler):
             self.close()  # after the current request
         return self.has_request
 
+    def _decline_upgrade(self, data: bytes, *, is_whole: bool) -> None:
+        """Parses what follows a request to upgrade, as without its header: no connection is ever upgraded.
+
+        Args:
+            data: the received bytes, with the end of that request.
+            is_whole: whether they start with that request.
+        """
+        message, body = self._messages[-1]
+        if self._upgraded:
+            self._parse_tail()
+        elif is_whole and not message.chunked:  # aiohttp has dropped the rest, but its position is known
+            data = data.lstrip(b"\r\n")
+            if rest := data[data.index(b"\r\n\r\n") + 4 + body.total_bytes :]:
+                self.data_received(rest)
+        else:  # if there is a rest, the caller sends it again on another connection
+            self._messages[-1] = message._replace(should_close=True), body
+
+    def _parse_tail(self) -> None:
+        """Parses what aiohttp has kept of the input behind a request to upgrade."""
+        self._upgraded = False
+        self._parser.set_upgraded(False)
+        tail, self._message_tail = self._message_tail, b""
+        if tail:
+            self.data_received(tail)
+
     def _add_to_incomplete(self, data: bytes) -> None:
         """Adds received bytes to an incomplete body or head."""
         body = self._awaited_body
-        if body is None:
+        if self._upgraded:
+            self._awaited_body = None
+            self._parse_tail()
+        elif body is None:
             self._add_to_head(len(data))
         elif body.is_eof():
             self._awaited_body = None

@@ -4,10 +4,11 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 
 from svc.errors import InvalidField
 from svc.http.messages import MAX_BODY_BYTES, Request
@@ -17,6 +18,8 @@ BODY_SECONDS: Final = 10.0
 
 _Pairs: TypeAlias = Iterable[tuple[str, str]]
 _BROKEN_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
+# More zeros than this are in no valid number, so that text stays as it is: written out, it might take gigabytes.
+_EXPONENT: Final = re.compile(r".*[eE][+-]?0*[0-9]{1,2}")
 _CHARSET: Final = re.compile(r"""(?:^|;)\s*charset=["']?([^;"'\s]*)""")
 
 
@@ -32,7 +35,8 @@ def read_query(request: Request, *known: str) -> dict[str, str]:
 async def read(request: Request, *known: str, numbers: Iterable[str] = ()) -> dict[str, str]:
     """All `known` fields, from the query and the body together.
 
-    In JSON, a field is a string. A field of `numbers` may also be a number, whose digits are returned as written.
+    In JSON, a field is a string. A field of `numbers` may also be a number, whose digits are returned as written;
+    only a short exponent is written out: 1.5E2 is 150.
 
     Raises:
         InvalidField: a field is missing, unknown, given twice, or of the wrong type.
@@ -40,7 +44,7 @@ async def read(request: Request, *known: str, numbers: Iterable[str] = ()) -> di
     """
     fields = read_query(request, *known)
     if request.body_exists:
-        _collect(fields, await _body_pairs(request, frozenset(numbers)), known)
+        _collect(fields, await _body_pairs(request, known, frozenset(numbers)), known)
     for name in known:
         if name not in fields:
             raise InvalidField(name, f"{name} is missing; send it in the query, or in the body as JSON or a form.")
@@ -51,7 +55,8 @@ def _collect(fields: dict[str, str], pairs: _Pairs, known: Sequence[str]) -> dic
     """Adds the pairs to the fields. The first wrong one is an error, so thousands of them cost no more than one."""
     for name, value in pairs:
         if name not in known:
-            raise InvalidField(name[:40], f"This field is unknown; the known fields are {' and '.join(known)}.")
+            others = f"the known fields are {' and '.join(known)}" if known else "this path has none in its query"
+            raise InvalidField(name[:40], f"This field is unknown; {others}.")
         if name in fields:
             raise InvalidField(name, f"{name} is given twice; give it once, in the query or in the body.")
         fields[name] = value
@@ -76,11 +81,11 @@ def _decode(text: str, field: str, place: str) -> str:
         raise InvalidField(field, f"The {place} has bytes that are not UTF-8.") from None
 
 
-async def _body_pairs(request: Request, numbers: frozenset[str]) -> _Pairs:
+async def _body_pairs(request: Request, known: Sequence[str], numbers: frozenset[str]) -> _Pairs:
     body = await _body(request)
     if not body:
         return []
-    if request.headers.get("Content-Encoding", "identity") != "identity":
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedBody("The body is compressed; send it uncompressed.")
     content_type, charset = _content_type(request)
     if charset not in ("utf-8", "utf8"):
@@ -91,7 +96,7 @@ async def _body_pairs(request: Request, numbers: frozenset[str]) -> _Pairs:
         raise BadRequest("The body has bytes that are not UTF-8.") from None
     match content_type:
         case "application/json":
-            return _json_pairs(text, numbers)
+            return _json_pairs(text.removeprefix("\ufeff"), known, numbers)  # some editors and libraries write it
         case "application/x-www-form-urlencoded":
             return _pairs(text, "form")
         case _:
@@ -129,7 +134,7 @@ async def _body(request: Request) -> bytes:
 
 async def _meet_expectation(request: Request) -> None:
     expected = request.headers.get("Expect")
-    if expected is None:
+    if expected is None or request.version == HttpVersion10:  # which has no 100 Continue (RFC 9110, section 10.1.1)
         return
     if expected.lower() != "100-continue":
         raise ExpectationFailed
@@ -148,20 +153,25 @@ class _Object(list[tuple[str, object]]):
     """A JSON object that keeps repeated names."""
 
 
-def _json_pairs(text: str, numbers: frozenset[str]) -> _Pairs:
+def _json_pairs(text: str, known: Sequence[str], numbers: frozenset[str]) -> _Pairs:
+    """The fields of a JSON object; of an unknown one, only the name."""
     try:
         parsed = json.loads(
             text,
             object_pairs_hook=_Object,
             parse_int=_Number,
-            parse_float=_Number,
+            parse_float=_without_exponent,
             parse_constant=_Number,
         )
     except (ValueError, RecursionError):
         raise BadRequest("The body is not JSON.") from None
     if not isinstance(parsed, _Object):
         raise BadRequest("The body must be a JSON object.")
-    return [(name, _json_text(name, value, numbers)) for name, value in parsed]
+    return ((name, _json_text(name, value, numbers) if name in known else "") for name, value in parsed)
+
+
+def _without_exponent(text: str) -> _Number:
+    return _Number(f"{Decimal(text):f}" if _EXPONENT.fullmatch(text) else text)
 
 
 def _json_text(name: str, value: object, numbers: frozenset[str]) -> str:

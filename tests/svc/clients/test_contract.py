@@ -187,6 +187,35 @@ async def test_a_json_number_keeps_every_digit(api: Client) -> None:
     assert (await (await api.get("/get/5")).json())["money"] == "9999999999999999.99"
 
 
+@pytest.mark.parametrize(
+    ("number", "money"),
+    [
+        (b"1.23456789E7", "12345678.90"),
+        (b"9.99999999999999999E15", "9999999999999999.99"),
+        (b"-1.5e+3", "-1500.00"),
+        (b"12345E-2", "123.45"),
+        (b"0E99", "0.00"),
+        (b"1E0000000003", "1000.00"),
+    ],
+)
+async def test_a_json_number_may_have_an_exponent(api: Client, number: bytes, money: str) -> None:
+    """Java, among others, writes large numbers so. The amount is exact."""
+    body = b'{"name": "Rich", "money": %b}' % number
+    response = await api.post("/add", data=body, headers={"Content-Type": "application/json"})
+
+    assert response.status == 201
+    assert (await (await api.get("/get/5")).json())["money"] == money
+
+
+@pytest.mark.parametrize("value", [b"7", b'"7"', b"null", b"[7]", b'{"name": 7}'])
+async def test_an_unknown_json_field_is_named_as_unknown(api: Client, value: bytes) -> None:
+    """Its type does not matter."""
+    body = b'{"name": "A", "money": 1, "id": %b}' % value
+    rejected = await problem(api, "POST", "/add", data=body, headers=JSON_TYPE)
+
+    assert (rejected["field"], "is unknown" in rejected["detail"]) == ("id", True)
+
+
 JSON_TYPE = {"Content-Type": "application/json"}
 FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -212,7 +241,13 @@ FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
         ("", b'{"name": "A", "money": true}', JSON_TYPE, 400, "money"),
         ("", b'{"name": "A", "money": NaN}', JSON_TYPE, 400, "money"),
         ("", b'{"name": "A", "money": Infinity}', JSON_TYPE, 400, "money"),
-        ("", b'{"name": "A", "money": 1e3}', JSON_TYPE, 400, "money"),
+        ("", b'{"name": "A", "money": 1E-3}', JSON_TYPE, 400, "money"),
+        ("", b'{"name": "A", "money": 1E16}', JSON_TYPE, 400, "money"),
+        ("", b'{"name": "A", "money": 1E999999999}', JSON_TYPE, 400, "money"),
+        ("", b'{"name": "A", "money": 1E-999999999}', JSON_TYPE, 400, "money"),
+        ("", b'{"name": "A", "money": 1E' + b"9" * 10000 + b"}", JSON_TYPE, 400, "money"),
+        ("", b'{"name": "A", "money": "1E3"}', JSON_TYPE, 400, "money"),
+        ("name=A&money=1E3", None, {}, 400, "money"),
         ("", b'{"name": "\\ud800", "money": 1}', JSON_TYPE, 400, "name"),
         ("name=%00&money=1", None, {}, 400, "name"),
         ("name=%FF&money=1", None, {}, 400, "name"),

@@ -25,7 +25,7 @@ async def test_slow_readers_delay_no_other_request(serve: Callable[..., Service]
     readers = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(50)]
     try:
         for reader in readers:
-            reader.sendall(b"GET /getall HTTP/1.1\r\nHost: x\r\n\r\n")
+            reader.sendall(b"GET /getall HTTP/1.1\r\nHost: localhost\r\n\r\n")
         for reader in readers:
             await asyncio.to_thread(reader.recv, 1)
         await wait_until_idle(process)

@@ -10,9 +10,9 @@ from ops.common.process import Service
 from tests.conftest import Client, Log, Owner
 from tests.svc.http import test_hostile as hostile
 
-GET = b"GET /get/1 HTTP/1.1\r\nHost: x\r\n\r\n"
-ADD = b"POST /add?name=half&money=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-POST = b"POST /add HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n"
+GET = b"GET /get/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+ADD = b"POST /add?name=half&money=1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+POST = b"POST /add HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n"
 BODY = b'{"name":"half","money":1} '
 
 

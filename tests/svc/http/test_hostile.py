@@ -21,6 +21,7 @@ from svc.http.lifecycle import Lifecycle
 from svc.http.messages import MAX_BODY_BYTES
 from svc.logs import names
 from svc.postgres.settings import DatabaseSettings
+from svc.process.settings import ServerSettings
 from svc.settings import Settings
 from tests.conftest import Client, Log, Owner, ServedApp
 from tests.svc.logs import lines
@@ -28,8 +29,8 @@ from tests.svc.logs import lines
 Start = Callable[..., Service]
 Caller = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-GET = b"GET /get/1 HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /add HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+GET = b"GET /get/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /add HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 BOUND_SECONDS = 30.0  # no test waits for longer, and none passes by being faster
 
 
@@ -245,6 +246,23 @@ HEADERS = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 4000) for number in range(8
         POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
         POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
         POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
+        POST.replace(b"1.1", b"1.0") + b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+        GET.replace(b"Host: localhost", b"X: y"),
+        GET.replace(b"Host: localhost", b"Host: x y"),
+        GET.replace(b"Host: localhost", b"Host: x, y"),
+        GET.replace(b"Host: localhost", b"Host: x/y"),
+        GET.replace(b"Host: localhost", b"Host: user@x"),
+        GET.replace(b"Host: localhost", b"Host: x:80:80"),
+        GET.replace(b"Host: localhost", b"Host: x:port"),
+        GET.replace(b"Host: localhost", b"Host: [::1"),
+        GET.replace(b"Host: localhost", b"Host: \xc3\xa9"),
+        GET.replace(b"Host: localhost", b"Host: x\r\nHost: x"),
+        GET.replace(b"1.1", b"1.0").replace(b"Host: localhost", b"Host: x y\r\nConnection: keep-alive"),
+        *(GET.replace(b"1.1", version) for version in (b"0.9", b"1.2", b"2.0", b"3.0", b"1.10")),
     ],
 )
 async def test_an_ambiguous_or_too_large_head_is_refused(api: Client, raw: bytes) -> None:
@@ -255,6 +273,18 @@ async def test_an_ambiguous_or_too_large_head_is_refused(api: Client, raw: bytes
 
     assert statuses(responses) == [400]
     assert b"Connection: close" in responses
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"x", b"x:80", b"x:", b"127.0.0.1:8080", b"[::1]", b"[::1]:80", b"a_b-c.d~", b"x%20y", b"XN--P1AI."]
+)
+async def test_a_valid_host_is_accepted(api: Client, host: bytes) -> None:
+    """It is a name or an address, with or without a port; another one may follow on the same connection."""
+    async with connect(api.port) as caller:
+        for name in (host, b"another", host):
+            caller[1].write(GET.replace(b"Host: localhost", b"Host: " + name))
+            assert b" 200 OK" in await caller[0].readuntil(b"\r\n\r\n")
+            await caller[0].readuntil(b"}")
 
 
 async def test_the_size_of_a_head_is_limited_however_it_is_split(api: Client) -> None:
@@ -270,6 +300,49 @@ async def test_the_size_of_a_head_is_limited_however_it_is_split(api: Client) ->
             responses = await reading
 
         assert statuses(responses) == [200] * 5 + [400]
+
+
+def upgrade(raw: bytes, protocol: bytes) -> bytes:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    return head + b"\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: " + protocol + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+@pytest.mark.parametrize("raw", [GET, POST + b"Content-Length: 29\r\n\r\n" + JSON], ids=["no body", "body"])
+async def test_an_upgrade_is_ignored(api: Client, protocol: bytes, raw: bytes) -> None:
+    """What follows in the same segment is the next request, whose head is as limited as any."""
+    asking, last = upgrade(raw, protocol), GET[:-2] + b"Connection: close\r\n\r\n"
+    status = 200 if raw == GET else 201
+    large = GET[:-2] + HEADERS + b"\r\n"
+    for behind, expected in ((last, [200]), (asking * 3 + last, [status] * 3 + [200]), (large + GET, [400])):
+        async with connect(api.port) as caller:
+            caller[1].write(asking + behind)
+            assert statuses(await read_to_end(caller)) == [status, *expected]
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+@pytest.mark.parametrize("raw", [GET, POST + b"Content-Length: 29\r\n\r\n" + JSON], ids=["no body", "body"])
+async def test_an_upgrade_keeps_the_connection(api: Client, protocol: bytes, raw: bytes) -> None:
+    """Java's client asks for HTTP/2 with each request, and sends the body by itself."""
+    async with connect(api.port) as caller:
+        for _ in range(3):
+            head, end, body = upgrade(raw, protocol).partition(b"\r\n\r\n")
+            caller[1].write(head + end)
+            await let_service_read()
+            caller[1].write(body)
+            assert b"Connection: close" not in await caller[0].readuntil(b"\r\n\r\n")
+            await caller[0].readuntil(b"}")
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+async def test_an_upgrade_behind_other_requests_loses_nothing_silently(api: Client, protocol: bytes) -> None:
+    """Either everything is answered, or the connection closes and the caller may send the rest again."""
+    async with connect(api.port) as caller:
+        caller[1].write(GET + upgrade(GET, protocol) + GET[:-2] + b"Connection: close\r\n\r\n")
+        responses = await read_to_end(caller)
+
+    assert statuses(responses) == [200] * (3 if protocol == b"websocket" else 2)
+    assert responses.count(b"Connection: close") == 1
 
 
 # Bodies.
@@ -446,7 +519,7 @@ async def test_pipelined_requests_do_not_starve_other_callers(serve: Start) -> N
     service = serve()
     process = psutil.Process(service.process.pid)
     count = 1_000
-    numbered = b"GET /get/%d HTTP/1.1\r\nHost: x\r\nX-Request-Id: %d\r\n\r\n"
+    numbered = b"GET /get/%d HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: %d\r\n\r\n"
 
     async def read_all(reader: asyncio.StreamReader) -> list[int]:
         return [
@@ -478,7 +551,9 @@ async def small_port(database_settings: DatabaseSettings, lifecycle: Lifecycle, 
     """The port of a service in this process that allows 3 connections."""
     patient = replace(database_settings, statement_seconds=BOUND_SECONDS)
     async with (
-        app.build(Settings(max_connections=3, database=patient), lifecycle, log.writer) as server,
+        app.build(
+            Settings(ServerSettings(host="0.0.0.0"), max_connections=3, database=patient), lifecycle, log.writer
+        ) as server,
         ServedApp(server) as served,
     ):
         assert served.port is not None

@@ -90,7 +90,14 @@ async def test_the_caller_decides_whether_the_connection_stays_open(
     [
         (b"http://elsewhere.example/get/1", b"200"),
         (b"/get/1#fragment", b"200"),
-        (b"/get/1?x=%FF&%zz", b"200"),
+        (b"/get/1?", b"200"),
+        (b"/get/1?x=%FF&%zz", b"400"),
+        (b"/%67et/1", b"200"),
+        (b"/get%2F1", b"404"),
+        (b"/get%2f1", b"404"),
+        (b"/get/1%2F", b"404"),
+        (b"/get/%2F1", b"404"),
+        (b"/docs/%2e%2e%2Fdocs.js", b"404"),
         (b"*", b"400"),
         (b"/\xff\xfe", b"400"),
         (b"/get/\xd9\xa3", b"400"),
@@ -128,6 +135,46 @@ async def test_an_invalid_chunked_body_is_a_problem(api: Client) -> None:
     assert response.split(b" ", 2)[1] == b"400"
 
 
+async def add(api: Client, head: bytes, body: bytes, version: bytes = b"1.1") -> bytes:
+    """The response to a POST of the body, with these headers besides its length."""
+    length = b"Content-Length: %d\r\n" % len(body)
+    return await send(api, b"POST /add HTTP/" + version + b"\r\n" + CLOSE + head + length + b"\r\n" + body)
+
+
+JSON_TYPE = b"Content-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize("encoding", [b"identity", b"Identity", b"IDENTITY"])
+async def test_a_body_that_is_not_compressed_may_have_an_encoding(api: Client, encoding: bytes) -> None:
+    """The names of encodings have no case."""
+    head = JSON_TYPE + b"Content-Encoding: " + encoding + b"\r\n"
+
+    assert b" 201 Created\r\n" in await add(api, head, b'{"name": "a", "money": 1}')
+
+
+async def test_json_may_start_with_a_byte_order_mark(api: Client) -> None:
+    """Some editors and libraries write one, and a parser may ignore it (RFC 8259, section 8.1)."""
+    assert b" 201 Created\r\n" in await add(api, JSON_TYPE, b'\xef\xbb\xbf{"name": "a", "money": 1}')
+
+
+@pytest.mark.parametrize("expectation", [b"100-continue", b"other"])
+async def test_http_1_0_has_no_expectations(api: Client, expectation: bytes) -> None:
+    """Its callers do not know 100 Continue, and would take it for the response."""
+    head = JSON_TYPE + b"Expect: " + expectation + b"\r\n"
+    response = await add(api, head, b'{"name": "a", "money": 1}', b"1.0")
+
+    assert response.startswith(b"HTTP/1.1 201 Created\r\n")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/docs/docs.js", "/openapi.json", "/healthz", "/readyz", "/version"])
+async def test_unknown_query_fields_are_refused_on_every_path(api: Client, path: str) -> None:
+    """A field that is misspelled, or sent to the wrong path, is not ignored silently anywhere."""
+    for known in (path, "/get/1", "/getall"):
+        async with api.get(f"{known}?verbose=1") as response:
+            problem = await response.json()
+            assert (response.status, problem["field"]) == (400, "verbose")
+
+
 LINE = st.binary(max_size=60).map(lambda raw: raw.translate(None, b"\r\n"))
 ESCAPED = st.binary(max_size=30).map(lambda raw: b"".join(b"%%%02X" % byte for byte in raw))
 TARGET = st.one_of(
@@ -154,7 +201,7 @@ BODY = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(method=st.sampled_from([b"GET", b"POST", b"HEAD", b"PUT"]), target=TARGET, kind=TYPES, header=LINE, body=BODY)
 async def test_no_input_is_a_server_error(
     api: Client, method: bytes, target: bytes, kind: bytes, header: bytes, body: bytes
