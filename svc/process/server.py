@@ -5,16 +5,17 @@ import gc
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, TypeAlias
 
 import structlog
 from aiohttp import web
 
 from svc.http.lifecycle import Lifecycle
+from svc.http.protocol import Server
 from svc.logs import names
 from svc.logs.writer import LineWriter
-from svc.process import startup, workers
+from svc.process import sockets, startup, workers
 from svc.process.settings import ServerSettings
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -25,18 +26,17 @@ except ImportError:  # not available for every platform
 
 _log = structlog.get_logger()
 
-_BACKLOG: Final = 1024
 # Python's oldest generation of objects has little garbage, since most objects are freed at once or collected young.
 # A full collection takes 50 ms with 4,000 connections, during which no request is answered, so it runs a hundredth as
 # often as by default.
 _COLLECT: Final = (700, 10, 1000)
 
-Build: TypeAlias = Callable[[Lifecycle], AbstractAsyncContextManager[web.Server]]
+_HANDSHAKE_SECONDS: Final = 0.2  # until handshakes that have begun are complete: most round trips take less
+_MAX_LAST_SECONDS: Final = 2.0  # for callers who connect and send no request
+_CHECK_SECONDS: Final = 0.02
+
+Build: TypeAlias = Callable[[Lifecycle], AbstractAsyncContextManager[Server]]
 Started: TypeAlias = Callable[[int, bool], None]
-
-
-class CannotListen(Exception):
-    """The service cannot listen on the address."""
 
 
 def run(settings: ServerSettings, build: Build, started: Started, output: LineWriter) -> None:
@@ -54,8 +54,7 @@ def run(settings: ServerSettings, build: Build, started: Started, output: LineWr
     if settings.workers == 1:
         _work(settings, settings.port, build, lambda port: started(port, True), output)
         return
-    with _reserve(settings.host, settings.port) as reserved:
-        port: int = reserved.getsockname()[1]
+    with sockets.reserved(settings.host, settings.port) as port:
         workers.supervise(
             settings.workers,
             lambda parent_pipe, is_first: _work(
@@ -83,20 +82,19 @@ async def _serve(
     stop = _stop_signal(parent_pipe)
     lifecycle = Lifecycle()
     async with build(lifecycle) as server:
+        if stop.done():
+            return  # no caller has connected yet
         runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_seconds)
         await runner.setup()
+        listening = sockets.listen(settings.host, port, is_shared=parent_pipe is not None)
         try:
-            shared = parent_pipe is not None
-            site = web.TCPSite(runner, settings.host, port, backlog=_BACKLOG, reuse_port=shared)
-            try:
-                await site.start()
-            except OSError as error:
-                raise _cannot_listen(settings.host, port, error) from error
+            for one in listening:
+                await web.SockSite(runner, one).start()
             # The objects that exist now live as long as the process, so the collector need not visit them again.
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_COLLECT)
-            started(runner.addresses[0][1])
+            started(listening[0].getsockname()[1])
             received = await stop
             _log.info(names.STOPPING, signal=received.name)
             # From here on, /readyz answers 503 and every response closes its connection, so that callers go elsewhere.
@@ -104,8 +102,29 @@ async def _serve(
             if received is not signal.SIGINT:
                 # Balancers need a while to notice. A person's Ctrl-C does not wait for them.
                 await asyncio.sleep(settings.drain_seconds)
+                await _serve_the_last_callers(runner, listening, server)
         finally:
             await runner.cleanup()
+
+
+async def _serve_the_last_callers(runner: web.ServerRunner, listening: list[socket.socket], server: Server) -> None:
+    """Accepts the last connections, stops listening, and waits until each of them has its first response.
+
+    A connection is reset where it waits in the accept queue when its listening socket is closed, or has sent a request
+    that was not read when it is closed itself. A caller who cannot connect may try another server.
+    """
+    for one in listening:
+        sockets.ignore_handshakes(one)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_MAX_LAST_SECONDS):
+            await asyncio.sleep(_HANDSHAKE_SECONDS)
+            while any(map(sockets.count_unaccepted, listening)):  # noqa: ASYNC110 - the kernel sets no event
+                await asyncio.sleep(_CHECK_SECONDS)
+            for site in runner.sites:
+                await site.stop()
+            await asyncio.sleep(_CHECK_SECONDS)  # the event loop adds an accepted connection in its next turn
+            while server.new_connections:  # noqa: ASYNC110 - an event would cost each request a step
+                await asyncio.sleep(_CHECK_SECONDS)
 
 
 def _stop_signal(parent_pipe: int | None) -> asyncio.Future[signal.Signals]:
@@ -130,33 +149,3 @@ def _stop_signal(parent_pipe: int | None) -> asyncio.Future[signal.Signals]:
 
         loop.add_reader(parent_pipe, parent_died)
     return stop
-
-
-def _reserve(host: str, port: int) -> socket.socket:
-    """A bound socket that keeps the port while workers are replaced. It never listens itself."""
-    family, _, _, _, address = _resolve(host, port)
-    reserved = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # Another program with SO_REUSEPORT on this port would get a share of the connections. Without that option, to
-        # bind to a port in use fails.
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(address)
-    except OSError as error:
-        reserved.close()
-        raise _cannot_listen(host, port, error) from error
-    return reserved
-
-
-def _resolve(host: str, port: int) -> tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]:
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]  # type: ignore[return-value]
-    except OSError as error:
-        raise _cannot_listen(host, port, error) from error
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
-    return CannotListen(f"cannot listen on {host} port {port}: {error.strerror or error}; set HOST or PORT to another")

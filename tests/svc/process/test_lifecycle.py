@@ -135,6 +135,41 @@ async def test_no_request_fails_while_the_service_drains(serve: Start) -> None:
     assert set(statuses) == {200}
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_no_caller_who_has_connected_is_cut_at_the_end_of_the_drain(serve: Start, workers: str) -> None:
+    """Of 64 callers with a new connection for each request, each gets its response, or cannot connect."""
+    service = serve(DRAIN_SECONDS="0.5", WORKERS=workers)
+    statuses: list[bytes] = []
+    cut: list[OSError] = []
+    many = asyncio.Event()
+
+    async def request_until_refused() -> None:
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+                try:
+                    writer.write(b"GET /get/1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    statuses.append((await reader.read()).partition(b"\r\n")[0])
+                finally:
+                    writer.close()
+            except ConnectionRefusedError:
+                return
+            except OSError as error:
+                cut.append(error)
+            if len(statuses) > 500:
+                many.set()
+
+    async with asyncio.timeout(BOUND_SECONDS):
+        callers = [asyncio.create_task(request_until_refused()) for _ in range(64)]
+        await many.wait()
+        service.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*callers)
+
+    assert cut == []
+    assert set(statuses) == {b"HTTP/1.1 200 OK"}
+    assert await asyncio.to_thread(service.process.wait, BOUND_SECONDS) == 0
+
+
 def test_after_the_drain_idle_connections_are_closed(serve: Start) -> None:
     """An idle connection does not delay the end of the process, whose status is 0."""
     service = serve(DRAIN_SECONDS="0.3")
