@@ -1,4 +1,8 @@
-"""The three endpoints of the API. Each parses the request, calls the store and builds the response."""
+"""The three endpoints of the API. Each parses the request, calls the store and builds the response.
+
+URLs in responses are relative to the request's, so that they also lead here behind a proxy that serves the API under a
+path of its own.
+"""
 
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -34,7 +38,10 @@ class Endpoints:
         given = await fields.read(request, "name", "money", numbers=["money"])
         client = parse_new(given["name"], given["money"])
         added = await self._store.add(client, _idempotency_key(request))
-        return Response(b'{"id": %d}' % added, JSON, HTTPStatus.CREATED, {"Location": f"/get/{added}"})
+        headers = {"Location": f"get/{added.id}"}
+        if added.is_replay:
+            headers["Idempotency-Replayed"] = "true"
+        return Response(b'{"id": %d}' % added.id, JSON, HTTPStatus.CREATED, headers)
 
     async def getall(self, request: Request) -> AnyResponse:
         """`GET /getall`: all clients, or one page."""
@@ -46,7 +53,7 @@ class Endpoints:
         if not page.more:
             return _array(page)
         next_page = urlencode({"limit": limit, "after": page.last_id})
-        return _array(page, {"Link": f'</getall?{next_page}>; rel="next"'})
+        return _array(page, {"Link": f'<?{next_page}>; rel="next"'})
 
     async def _all(self, request: Request) -> AnyResponse:
         page = await self._store.page(0)

@@ -44,9 +44,18 @@ class _Add:
 
 
 @dataclass(frozen=True, slots=True)
-class _Added:
+class Added:
+    """The result of an add.
+
+    Attributes:
+        id: the client's id.
+        same_fields: whether the fields are those of the key's first use; without a key, true.
+        is_replay: whether the client was added by an earlier use of the key.
+    """
+
     id: int
     same_fields: bool
+    is_replay: bool
 
 
 ObserveRoundTrips = Callable[[str, str, str], OnRoundTrip | None]
@@ -93,8 +102,8 @@ class Store:
             raise NoSuchClient
         return found
 
-    async def add(self, client: NewClient, key: str | None = None) -> int:
-        """Stores the client and returns its id; with an idempotency key, the id from the key's first use.
+    async def add(self, client: NewClient, key: str | None = None) -> Added:
+        """Stores the client; with an idempotency key, only on the key's first use.
 
         Raises:
             KeyReused: the key was first used with other fields.
@@ -102,7 +111,7 @@ class Store:
         added = await self._adds.submit(_Add(client, key))
         if not added.same_fields:
             raise KeyReused
-        return added.id
+        return added
 
     async def page(self, after: int, limit: int = PAGE_ROWS) -> Page:
         """At most `limit` clients, in order of id, from the first id after `after`."""
@@ -137,7 +146,7 @@ class Store:
         found = {row["id"]: row["object"] for row in rows}
         return [found.get(client_id) for client_id in ids]
 
-    async def _add(self, adds: Sequence[_Add]) -> list[_Added]:
+    async def _add(self, adds: Sequence[_Add]) -> list[Added]:
         rows = await self._database.rows(
             _ADD,
             [add.client.name for add in adds],
@@ -145,7 +154,7 @@ class Store:
             [add.key for add in adds],
             [rf"\x{add.client.fingerprint().hex()}" if add.key is not None else None for add in adds],
         )
-        return [_Added(row["id"], row["same_fields"]) for row in rows]
+        return [Added(row["id"], row["same_fields"], row["is_replay"]) for row in rows]
 
     async def _page(self, pages: Sequence[tuple[int, int]]) -> list[Page]:
         ((after, limit),) = pages  # one item in each batch

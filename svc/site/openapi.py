@@ -125,7 +125,10 @@ def _getall() -> _Json:
                 "description": "The clients",
                 "headers": {
                     **_REQUEST_ID,
-                    "Link": {"description": "The next page, where there is one.", "schema": {"type": "string"}},
+                    "Link": {
+                        "description": "The next page, where there is one; relative to this URL.",
+                        "schema": {"type": "string"},
+                    },
                 },
                 "content": {JSON: {"schema": {"type": "array", "items": _ref("Client")}}},
             },
@@ -161,7 +164,14 @@ def _add() -> _Json:
                 "description": "The client is added, by this request or by the key's first use",
                 "headers": {
                     **_REQUEST_ID,
-                    "Location": {"description": "The client's path.", "schema": {"type": "string"}},
+                    "Location": {
+                        "description": "The client's URL, relative to this one.",
+                        "schema": {"type": "string"},
+                    },
+                    "Idempotency-Replayed": {
+                        "description": "Only where an earlier request with this Idempotency-Key added the client.",
+                        "schema": {"type": "string", "const": "true"},
+                    },
                 },
                 "content": {JSON: {"schema": _ref("AddedClient")}},
                 "links": {"client": {"operationId": "getClient", "parameters": {"id": "$response.body#/id"}}},

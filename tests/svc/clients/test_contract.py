@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from svc.clients.model import parse_money, parse_name, print_money
+from svc.clients.model import NewClient, parse_money, parse_name, print_money
 from tests.conftest import Client, Owner
 from tests.svc.clients.test_model import CENTS, VISIBLE
+from tests.svc.postgres.locks import wait_for_locks
 
 SEEDED = [
     {"id": 1, "name": "Andres", "money": "200.00"},
@@ -57,9 +59,9 @@ async def test_getall_without_clients_is_an_empty_array(api: Client, owner: Owne
 @pytest.mark.parametrize(
     ("query", "ids", "next_page"),
     [
-        ("limit=2", [1, 2], "/getall?limit=2&after=2"),
+        ("limit=2", [1, 2], "?limit=2&after=2"),
         ("limit=2&after=2", [3, 4], None),
-        ("limit=1&after=1", [2], "/getall?limit=1&after=2"),
+        ("limit=1&after=1", [2], "?limit=1&after=2"),
         ("after=3", [4], None),
         ("limit=1000", [1, 2, 3, 4], None),
         ("after=0&limit=4", [1, 2, 3, 4], None),
@@ -82,7 +84,7 @@ async def test_the_links_lead_to_every_client_once(api: Client, owner: Owner) ->
     while path:
         response = await api.get(path)
         found += [client["id"] for client in await response.json()]
-        path = URL(response.links["next"]["url"]).path_qs if response.links else ""
+        path = URL(response.links["next"]["url"]).path_qs if response.links else ""  # aiohttp resolves it
 
     assert found == list(range(1, 105))
 
@@ -151,12 +153,13 @@ async def test_a_percent_encoded_path_is_the_same_path(api: Client) -> None:
 
 
 async def test_add_by_query(api: Client) -> None:
-    """POST /add?name=&money= is 201 with the new id, and its path in Location."""
+    """POST /add?name=&money= is 201 with the new id, and its URL in Location, relative to /add."""
     response = await api.post("/add", params={"name": " Sofía ", "money": "-12.5"})
 
     assert response.status == 201
     assert await response.json() == {"id": 5}
-    assert response.headers["Location"] == "/get/5"
+    assert response.headers["Location"] == "get/5"
+    assert "Idempotency-Replayed" not in response.headers
     assert await (await api.get("/get/5")).json() == {"id": 5, "name": "Sofía", "money": "-12.50"}
 
 
@@ -298,8 +301,12 @@ class TestIdempotencyKey:
 
     @staticmethod
     async def add(api: Client, key: str, name: str = "Ann", money: str = "1") -> tuple[int, Any]:
-        response = await api.post("/add", params={"name": name, "money": money}, headers={"Idempotency-Key": key})
+        response = await TestIdempotencyKey.respond(api, key, name, money)
         return response.status, await response.json(content_type=None)
+
+    @staticmethod
+    async def respond(api: Client, key: str, name: str = "Ann", money: str = "1") -> ClientResponse:
+        return await api.post("/add", params={"name": name, "money": money}, headers={"Idempotency-Key": key})
 
     async def test_a_retry_gets_the_first_response(self, api: Client) -> None:
         """A retry with the same key and fields gets 201 and the same id, and adds no client."""
@@ -323,6 +330,33 @@ class TestIdempotencyKey:
 
         assert len({json.dumps(response) for response in responses}) == 1
         assert len(await (await api.get("/getall")).json()) == 5
+
+    async def test_only_a_replay_is_marked(self, api: Client) -> None:
+        """Of all requests with one key, concurrent or later, exactly one lacks Idempotency-Replayed: true."""
+        responses = [
+            *await asyncio.gather(*(self.respond(api, "k-1") for _ in range(20))),
+            await self.respond(api, "k-1"),
+        ]
+        marks = [response.headers.get("Idempotency-Replayed") for response in responses]
+
+        assert sorted(mark or "" for mark in marks) == ["", *["true"] * 20]
+        assert "Idempotency-Replayed" not in (await self.respond(api, "k-1", "Bob")).headers
+        assert "Idempotency-Replayed" not in (await self.respond(api, "k-2")).headers
+
+    async def test_a_use_that_another_connection_was_first_with_is_a_replay(self, api: Client, owner: Owner) -> None:
+        """A request that waited for an uncommitted use of its key is marked, too."""
+        fingerprint = NewClient("Ann", Decimal(1)).fingerprint()
+        async with owner.transaction():
+            await owner.execute("INSERT INTO clients (id, name, money) VALUES (7, 'Ann', 1)")
+            await owner.execute(
+                "INSERT INTO idempotency_keys (key, fingerprint, client_id) VALUES ('k-1', $1, 7)", fingerprint
+            )
+            waiting = asyncio.create_task(self.respond(api, "k-1"))
+            await wait_for_locks(owner, 1)
+        response = await waiting
+
+        assert await response.json() == {"id": 7}
+        assert response.headers["Idempotency-Replayed"] == "true"
 
     async def test_other_keys_add_other_clients(self, api: Client) -> None:
         """Keys differ even where only the case differs."""
@@ -395,12 +429,12 @@ async def test_an_invalid_request_id_is_replaced(api: Client, given: str) -> Non
     assert len(new) == 32
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(VISIBLE, min_size=1, max_size=40), cents=CENTS)
 async def test_every_client_is_read_as_it_was_added(api: Client, name: str, cents: int) -> None:
     """PostgreSQL returns every name and amount exactly as they were parsed."""
     money = f"{'-' if cents < 0 else ''}{abs(cents) // 100}.{abs(cents) % 100:02}"
     response = await api.post("/add", json={"name": name, "money": money})
-    stored = await (await api.get(response.headers["Location"])).json()
+    stored = await (await api.get(f"/{response.headers['Location']}")).json()
 
     assert (stored["name"], stored["money"]) == (parse_name(name), print_money(parse_money(money)))
