@@ -19,7 +19,7 @@ from svc.errors import InvalidSetting
 from svc.http import access
 from svc.logs.writer import LineWriter
 from svc.postgres import dsn, embedded, maintenance
-from svc.process.server import CannotListen
+from svc.process.sockets import CannotListen
 from svc.settings import Settings, check_certificates, read
 
 

@@ -101,6 +101,11 @@ class Connections:
             self._schedule_check(CHECK_SECONDS)
         return True
 
+    @property
+    def new(self) -> int:
+        """How many have not been answered yet since they were opened, or have sent part of their next head."""
+        return len(self._reading_head)
+
     def _first_without_request(self, state: _Since) -> OpenConnection | None:
         """The connection that has waited longest for a request and has none yet.
 

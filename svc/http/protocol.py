@@ -45,6 +45,11 @@ class Server(web.Server):
         self._lifecycle = lifecycle
         self._open_connections = connections  # web.Server has another `_connections`
 
+    @property
+    def new_connections(self) -> int:
+        """See Connections."""
+        return self._open_connections.new
+
     def __call__(self) -> Connection:
         return Connection(
             self._open_connections,
