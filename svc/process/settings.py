@@ -8,7 +8,7 @@ class ServerSettings:
     """Where the service listens and how it stops.
 
     Attributes:
-        host: the address to listen on.
+        host: the address to listen on, or a name with several; `::` is every address, IPv6 and IPv4.
         port: the port to listen on; 0 for any free port.
         workers: the number of processes that share the port.
         drain_seconds: how long the service keeps serving after SIGTERM, so that load balancers see it is not ready.
