@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientResponse
 
 from svc.clients.model import NewClient
-from svc.clients.store import Store
+from svc.clients.store import Added, Store
 from svc.errors import (
     DatabaseNotMigrated,
     DatabaseUnavailable,
@@ -87,7 +87,7 @@ async def opened(settings: DatabaseSettings) -> AsyncIterator[tuple[Store, Batch
         yield Store(connected, settings, batches.observe), batches
 
 
-async def add_five(store: Store) -> list[int | BaseException]:
+async def add_five(store: Store) -> list[Added | BaseException]:
     """Five adds in one batch."""
     adds = (store.add(NewClient(name, Decimal(1))) for name in ("Ann", "Bob", "Cleo", "Dan", "Eve"))
     return await asyncio.gather(*adds, return_exceptions=True)
@@ -236,7 +236,7 @@ async def test_a_statement_that_was_rolled_back_is_sent_once_more(
     """Where it then succeeds, its callers notice nothing."""
     await refuse_adds(owner, state, times=1)
     async with opened(database_settings) as (store, _):
-        client_id = await store.add(NewClient("Ann", Decimal(1)), "key")
+        client_id = (await store.add(NewClient("Ann", Decimal(1)), "key")).id
         assert b'"Ann"' in await store.get(client_id)
     assert await attempts(owner) == 2
     assert await owner.fetchval("SELECT count(*) FROM clients WHERE name = 'Ann'") == 1
@@ -256,7 +256,7 @@ async def test_a_retry_in_a_stricter_isolation_level_finds_its_first_use(
             await owner.execute("INSERT INTO idempotency_keys VALUES ('key', $1, 3)", client.fingerprint())
             retry = asyncio.create_task(store.add(client, "key"))
             await wait_for_locks(owner, 1)
-        assert await retry == 3
+        assert (await retry).id == 3
 
 
 async def test_a_lock_timeout_is_a_time_out(database_settings: DatabaseSettings, owner: Owner) -> None:
@@ -394,17 +394,18 @@ async def test_a_sequence_that_is_behind_refuses_only_the_adds_that_meet_a_taken
 ) -> None:
     """A replay and an add that then gets a free id succeed, even where their batch had a taken one."""
     async with opened(database_settings) as (store, batches):
-        first = await store.add(NewClient("Ann", Decimal(1)), "k")
+        first = (await store.add(NewClient("Ann", Decimal(1)), "k")).id
         await owner.execute("SELECT setval('clients_id_seq', $1)", first - 2)  # the next two are taken
         adds = [("Bob", None), ("Cleo", "c"), ("Ann", "k"), ("Dan", None)]
         results = await asyncio.gather(*(store.add(NewClient(name, Decimal(1)), key) for name, key in adds))
         await owner.execute("SELECT setval('clients_id_seq', $1)", first + 1)
         with pytest.raises(NoFreeId):
             await store.add(NewClient("Eve", Decimal(1)))
-    assert results[2] == first
+    assert [result.is_replay for result in results] == [False, False, True, False]
+    assert results[2].id == first
     assert batches.sizes == [1, 4, 2, 2, 1]
     stored = {row["name"]: row["id"] for row in await owner.fetch("SELECT * FROM clients WHERE id > $1", first)}
-    assert stored == {"Bob": results[0], "Cleo": results[1], "Dan": results[3]}
+    assert stored == {"Bob": results[0].id, "Cleo": results[1].id, "Dan": results[3].id}
 
 
 async def test_a_batch_of_replays_and_new_keys_keeps_its_order(
@@ -412,13 +413,15 @@ async def test_a_batch_of_replays_and_new_keys_keeps_its_order(
 ) -> None:
     """Known keys, new ones and adds without a key in one statement each get their own id."""
     async with opened(database_settings) as (store, _):
-        known = [await store.add(NewClient(f"old {key}", Decimal(1)), key) for key in ("a", "z")]
+        known = [(await store.add(NewClient(f"old {key}", Decimal(1)), key)).id for key in ("a", "z")]
         adds = [("x", None), ("new", "m"), ("old z", "z"), ("x", None), ("old a", "a"), ("new", "m"), ("new n", "n")]
         results = await asyncio.gather(*(store.add(NewClient(name, Decimal(1)), key) for name, key in adds))
-    assert (results[4], results[2]) == tuple(known)
-    assert results[1] == results[5]
-    assert len(set(results)) == 6
-    assert await owner.fetchval("SELECT count(*) FROM clients WHERE id = ANY ($1)", results) == 6
+    ids = [result.id for result in results]
+    assert [ids[4], ids[2]] == known
+    assert ids[1] == ids[5]
+    assert len(set(ids)) == 6
+    assert [result.is_replay for result in results] == [False, False, True, False, True, True, False]
+    assert await owner.fetchval("SELECT count(*) FROM clients WHERE id = ANY ($1)", ids) == 6
 
 
 async def test_maintenance_that_loses_its_connection_ends_in_a_sentence(
