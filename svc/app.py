@@ -78,7 +78,7 @@ async def build(settings: Settings, lifecycle: Lifecycle, output: LineWriter) ->
         health = Health(store, lifecycle, settings.build)
         docs = Docs(proxies, requires_key=bool(settings.api_key_hashes))
         dispatcher = Dispatcher(_find(settings, routes(Endpoints(store), health, docs, access)))
-        connections = Connections(settings.max_connections)
+        connections = Connections(settings.max_connections, settings.keepalive_seconds)
         telemetry.observe_connections(connections)
         yield Server(telemetry.wrap(dispatcher), telemetry.request_class, lifecycle, connections)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from svc.errors import InvalidSetting
+from svc.http.connections import KEEPALIVE_SECONDS
 from svc.http.hosts import is_loopback
 from svc.http.proxies import Network
 from svc.postgres import dsn
@@ -31,6 +32,7 @@ class Settings:
     Attributes:
         server: where the service listens and how it stops.
         max_connections: the maximum number of callers' connections, per worker.
+        keepalive_seconds: how long a caller's connection may wait for its next request.
         build: the build that `/version` returns, such as a commit.
         api_key_hashes: SHA-256 of the keys that the API accepts; empty where it is open to everyone.
         trusted_proxies: networks whose X-Forwarded-* headers are believed.
@@ -43,6 +45,7 @@ class Settings:
 
     server: ServerSettings = field(default_factory=ServerSettings)
     max_connections: int = 4000  # of hostile callers, they take 35 KB each: 140 MB on top of a busy pod's 75 MB
+    keepalive_seconds: float = KEEPALIVE_SECONDS
     build: str = "development"
     api_key_hashes: tuple[bytes, ...] = field(default=(), repr=False)
     trusted_proxies: tuple[Network, ...] = ()
@@ -84,6 +87,7 @@ def read(environment: Mapping[str, str]) -> Settings:
             shutdown_seconds=get("SHUTDOWN_SECONDS", _seconds(0, 600), ServerSettings.shutdown_seconds),
         ),
         max_connections=get("MAX_CONNECTIONS", _whole(1, 1_000_000), Settings.max_connections),
+        keepalive_seconds=get("KEEPALIVE_SECONDS", _seconds(1, 7200), Settings.keepalive_seconds),
         build=variables.get("BUILD", Settings.build),
         api_key_hashes=get("API_KEY_HASHES", _hashes, Settings.api_key_hashes),
         trusted_proxies=get("TRUSTED_PROXIES", _networks, Settings.trusted_proxies),

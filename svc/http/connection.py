@@ -165,6 +165,7 @@ class Connection(web.RequestHandler):
 
     def _parse_tail(self) -> None:
         """Parses what aiohttp has kept of the input behind a request to upgrade."""
+        assert self._parser is not None
         self._upgraded = False
         self._parser.set_upgraded(False)
         tail, self._message_tail = self._message_tail, b""

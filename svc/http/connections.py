@@ -7,7 +7,8 @@ from typing import Final, Protocol, TypeAlias
 
 # For the whole head of a request, from its first byte; for a connection's first request, from connecting.
 HEAD_SECONDS: Final = 10.0
-# Longer than a balancer's idle time-out (60 s): the side that closes an idle connection first may lose a request on it.
+# Longer than a balancer's idle time-out (60 s by default): the side that closes an idle connection first may lose a
+# request on it.
 KEEPALIVE_SECONDS: Final = 75.0
 # For the caller to read what fills a connection's buffer (16 KB, or a page of a list, some 50 KB): 2 KB/s is enough.
 WRITE_SECONDS: Final = 30.0
@@ -59,6 +60,7 @@ class Connections:
 
     Args:
         max_connections: how many may be open.
+        keepalive_seconds: how long one may wait for its next request.
 
     Attributes:
         count: how many are open.
@@ -66,11 +68,12 @@ class Connections:
         timed_out: how many were closed because a head did not arrive, or a response was not read, in time.
     """
 
-    def __init__(self, max_connections: int) -> None:
+    def __init__(self, max_connections: int, keepalive_seconds: float = KEEPALIVE_SECONDS) -> None:
         self.count = 0
         self.shed = 0
         self.timed_out = 0
         self._max_connections = max_connections
+        self._keepalive_seconds = keepalive_seconds
         self._time = asyncio.get_running_loop().time
         self._is_check_scheduled = False
         # A head is awaited, and part of it may have arrived; or the connection's first request is being answered.
@@ -161,7 +164,7 @@ class Connections:
             asyncio.get_running_loop().call_later(seconds, self._close_overdue)
 
     def _close_overdue(self) -> None:
-        idle = self._take_overdue(self._idle, KEEPALIVE_SECONDS, self._first_without_request)
+        idle = self._take_overdue(self._idle, self._keepalive_seconds, self._first_without_request)
         reading_head = self._take_overdue(self._reading_head, HEAD_SECONDS, self._first_without_request)
         write_paused = self._take_overdue(self._write_paused, WRITE_SECONDS, _first)
         for connection in (*idle, *write_paused):

@@ -35,6 +35,7 @@ def test_every_variable_is_read() -> None:
             "PORT": "0",
             "WORKERS": "2",
             "MAX_CONNECTIONS": "12",
+            "KEEPALIVE_SECONDS": "90",
             "DRAIN_SECONDS": "0.5",
             "SHUTDOWN_SECONDS": "12",
             "BUILD": "abc",
@@ -122,6 +123,7 @@ def test_settings_are_frozen() -> None:
         ({"PORT": "٣"}, "PORT is '٣', but must be a whole number from 0 to 65535."),
         ({"MAX_CONNECTIONS": "0"}, "MAX_CONNECTIONS is '0', but must be a whole number from 1 to 1000000."),
         ({"WORKERS": "0"}, "WORKERS is '0', but must be a whole number from 1 to 64."),
+        ({"KEEPALIVE_SECONDS": "0"}, "KEEPALIVE_SECONDS is '0', but must be a number of seconds from 1 to 7200."),
         ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS is '-1', but must be a number of seconds from 0 to 600."),
         ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS is 'nan', but must be a number of seconds from 0 to 600."),
         (
