@@ -31,8 +31,8 @@ from svc import __main__ as command_line
 from svc import settings
 from svc.http import connections
 from svc.http.access import digest
-from svc.postgres import database as pool
-from svc.postgres import dsn
+from svc.postgres import dsn, pool
+from svc.process import server
 from svc.settings import Settings
 from svc.site import health
 from tests.missing import missing
@@ -418,11 +418,12 @@ def test_all_ports_are_the_images_port() -> None:
 
 
 def test_the_grace_period_allows_a_complete_shutdown() -> None:
-    """It covers the preStop sleep, the drain, twice aiohttp's timeout, the closing of the pool, and a margin."""
+    """It covers the preStop sleep, the drain, its last callers, twice aiohttp's timeout, the pool's end, a margin."""
     spec = service()["spec"]["template"]["spec"]
     values = service_settings()
     pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    needed = pause + values.server.drain_seconds + 2 * values.server.shutdown_seconds + pool._CLOSE_SECONDS
+    draining = values.server.drain_seconds + server._MAX_LAST_SECONDS
+    needed = pause + draining + 2 * values.server.shutdown_seconds + pool._CLOSE_SECONDS
 
     assert needed + 10 <= spec["terminationGracePeriodSeconds"] <= needed + 20
 
