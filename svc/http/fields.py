@@ -121,15 +121,21 @@ async def _body(request: Request) -> bytes:
     if len(length) > len(str(MAX_BODY_BYTES)) or int(length or 0) > MAX_BODY_BYTES:
         raise BodyTooLarge(_TOO_LARGE)
     await _meet_expectation(request)
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise BodyTooLarge(_TOO_LARGE) from None
+            while piece := await request.content.readany():
+                body += piece
+                if len(body) > MAX_BODY_BYTES:
+                    raise BodyTooLarge(_TOO_LARGE)
+                if request.content.at_eof():
+                    break
+                await asyncio.sleep(0)  # a body of thousands of small chunks takes several steps of the event loop
     except TimeoutError:
         raise BodyTooSlow(f"The body did not arrive within {BODY_SECONDS:g} seconds.") from None
     except web.RequestPayloadError:
         raise BadRequest("The body does not match its headers.") from None
+    return bytes(body)
 
 
 async def _meet_expectation(request: Request) -> None:

@@ -12,7 +12,7 @@ from aiohttp.streams import StreamReader
 from svc.http.connection import LINGER_SECONDS, MAX_LINE_BYTES, Connection
 from svc.http.connections import Connections
 from svc.http.lifecycle import Lifecycle
-from svc.http.messages import Request
+from svc.http.messages import MAX_BODY_BYTES, Request
 from svc.http.problems import BadRequest
 
 MAX_HEADERS: Final = 64
@@ -62,6 +62,8 @@ class Server(web.Server):
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
             max_headers=MAX_HEADERS,
+            # Of a body in 16 KB of 1-byte chunks, aiohttp then parses at most 1024 before they are read.
+            read_bufsize=MAX_BODY_BYTES,
             auto_decompress=False,  # bodies are small; a compressed one is a mistake or an attack
         )
 

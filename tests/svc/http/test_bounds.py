@@ -150,26 +150,40 @@ WORST = {
     "a long Origin": request(b"/none", b"Origin: " + fill("a.")),
     "a long Connection": request(b"/none", b"Connection: " + fill("close,")),
     "a long Accept-Encoding": request(b"/none", b"Accept-Encoding: " + fill("gzip;q=0.5,")),
+    "a body of the smallest chunks": request(
+        b"/add", b"Content-Type: application/json", b"Transfer-Encoding: chunked", method=b"POST"
+    )
+    + b"1\r\na\r\n" * MAX_BODY_BYTES
+    + b"0\r\n\r\n",
     "many headers": request(b"/none", *(b"X-%d: " % number + b"a" * 200 for number in range(60))),
 }
 
 
-async def cpu_seconds(port: int, raw: bytes) -> tuple[float, bytes]:
-    """The CPU time of one whole exchange, the caller's side included, and the response."""
-    before = time.thread_time()
+async def exchange(port: int, raw: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(raw)
     async with asyncio.timeout(30):
         response = await reader.read()
     writer.close()
-    return time.thread_time() - before, response
+    return response
+
+
+async def longest_step(port: int, raw: bytes) -> tuple[float, bytes]:
+    """The CPU time of the longest turn of the event loop during an exchange, in seconds, and the response."""
+    exchanging = asyncio.create_task(exchange(port, raw))
+    longest, before = 0.0, time.thread_time()
+    while not exchanging.done():
+        await asyncio.sleep(0)
+        now = time.thread_time()
+        longest, before = max(longest, now - before), now
+    return longest, exchanging.result()
 
 
 @pytest.mark.parametrize("raw", WORST.values(), ids=WORST)
 async def test_no_request_holds_the_event_loop(port: int, raw: bytes) -> None:
-    """The worst inputs of each field, of queries, bodies and headers take less than 5 ms in all, and are answered."""
+    """The worst inputs of each field, of queries, bodies and headers hold it for less than 5 ms, and are answered."""
     for _ in range(100):  # another process on the same core may disturb some of them
-        seconds, response = await cpu_seconds(port, raw)
+        seconds, response = await longest_step(port, raw)
         assert response[9:10] == b"4", response
         if seconds < MAX_SECONDS:
             return
