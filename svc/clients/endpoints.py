@@ -7,6 +7,7 @@ path of its own.
 from collections.abc import Mapping
 from contextlib import aclosing
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlencode
 
@@ -15,7 +16,8 @@ from aiohttp import web
 from svc.clients.model import parse_after, parse_id, parse_key, parse_limit, parse_new
 from svc.clients.store import PAGE_ROWS, Page, Store
 from svc.errors import InvalidField
-from svc.http import fields
+from svc.http import compression, fields
+from svc.http.compression import Coding, Identity
 from svc.http.messages import AnyResponse, Request, Response
 
 JSON: Final = "application/json"
@@ -46,35 +48,39 @@ class Endpoints:
     async def getall(self, request: Request) -> AnyResponse:
         """`GET /getall`: all clients, or one page."""
         query = fields.read_query(request, "limit", "after")
+        coding = compression.negotiate(request)
         if not query:
-            return await self._all(request)
+            return await self._all(request, coding)
         limit = parse_limit(query["limit"], MAX_LIMIT) if "limit" in query else MAX_LIMIT
         page = await self._store.page(parse_after(query.get("after", "0")), limit)
         if not page.more:
-            return _array(page)
+            return await _array(page, coding)
         next_page = urlencode({"limit": limit, "after": page.last_id})
-        return _array(page, {"Link": f'<?{next_page}>; rel="next"'})
+        return await _array(page, coding, {"Link": f'<?{next_page}>; rel="next"'})
 
-    async def _all(self, request: Request) -> AnyResponse:
+    async def _all(self, request: Request, coding: Coding) -> AnyResponse:
         page = await self._store.page(0)
         if not page.more:
-            return _array(page)
-        response = web.StreamResponse()
+            return await _array(page, coding)
+        body = coding()
+        response = web.StreamResponse(headers=body.headers)
         response.content_type = JSON
         await response.prepare(request)
         if request.method == "GET":
-            await response.write(b"[" + page.objects)
+            await response.write(await body.encode(b"[" + page.objects))
             async with aclosing(self._store.pages(page.last_id)) as pages:
                 async for page in pages:
                     if page.objects:  # empty where the remaining clients were removed in the meantime
-                        await response.write(b"," + page.objects)
-            await response.write(b"]")
+                        await response.write(await body.encode(b"," + page.objects))
+            await response.write(body.end(b"]"))
         await response.write_eof()
         return response
 
 
-def _array(page: Page, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(b"[" + page.objects + b"]", JSON, headers=headers)
+async def _array(page: Page, coding: Coding, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    body = (coding if len(page.objects) >= compression.MIN_BYTES else Identity)()
+    array = await body.encode(b"[" + page.objects + b"]") + body.end()
+    return Response(array, JSON, headers={**headers, **body.headers})
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -127,9 +127,9 @@ class Connection(web.RequestHandler):
         if body is not EMPTY_PAYLOAD and not body.is_eof():
             self._awaited_body, self._awaited_bytes = body, body.total_bytes
         elif isinstance(message, RawRequestMessage) and message.upgrade:
-            self._decline_upgrade(data, is_whole=new == 1 and size == len(data))
+            self._decline_upgrade(message, body, data if new == 1 and size == len(data) else b"")
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's always closes the connection
         """The caller sends no more, but may still read: each request that has arrived gets its response.
 
         Returns:
@@ -146,17 +146,17 @@ class Connection(web.RequestHandler):
             self.close()  # after the current request
         return self.has_request
 
-    def _decline_upgrade(self, data: bytes, *, is_whole: bool) -> None:
+    def _decline_upgrade(self, message: RawRequestMessage, body: StreamReader, data: bytes) -> None:
         """Parses what follows a request to upgrade, as without its header: no connection is ever upgraded.
 
         Args:
-            data: the received bytes, with the end of that request.
-            is_whole: whether they start with that request.
+            message: the head of that request, the newest one.
+            body: its body.
+            data: the received bytes, where they start with that request; otherwise none.
         """
-        message, body = self._messages[-1]
         if self._upgraded:
             self._parse_tail()
-        elif is_whole and not message.chunked:  # aiohttp has dropped the rest, but its position is known
+        elif data and not message.chunked:  # aiohttp has dropped the rest, but its position is known
             data = data.lstrip(b"\r\n")
             if rest := data[data.index(b"\r\n\r\n") + 4 + body.total_bytes :]:
                 self.data_received(rest)

@@ -1,8 +1,10 @@
 """GET /getall of a list that is much larger than the memory that it may take."""
 
 import asyncio
+import gzip
 import json
 import socket
+import zlib
 from collections.abc import Callable
 
 import psutil
@@ -10,7 +12,11 @@ import pytest
 from aiohttp import ClientSession
 
 from ops.common.process import Service
-from tests.conftest import Client, Owner
+from svc import app
+from svc.http.lifecycle import Lifecycle
+from svc.postgres.settings import DatabaseSettings
+from svc.settings import Settings
+from tests.conftest import Client, Log, Owner, ServedApp
 
 ROWS = 100_000
 INSERT = "INSERT INTO clients (name, money) SELECT repeat($1, 150), n FROM generate_series(1, $2) n"
@@ -111,3 +117,102 @@ async def test_http_1_0_keeps_the_connection_after_the_head_of_a_list(api: Clien
 
     assert responses.count(b" 200 OK\r\n") == 3
     assert responses.lower().count(b"connection: keep-alive\r\n") == 2
+
+
+async def getall(api: Client, *accepted: str, path: str = "/getall", method: str = "GET") -> tuple[str, bytes]:
+    """The Content-Encoding of the response, and its body as it was sent."""
+    headers = [("Accept-Encoding", value) for value in accepted]
+    async with (
+        ClientSession(auto_decompress=False, skip_auto_headers=["Accept-Encoding"]) as session,
+        session.request(method, api.make_url(path), headers=headers) as response,
+    ):
+        assert (response.status, response.headers["Vary"]) == (200, "Accept-Encoding")
+        return response.headers.get("Content-Encoding", ""), await response.read()
+
+
+@pytest.mark.parametrize("path", ["/getall", "/getall?limit=1000"])
+async def test_a_list_is_compressed_where_it_is_asked_for(api: Client, owner: Owner, path: str) -> None:
+    """Streamed or in a page, it is the same list in fewer bytes."""
+    await owner.execute(INSERT, "x", 2500)
+    _, plain = await getall(api, path=path)
+    encoding, compressed = await getall(api, "gzip, deflate, br", path=path)
+
+    assert encoding == "gzip"
+    assert gzip.decompress(compressed) == plain
+    assert len(compressed) < len(plain) / 3
+    assert await getall(api, "gzip", path=path, method="HEAD") == ("gzip", b"")
+
+
+@pytest.mark.parametrize(
+    "accepted", ["gzip", "GZIP", "br, gzip;q=0.5", "*", "*;q=0.1", "identity;q=0.5, gzip", "x , gzip"]
+)
+async def test_gzip_is_accepted(api: Client, owner: Owner, accepted: str) -> None:
+    """By its name or by a star, and at least as much as no compression."""
+    await owner.execute(INSERT, "x", 10)
+
+    assert (await getall(api, accepted))[0] == "gzip"
+
+
+@pytest.mark.parametrize(
+    "accepted",
+    [
+        *("", "br", "gzip;q=0", "gzip; q=0.000", "*;q=0", "gzip;q=0, *", "gzip;q=x", "gzip;q=1;x=y", "xgzip"),
+        *("identity, gzip;q=0.9", "br," * 2000 + "gzip"),
+    ],
+)
+async def test_gzip_is_not_sent_unasked(api: Client, owner: Owner, accepted: str) -> None:
+    """Where it is not named, is refused, or is less welcome than no compression."""
+    await owner.execute(INSERT, "x", 10)
+
+    assert (await getall(api, accepted))[0] == ""
+
+
+async def test_the_headers_of_one_name_are_read_together(api: Client, owner: Owner) -> None:
+    """A header may be in several lines."""
+    await owner.execute(INSERT, "x", 10)
+
+    assert (await getall(api, "br", "gzip"))[0] == "gzip"
+    assert (await getall(api, "*", "gzip;q=0"))[0] == ""
+
+
+async def test_only_long_lists_are_compressed(api: Client) -> None:
+    """What fits into one packet gains nothing, and other paths do not compress at all."""
+    for path in ("/getall", "/getall?limit=2"):
+        assert (await getall(api, "gzip", path=path))[0] == ""
+    for path in ("/get/1", "/openapi.json", "/docs", "/nowhere"):
+        async with api.get(path, headers={"Accept-Encoding": "gzip"}) as response:
+            assert "Content-Encoding" not in response.headers
+
+
+async def test_a_response_may_vary_with_the_origin_too(
+    database_settings: DatabaseSettings, lifecycle: Lifecycle, log: Log
+) -> None:
+    """With CORS, its headers depend on both, so a cache has to keep their responses apart."""
+    settings = Settings(cors_origins=("https://app.example",), database=database_settings)
+    async with (
+        app.build(settings, lifecycle, log.writer) as server,
+        ServedApp(server) as served,
+        ClientSession() as session,
+        session.get(served.make_url("/getall"), headers={"Host": "localhost"}) as response,
+    ):
+        assert response.headers.getall("Vary") == ["Origin, Accept-Encoding"]
+
+
+async def test_a_compressed_list_can_be_read_while_it_is_sent(api: Client, owner: Owner) -> None:
+    """Each page is decompressed before the next one has been queried, so the first clients are early."""
+    await owner.execute(INSERT, "x", ROWS)
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=4096)
+    writer.write(b"GET /getall HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    decompressor = zlib.decompressobj(wbits=31)
+    start = b""
+    while start.count(b"}") < 900:
+        start += decompressor.decompress(await reader.read(1000))
+    read_early = len(start)
+    while chunk := await reader.read(65536):
+        start += decompressor.decompress(chunk)
+    writer.close()
+
+    assert decompressor.eof
+    assert json.loads(start)[-1]["id"] == ROWS + 4
+    assert read_early < len(start) / 20

@@ -177,7 +177,7 @@ async def test_an_idle_connection_has_a_longer_time_limit(api: Client, monkeypat
 async def test_an_idle_connection_is_closed_in_the_end(
     database_settings: DatabaseSettings, lifecycle: Lifecycle, log: Log
 ) -> None:
-    """KEEPALIVE_SECONDS bounds its time. It gets no response, which a caller might take for that to its next request."""
+    """KEEPALIVE_SECONDS bounds its time. It gets no response: a caller might take it for that to its next request."""
     settings = Settings(ServerSettings(host="0.0.0.0"), keepalive_seconds=0.1, database=database_settings)
     async with (
         app.build(settings, lifecycle, log.writer) as server,
