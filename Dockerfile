@@ -54,7 +54,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 ENTRYPOINT ["python", "-m", "ops.load"]
 CMD ["--help"]
 
-ARG BUILD=""
+ARG BUILD=development
 LABEL org.opencontainers.image.title="clients-api-load" \
       org.opencontainers.image.description="Load tests of the clients API of olimac.link." \
       org.opencontainers.image.licenses="MIT" \
@@ -80,7 +80,7 @@ ENTRYPOINT ["python", "-m", "svc"]
 CMD ["serve"]
 
 # Last, because it changes with every commit. /version returns it.
-ARG BUILD=""
+ARG BUILD=development
 ENV BUILD=${BUILD}
 LABEL org.opencontainers.image.title="clients-api" \
       org.opencontainers.image.description="The clients API of olimac.link: list, add and look up clients." \

@@ -20,7 +20,7 @@ from svc.http import access
 from svc.logs.writer import LineWriter
 from svc.postgres import dsn, embedded, maintenance
 from svc.process.sockets import CannotListen
-from svc.settings import Settings, check_certificates, read
+from svc.settings import Settings, check_certificates, misspelled, read
 
 
 def main() -> int:
@@ -33,6 +33,8 @@ def main() -> int:
             if arguments.command is key:
                 key()  # works with missing or wrong settings, since it generates one of them
             else:
+                for name, intended in misspelled(os.environ).items():
+                    _print(f"warning: {name} is not a setting; did you mean {intended}?")
                 settings = read(os.environ)
                 dsn.isolate_drivers()
                 _check_database_tls(settings)

@@ -5,8 +5,10 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from os.path import commonprefix
 from pathlib import Path
+from socket import inet_aton
 from typing import Final, TypeVar
 
 from svc.errors import InvalidSetting
@@ -71,16 +73,20 @@ def read(environment: Mapping[str, str]) -> Settings:
         InvalidSetting: for the first variable that is not valid.
     """
     variables = {name: value for name, value in environment.items() if value}  # empty is unset, as in compose files
-    if "API_KEY_HASHES" in environment and "API_KEY_HASHES" not in variables:
-        # Set but empty, it was meant to close the API, and its value may have been lost by mistake.
-        raise InvalidSetting("API_KEY_HASHES", "empty", "hashes of keys, or unset to open the API to everyone")
+    # Set but empty, the first was meant to close the API and the second to name the build, so a value was lost.
+    for name, expected in (
+        ("API_KEY_HASHES", "hashes of keys, or unset to open the API to everyone"),
+        ("BUILD", "the build that runs, such as a commit, or unset"),
+    ):
+        if environment.get(name) == "":
+            raise InvalidSetting(name, "empty", expected)
 
     def get(name: str, parse: Callable[[str, str], _T], default: _T) -> _T:
         return parse(name, variables[name]) if name in variables else default
 
     settings = Settings(
         server=ServerSettings(
-            host=variables.get("HOST", ServerSettings.host),
+            host=get("HOST", _host, ServerSettings.host),
             port=get("PORT", _whole(0, 65535), ServerSettings.port),
             workers=get("WORKERS", _whole(1, 64), ServerSettings.workers),
             drain_seconds=get("DRAIN_SECONDS", _seconds(0, 600), ServerSettings.drain_seconds),
@@ -113,6 +119,41 @@ def read(environment: Mapping[str, str]) -> Settings:
     )
     _check_timeouts(settings)
     return settings
+
+
+_NAMES: Final = frozenset(
+    (
+        "HOST PORT WORKERS DRAIN_SECONDS SHUTDOWN_SECONDS MAX_CONNECTIONS KEEPALIVE_SECONDS BUILD API_KEY_HASHES "
+        "TRUSTED_PROXIES CORS_ORIGINS LOG_FORMAT TELEMETRY METRICS_INTERVAL LOCAL_FOLDER DATABASE_URL DB_HOST DB_PORT "
+        "DB_NAME DB_USERNAME DB_PASSWORD DB_PASSFILE DB_SSLMODE DB_SSLROOTCERT DB_SERVICE_PASSWORD DB_POOL_SIZE "
+        "DB_CONNECT_SECONDS DB_ACQUIRE_SECONDS DB_STATEMENT_SECONDS DB_KEEPALIVE_SECONDS DB_IDLE_SECONDS MAX_QUEUE "
+        "OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_PROTOCOL OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG "
+        "OTEL_SERVICE_NAME OTEL_RESOURCE_ATTRIBUTES"
+    ).split()
+)
+
+
+def misspelled(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are probably settings with a typing error, each with the setting's name.
+
+    Another program's variable may have such a name, so it is no error.
+    """
+    unset = sorted(_NAMES - environment.keys())
+    similar = {name: next((ours for ours in unset if _is_typo(name.upper(), ours)), "") for name in environment}
+    return {name: ours for name, ours in similar.items() if ours and name not in _NAMES}
+
+
+def _is_typo(name: str, intended: str) -> bool:
+    """Whether one character was added, left out or replaced, or two were swapped, or none."""
+    start = _shared(name, intended)
+    name, intended = name[start:], intended[start:]
+    end = _shared(name[::-1], intended[::-1])
+    name, intended = name[: len(name) - end], intended[: len(intended) - end]
+    return max(len(name), len(intended)) <= 1 or (len(name) == 2 and name == intended[::-1])
+
+
+def _shared(one: str, other: str) -> int:
+    return len(commonprefix([one, other]))  # noqa: RUF071 - characters, not parts of paths
 
 
 def _check_timeouts(settings: Settings) -> None:
@@ -212,6 +253,24 @@ def _dsn_of_url(variables: Mapping[str, str], parts: Mapping[str, str]) -> str:
         raise InvalidSetting("DATABASE_URL", HIDDEN, expected) from None
 
 
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def _host(name: str, value: str) -> str:
+    try:
+        if ":" in value:
+            ip_address(value)
+        elif not value.strip("0123456789."):
+            inet_aton(value)
+    except (ValueError, OSError):
+        is_valid = False
+    else:
+        is_valid = ":" in value or _HOST_NAME.fullmatch(value) is not None
+    if not is_valid:
+        raise InvalidSetting(name, repr(value), "an IPv4 or IPv6 address, or a host's name, such as 0.0.0.0")
+    return value
+
+
 def _whole(minimum: int, maximum: int) -> Callable[[str, str], int]:
     def parse(name: str, value: str) -> int:
         if not (value.isascii() and value.isdigit() and len(value) < 10 and minimum <= int(value) <= maximum):
@@ -271,7 +330,9 @@ def _origins(name: str, value: str) -> tuple[str, ...]:
     origins = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
     for origin in origins:
         if not _ORIGIN.fullmatch(origin) or _DEFAULT_PORT.fullmatch(origin):
-            expected = "origins separated by commas, each as browsers send it: in lower case, without a default port, a "
+            expected = (
+                "origins separated by commas, each as browsers send it: in lower case, without a default port, a "
+            )
             raise InvalidSetting(name, repr(origin), f"{expected}path or a wildcard, such as https://app.example")
     return origins
 

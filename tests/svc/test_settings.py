@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from ipaddress import ip_network
@@ -11,7 +12,7 @@ import pytest
 
 from ops.common.process import ROOT
 from svc.errors import InvalidSetting
-from svc.settings import Settings, read
+from svc.settings import _NAMES, Settings, misspelled, read
 from svc.telemetry.settings import TraceSettings
 
 HASH, OTHER_HASH = "ab" * 32, "12" * 32
@@ -98,6 +99,50 @@ def test_the_standard_variables_configure_traces(variables: dict[str, str], trac
     assert read(variables).telemetry.traces == traces
 
 
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "0.0.0.0", "0", "::", "::1", "fe80::1%eth0", "localhost", "a-b.example."]
+)
+def test_addresses_and_names_are_hosts(host: str) -> None:
+    """HOST may be whatever a socket can listen on."""
+    assert read({"HOST": host}).server.host == host
+
+
+@pytest.mark.parametrize(
+    ("name", "intended"),
+    [
+        ("WORKER", "WORKERS"),
+        ("WORKERSS", "WORKERS"),
+        ("PROT", "PORT"),
+        ("BIULD", "BUILD"),
+        ("port", "PORT"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("MAX_CONNECTION", "MAX_CONNECTIONS"),
+        ("DBHOST", "DB_HOST"),
+    ],
+)
+def test_a_misspelled_setting_is_found(name: str, intended: str) -> None:
+    """A variable with one typing error in it is found, unless the setting that it resembles is set, too."""
+    assert misspelled({name: "1"}) == {name: intended}
+    assert misspelled({name: "1", intended: "1"}) == {}
+
+
+def test_variables_of_other_programs_are_not_taken_for_settings() -> None:
+    """A shared environment has many variables; some even share a word with a setting."""
+    others = "PATH HOME HOSTNAME HOSTTYPE SHELL PWD USER LANG TERM KUBERNETES_PORT API_PORT HTTP_HOST DB_HOST_2 PGPORT"
+
+    assert misspelled(dict.fromkeys(others.split(), "1")) == {}
+    assert misspelled(dict.fromkeys(_NAMES, "1")) == {}
+
+
+def test_the_names_of_the_settings_are_those_of_the_documentation() -> None:
+    """Each variable in the table is known, and no other."""
+    table = (ROOT / "docs/configuration.md").read_text().partition("## Settings")[2].partition("##")[0]
+    rows = [row.split(" | ")[0] for row in table.splitlines() if row.startswith("|")]
+    documented = {name for row in rows for name in re.findall("`([A-Z_]+)`", row)}
+
+    assert documented == _NAMES
+
+
 def test_each_timeout_is_shorter_than_the_next() -> None:
     """A statement times out in the server, then in the service, then comes the deadline, then the end of a shutdown."""
     settings = Settings()
@@ -118,6 +163,24 @@ def test_settings_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
+        *(
+            (
+                {"HOST": host},
+                f"HOST is {host!r}, but must be an IPv4 or IPv6 address, or a host's name, such as 0.0.0.0.",
+            )
+            for host in (
+                "999.1.1.1",
+                "1.2.3.4.5",
+                "[::1]",
+                "::g",
+                "localhost:8080",
+                "http://localhost",
+                "*",
+                " ",
+                "a b",
+            )
+        ),
+        ({"BUILD": ""}, "BUILD is empty, but must be the build that runs, such as a commit, or unset."),
         ({"PORT": "x"}, "PORT is 'x', but must be a whole number from 0 to 65535."),
         ({"PORT": "65536"}, "PORT is '65536', but must be a whole number from 0 to 65535."),
         ({"PORT": "٣"}, "PORT is '٣', but must be a whole number from 0 to 65535."),
