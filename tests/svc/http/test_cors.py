@@ -72,6 +72,7 @@ async def test_a_streamed_list_may_be_read(shared_api: Client, owner: Owner) -> 
     async with shared_api.get("/getall", headers={"Origin": ORIGIN, "Authorization": "Bearer key"}) as response:
         assert len(await response.json()) > PAGE_ROWS
         assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+        assert "Origin" in ", ".join(response.headers.getall("Vary")).split(", ")
 
 
 async def test_without_origins_there_is_no_cors(api: Client) -> None:
