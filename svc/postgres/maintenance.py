@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 import sysconfig
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Final
 
 import asyncpg
 
+from svc.postgres import dsn as dsns
 from svc.postgres import queries, scram
 
 _CONNECT_SECONDS: Final = 10.0
@@ -43,13 +45,25 @@ async def migrate(dsn: str, service_password: str = "") -> str:
         report = await _dbmate(dsn)
         try:
             await connection.execute((queries.SQL / "roles.sql").read_text())
+            if service_password:
+                # ALTER ROLE takes no parameters, and a verifier has only digits, letters and +/=:$-.
+                await connection.execute(f"ALTER ROLE clients_service PASSWORD '{scram.verifier(service_password)}'")
+                report += "\nThe service's role has the given password."
         except asyncpg.InsufficientPrivilegeError as error:
-            report += f"\nThe service's role is unchanged ({error}). Run sql/roles.sql as a user with that privilege."
-        if service_password:
-            # ALTER ROLE takes no parameters, and a verifier has only digits, letters and +/=:$-.
-            await connection.execute(f"ALTER ROLE clients_service PASSWORD '{scram.verifier(service_password)}'")
-            report += "\nThe service's role has the given password."
+            unchanged = f"the service's role is unchanged: {error.args[0]}. {_role_command(dsn)}"
+            if service_password:
+                raise MaintenanceError(f"the schema is up to date, but {unchanged}") from error
+            report += f"\nBut {unchanged}"
         return report
+
+
+def _role_command(url: str) -> str:
+    """What a user who may create and change roles has to run instead."""
+    database = dsns.parse(url)
+    host, port = database.addresses[0]
+    connect = ["psql", "--host", host, "--port", port, "--dbname", database.database]
+    command = shlex.join([*connect, "--file", "sql/roles.sql", "--command", r"\password clients_service"])
+    return f"Run this as a user who may do that: {command}"
 
 
 async def seed(dsn: str) -> int:
