@@ -3,7 +3,10 @@
 import asyncio
 import gzip
 import json
+import re
+import shutil
 import socket
+import subprocess
 import zlib
 from collections.abc import Callable
 
@@ -17,6 +20,7 @@ from svc.http.lifecycle import Lifecycle
 from svc.postgres.settings import DatabaseSettings
 from svc.settings import Settings
 from tests.conftest import Client, Log, Owner, ServedApp
+from tests.missing import missing
 
 ROWS = 100_000
 INSERT = "INSERT INTO clients (name, money) SELECT repeat($1, 150), n FROM generate_series(1, $2) n"
@@ -107,6 +111,18 @@ async def test_http_1_0_learns_the_end_of_a_list_from_the_end_of_the_connection(
     assert len(json.loads(body)) == 1504
     assert b"transfer-encoding" not in head.lower()
     assert b"keep-alive" not in head.lower()
+
+
+async def test_ab_reads_lists_with_keep_alive(serve: Callable[..., Service], owner: Owner) -> None:
+    """ApacheBench sends HTTP/1.0 with keep-alive, and has no chunks."""
+    if not shutil.which("ab"):
+        missing("ab is missing (on Debian: apt install apache2-utils)")
+    await owner.execute(INSERT, "x", 1500)
+    service = serve()
+    command = ["ab", "-k", "-n", "20", "-c", "4", f"{service.url}/getall"]
+    report = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=True)
+
+    assert re.findall(r"(?:Complete|Failed|Non-2xx).*?(\d+)", report.stdout) == ["20", "0"]
 
 
 async def test_http_1_0_keeps_the_connection_after_the_head_of_a_list(api: Client, owner: Owner) -> None:
