@@ -66,6 +66,30 @@ def _role_command(url: str) -> str:
     return f"Run this as a user who may do that: {command}"
 
 
+async def find_problem(url: str, seconds: float) -> str:
+    """What keeps the service from using the database, with its name and hosts; empty where nothing does.
+
+    Args:
+        url: the URL with which the service connects. Its password is not shown.
+        seconds: the longest that the database may take to respond.
+    """
+    parsed = dsns.parse(url)
+    where = f"{parsed.database} on {', '.join(f'{host}:{port}' for host, port in parsed.addresses)}"
+    try:
+        async with asyncio.timeout(seconds), _connection(url) as connection:
+            await connection.fetch(queries.read("ready"))
+    except TimeoutError:
+        return f"the database {where} did not respond within {seconds:g} s"
+    except MaintenanceError as error:
+        cause = error.__cause__
+        if isinstance(cause, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
+            return f"the database {where} is not migrated ({cause.args[0]}): run `python -m svc migrate`"
+        if isinstance(cause, asyncpg.InsufficientPrivilegeError):
+            return f"the database {where} gives this user no rights ({cause.args[0]}): run `python -m svc migrate`"
+        return f"the database {where} cannot be used: {str(cause) or type(cause).__name__}"
+    return ""
+
+
 async def seed(dsn: str) -> int:
     """Adds the first clients to an empty database, and returns how many it added."""
     async with _connection(dsn) as connection:
