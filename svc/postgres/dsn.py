@@ -269,6 +269,11 @@ def _hosts(given: Mapping[str, str]) -> str:
         raise InvalidDsn("its host must not have an @; percent-encode the @ of a password as %40")
     if any(":" in name and not _is_address(name) for name in names):
         raise InvalidDsn("its host must not have a port or another :")
+    try:
+        for name in names:
+            name.encode("idna")
+    except UnicodeError as error:  # the driver would fail with it at each connection
+        raise InvalidDsn("its host must be a name of the DNS: each label has 1 to 63 characters") from error
     return ",".join(host or _default_host() for host in hosts.split(","))
 
 

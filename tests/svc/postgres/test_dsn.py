@@ -290,6 +290,8 @@ def test_the_environment_completes_a_url() -> None:
         ("postgresql://u:a@b@h/d", "percent-encode the @ of a password"),
         ("postgresql://u:100%@h/d", "percent-encode a space and a %"),
         ("postgresql://h/d?host=a:5433", "must not have a port"),
+        (f"postgresql://{'a' * 64}.example/d", "a name of the DNS"),
+        ("postgresql://u@a..example,b/d", "a name of the DNS"),
         ("postgresql://[h/d", "between brackets"),
     ],
 )
