@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
+import orjson
 from aiohttp import web
 
 from ops.oncall.server import Server
@@ -20,14 +21,21 @@ CLOUDWATCH: Final = Path(__file__).parent / "cloudwatch"
 class OnCall:
     """Serves the page in a thread, on a recording to which the test can add lines.
 
+    Args:
+        recording: its file.
+        folder: of the dashboards, alarms, queries and runbooks.
+        now: the time at which the server's clock stands still, in seconds since 1970, so that it does not matter how
+            long a test takes; None for a clock that runs.
+
     Attributes:
         url: of the page.
         ahead_seconds: how far the server's clock is ahead.
     """
 
-    def __init__(self, recording: Path, folder: Path = CLOUDWATCH) -> None:
+    def __init__(self, recording: Path, folder: Path = CLOUDWATCH, now: float | None = None) -> None:
         self.url = ""
         self.ahead_seconds = 0.0
+        self._now = now
         self._recording = recording
         self._folder = folder
         self._loop = asyncio.new_event_loop()
@@ -60,7 +68,7 @@ class OnCall:
 
     def clock(self) -> float:
         """The time of the server."""
-        return time.time() + self.ahead_seconds
+        return (time.time() if self._now is None else self._now) + self.ahead_seconds
 
     def record(self, *lines: bytes) -> None:
         """Adds lines to the recording."""
@@ -74,6 +82,8 @@ class OnCall:
             self._thread.join(60)
 
 
-def faults(count: int) -> bytes:
-    """A metric document with a number of faults, as the service's own code writes it."""
-    return document(((),), {names.FAULTS: [count], names.REQUESTS: [count]}, {})
+def faults(count: int, at: float) -> bytes:
+    """A metric document with a number of faults, as the service's own code writes it at this time."""
+    line = orjson.loads(document(((),), {names.FAULTS: [count], names.REQUESTS: [count]}, {}))
+    line["_aws"]["Timestamp"] = int(at * 1000)
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
