@@ -131,7 +131,12 @@ async def _dbmate(dsn: str) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    except asyncio.CancelledError:  # a signal to stop
+        process.terminate()
+        await process.wait()
+        raise
     report = output.decode(errors="replace").strip()
     if process.returncode:
         raise MaintenanceError(f"the migration failed: {report}")
