@@ -12,9 +12,9 @@ from typing import Final
 import asyncpg
 
 from svc.postgres import dsn as dsns
-from svc.postgres import queries, scram
+from svc.postgres import pool, queries, scram
 
-_CONNECT_SECONDS: Final = 10.0
+_CONNECT_SECONDS: Final = 10.0  # for each host
 _PRUNE_ROWS: Final = 10_000  # per statement, so that locks are short and an interruption loses little progress
 _MIGRATION_LOCK: Final = 0x636C69656E7473  # "clients" in ASCII: any number that no other program uses
 # The server's errors, and the driver's where the connection is lost or the server is no PostgreSQL.
@@ -42,7 +42,7 @@ async def migrate(dsn: str, service_password: str = "") -> str:
     """
     async with _connection(dsn) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
-        report = await _dbmate(dsn)
+        report = await _dbmate(connection.url)
         try:
             await connection.execute((queries.SQL / "roles.sql").read_text())
             if service_password:
@@ -50,7 +50,7 @@ async def migrate(dsn: str, service_password: str = "") -> str:
                 await connection.execute(f"ALTER ROLE clients_service PASSWORD '{scram.verifier(service_password)}'")
                 report += "\nThe service's role has the given password."
         except asyncpg.InsufficientPrivilegeError as error:
-            unchanged = f"the service's role is unchanged: {error.args[0]}. {_role_command(dsn)}"
+            unchanged = f"the service's role is unchanged: {error.args[0]}. {_role_command(connection.url)}"
             if service_password:
                 raise MaintenanceError(f"the schema is up to date, but {unchanged}") from error
             report += f"\nBut {unchanged}"
@@ -110,9 +110,9 @@ async def prune(dsn: str) -> int:
 
 
 @asynccontextmanager
-async def _connection(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+async def _connection(dsn: str) -> AsyncIterator[pool.Connection]:
     try:
-        connection = await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS)
+        connection = await pool.connect(dsn, _CONNECT_SECONDS)
     except (OSError, *_DRIVER_ERRORS) as error:
         raise MaintenanceError(f"cannot connect to the database: {str(error) or type(error).__name__}") from error
     try:

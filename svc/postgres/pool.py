@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,7 +34,13 @@ _HOST_ERRORS: Final = (
 
 
 class Connection(asyncpg.Connection):
-    """A connection of the pool."""
+    """A connection to one host.
+
+    Attributes:
+        url: the URL with this host only.
+    """
+
+    url: str
 
     # asyncpg's own attributes, which its type stubs leave out
     _transport: asyncio.Transport
@@ -71,7 +78,7 @@ class Connection(asyncpg.Connection):
 
     def close_if_idle(self) -> None:
         """Closes the connection if it has run no query since the last call, and runs none now."""
-        if self._proxy is not None:  # acquired
+        if self.is_closed() or self._proxy is not None:  # the latter where it is acquired
             return
         queries = self._protocol.queries_count
         if queries == self._queries_before:
@@ -101,11 +108,11 @@ class _Connector:
     Here, as in libpq (https://www.postgresql.org/docs/current/libpq-connect.html), each host has its own.
     """
 
-    def __init__(self, settings: DatabaseSettings) -> None:
-        self._seconds = settings.connect_seconds
-        self._keepalive_seconds = settings.keepalive_seconds
-        self._connections: list[Connection] = []
-        parsed = dsn.parse(settings.dsn)
+    def __init__(self, url: str, seconds: float, keepalive_seconds: int = 0) -> None:
+        self._seconds = seconds
+        self._keepalive_seconds = keepalive_seconds
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        parsed = dsn.parse(url)
         file = None if "password" in parsed.parameters else PasswordFile(parsed)
         self._hosts = []
         for host, port in parsed.addresses:
@@ -146,7 +153,8 @@ class _Connector:
             raise TimeoutError(f"{host.name} did not respond within {self._seconds:g} s") from error
         if self._keepalive_seconds:
             connection.keep_alive(self._keepalive_seconds)
-        self._connections.append(connection)
+        connection.url = host.login["dsn"]
+        self._connections.add(connection)
         return connection
 
     async def close_idle(self, seconds: float) -> None:
@@ -157,15 +165,19 @@ class _Connector:
         """
         while True:
             await asyncio.sleep(seconds / 2)  # so that a connection is idle for half of it to all of it
-            self._connections = [connection for connection in self._connections if not connection.is_closed()]
-            for connection in self._connections:
+            for connection in list(self._connections):
                 connection.close_if_idle()
+
+
+async def connect(url: str, seconds: float) -> Connection:
+    """Opens a connection that belongs to no pool, with so many seconds for each host."""
+    return await _Connector(url, seconds).connect(connection_class=Connection)
 
 
 @asynccontextmanager
 async def opened(settings: DatabaseSettings) -> AsyncIterator["Pool[asyncpg.Record]"]:
     """The pool, which connects at the first query. At the end, it is closed within a limited time."""
-    connector = _Connector(settings)
+    connector = _Connector(settings.dsn, settings.connect_seconds, settings.keepalive_seconds)
     pool = asyncpg.create_pool(
         connect=connector.connect,
         connection_class=Connection,

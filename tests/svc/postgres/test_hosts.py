@@ -16,7 +16,7 @@ from ops.common.ports import free_port
 from ops.common.process import Service
 from svc.clients.store import Store
 from svc.errors import DatabaseUnavailable
-from svc.postgres import database, dsn, embedded, pool
+from svc.postgres import database, dsn, embedded, maintenance, pool
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Databases, Log
@@ -200,3 +200,27 @@ async def test_the_service_serves_while_the_first_host_hangs(
     async with ClientSession() as session, session.get(f"{service.url}/get/1") as response:
         assert response.status == 200
     assert hung.accepted == 1
+
+
+@pytest.mark.slow
+async def test_maintenance_passes_over_a_host_that_cannot_be_reached(
+    postgres: EmbeddedPostgres, test_database: str
+) -> None:
+    """Migrations, which another driver runs, go to the same host as everything else."""
+    ((host, port),) = dsn.parse(postgres.dsn()).addresses
+    url = f"postgresql:///{test_database}?host=127.0.0.1,{host}&port={free_port()},{port}&user=postgres"
+
+    assert "up to date" in await maintenance.migrate(url)
+    assert await maintenance.seed(url) == 0
+
+
+@pytest.mark.slow
+async def test_maintenance_passes_over_a_host_that_hangs(
+    postgres: EmbeddedPostgres, test_database: str, hung: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each host has its own time there, too."""
+    monkeypatch.setattr(maintenance, "_CONNECT_SECONDS", CONNECT_SECONDS)
+    ((host, port),) = dsn.parse(postgres.dsn()).addresses
+    url = f"postgresql:///{test_database}?host=127.0.0.1,{host}&port={hung.port},{port}&user=postgres"
+
+    assert await maintenance.prune(url) == 0
