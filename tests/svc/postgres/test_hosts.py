@@ -199,7 +199,7 @@ async def test_the_service_serves_while_the_first_host_hangs(
     service = serve(DATABASE_URL=before(database_settings, hung.port).dsn)
     async with ClientSession() as session, session.get(f"{service.url}/get/1") as response:
         assert response.status == 200
-    assert hung.accepted == 1
+    assert hung.accepted >= 1  # by the check at the start, by the request, or by both
 
 
 @pytest.mark.slow
