@@ -1,7 +1,6 @@
 """Fixtures of most tests: a real PostgreSQL per test process, a database per test, and the service on it."""
 
 import asyncio
-import gc
 import itertools
 import json
 import logging
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import asyncpg
+import hypothesis
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient
@@ -53,6 +53,13 @@ for name in [n for n in os.environ if n.startswith(("DB_", "OTEL_", "PG")) or n 
     del os.environ[name]
 
 
+# No time limit for one example of a property: a busy machine would fail it.
+hypothesis.settings.register_profile(
+    "any-speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-speed")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that `make check` leaves out, and puts their files first.
 
@@ -63,11 +70,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow_files)
-
-
-def pytest_collection_finish() -> None:
-    """What was imported lives as long as the process, so the garbage collector need not visit it again."""
-    gc.freeze()
 
 
 class ServedApp(BaseTestServer):

@@ -172,7 +172,7 @@ async def test_a_stalled_reader_delays_no_request(database_settings: DatabaseSet
         service.wait_until_listening()
         await load()
         reader.reading.clear()
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(900):
             while sum(load.requests for load in loads[1:]) < REQUESTS_THAT_FILL_THE_QUEUE:
                 await load()
         reader.reading.set()
