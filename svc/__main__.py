@@ -31,7 +31,7 @@ def main() -> int:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         try:
             if arguments.command is key:
-                key()  # works with missing or wrong settings, since it generates one of them
+                key(arguments.name)  # works with missing or wrong settings, since it generates one of them
             else:
                 for name, intended in misspelled(os.environ).items():
                     _print(f"warning: {name} is not a setting; did you mean {intended}?")
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (serve, migrate, seed, prune, key):
         summary = (command.__doc__ or "").partition("\n")[0]
         commands.add_parser(command.__name__, help=summary, description=summary).set_defaults(command=command)
+    commands.choices["key"].add_argument("name", nargs="?", type=_caller, help="the name of its caller, for the log")
     return parser
 
 
@@ -97,11 +98,18 @@ def prune(settings: Settings) -> None:
         _print(f"{asyncio.run(maintenance.prune(url))} idempotency keys deleted.")
 
 
-def key() -> None:
-    """Generates an API key: the caller sends the key, and its hash goes into API_KEY_HASHES."""
+def key(caller: str | None) -> None:
+    """Generates an API key: the caller sends the key, and its hash with the caller's name goes into API_KEY_HASHES."""
     new = access.new_key()
+    hashed = access.digest(new).hex()
     print(f"Key   {new}")
-    print(f"Hash  {access.digest(new).hex()}")
+    print(f"Hash  {caller}:{hashed}" if caller else f"Hash  {hashed}")
+
+
+def _caller(name: str) -> str:
+    if not access.NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError("a name has 1 to 32 letters, digits, '.', '_' or '-'")
+    return name
 
 
 @contextmanager

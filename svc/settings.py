@@ -1,9 +1,11 @@
 """The service's settings: read once from the environment, validated, and frozen."""
 
+import math
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from os.path import commonprefix
@@ -12,6 +14,7 @@ from socket import inet_aton
 from typing import Final, TypeVar
 
 from svc.errors import InvalidSetting
+from svc.http.access import NAME, ApiKey
 from svc.http.connections import KEEPALIVE_SECONDS
 from svc.http.hosts import is_loopback
 from svc.http.proxies import Network
@@ -36,7 +39,7 @@ class Settings:
         max_connections: the maximum number of callers' connections, per worker.
         keepalive_seconds: how long a caller's connection may wait for its next request.
         build: the build that `/version` returns, such as a commit.
-        api_key_hashes: SHA-256 of the keys that the API accepts; empty where it is open to everyone.
+        api_key_hashes: the keys that the API accepts; empty where it is open to everyone.
         trusted_proxies: networks whose X-Forwarded-* headers are believed.
         cors_origins: the origins whose pages may call the API from a browser.
         log_format: json; text, which is for people; or auto, which is text on a terminal and json elsewhere.
@@ -49,7 +52,7 @@ class Settings:
     max_connections: int = 4000  # of hostile callers, they take 35 KB each: 140 MB on top of a busy pod's 75 MB
     keepalive_seconds: float = KEEPALIVE_SECONDS
     build: str = "development"
-    api_key_hashes: tuple[bytes, ...] = field(default=(), repr=False)
+    api_key_hashes: tuple[ApiKey, ...] = field(default=(), repr=False)
     trusted_proxies: tuple[Network, ...] = ()
     cors_origins: tuple[str, ...] = ()
     log_format: str = "auto"
@@ -95,7 +98,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         max_connections=get("MAX_CONNECTIONS", _whole(1, 1_000_000), Settings.max_connections),
         keepalive_seconds=get("KEEPALIVE_SECONDS", _seconds(1, 7200), Settings.keepalive_seconds),
         build=variables.get("BUILD", Settings.build),
-        api_key_hashes=get("API_KEY_HASHES", _hashes, Settings.api_key_hashes),
+        api_key_hashes=get("API_KEY_HASHES", _api_keys, Settings.api_key_hashes),
         trusted_proxies=get("TRUSTED_PROXIES", _networks, Settings.trusted_proxies),
         cors_origins=get("CORS_ORIGINS", _origins, Settings.cors_origins),
         log_format=get("LOG_FORMAT", _one_of({name: name for name in ("auto", "json", "text")}), Settings.log_format),
@@ -337,20 +340,41 @@ def _origins(name: str, value: str) -> tuple[str, ...]:
     return origins
 
 
-_HASH: Final = re.compile("[0-9A-Fa-f]{64}")
+_API_KEY: Final = re.compile(rf"(?:({NAME.pattern}):)?([0-9A-Fa-f]{{64}})(?::([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}))?")
 _EMPTY_KEY_HASH: Final = sha256().digest()
+_SHOWN_HASH_DIGITS: Final = 8  # enough to find a key, and too few to reveal its hash
 
 
-def _hashes(name: str, value: str) -> tuple[bytes, ...]:
+def _api_keys(name: str, value: str) -> tuple[ApiKey, ...]:
     # The value is not shown, since it may be a key by mistake.
-    parts = [part.strip() for part in value.split(",")]
-    if not all(map(_HASH.fullmatch, parts)):
-        expected = "SHA-256 hashes of 64 hexadecimal digits, separated by commas; `python -m svc key` makes one"
-        raise InvalidSetting(name, HIDDEN, expected)
-    hashes = tuple(dict.fromkeys(map(bytes.fromhex, parts)))
-    if _EMPTY_KEY_HASH in hashes:
+    keys = tuple(dict.fromkeys(_api_key(name, part.strip()) for part in value.split(",")))
+    if _EMPTY_KEY_HASH in {key.hash for key in keys}:
         raise InvalidSetting(name, HIDDEN, "hashes of keys, and one is the hash of an empty key")
-    return hashes
+    if min(len({key.hash for key in keys}), len({key.caller for key in keys})) < len(keys):
+        raise InvalidSetting(name, HIDDEN, "hashes of keys, each with a name of its own; a name or a hash is repeated")
+    return keys
+
+
+def _api_key(name: str, text: str) -> ApiKey:
+    found = _API_KEY.fullmatch(text)
+    expires_at = _end_of(found[3]) if found else None
+    if not found or expires_at is None:
+        expected = (
+            "SHA-256 hashes of 64 hexadecimal digits, separated by commas, each as HASH, NAME:HASH or "
+            "NAME:HASH:YYYY-MM-DD; `python -m svc key NAME` makes one"
+        )
+        raise InvalidSetting(name, HIDDEN, expected)
+    return ApiKey(bytes.fromhex(found[2]), found[1] or found[2][:_SHOWN_HASH_DIGITS].lower(), expires_at)
+
+
+def _end_of(day: str | None) -> float | None:
+    """The end of a day in UTC, in seconds since 1970: infinity without a day; None where there is no such day."""
+    if day is None:
+        return math.inf
+    try:
+        return (datetime.fromisoformat(f"{day}T00:00Z") + timedelta(days=1)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _password(name: str, value: str) -> str:

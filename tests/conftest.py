@@ -19,6 +19,7 @@ from aiohttp.test_utils import BaseTestServer, TestClient
 
 from ops.common.process import Service
 from svc import app
+from svc.http.access import ApiKey
 from svc.http.lifecycle import Lifecycle
 from svc.http.messages import Request
 from svc.logs import setup as logs
@@ -224,7 +225,7 @@ def log(session_log: Log) -> Iterator[Log]:
 
 
 @pytest.fixture
-def api_key_hashes() -> tuple[bytes, ...]:
+def api_keys() -> tuple[ApiKey, ...]:
     """No keys, so that the API is open; tests of access control override this."""
     return ()
 
@@ -232,7 +233,7 @@ def api_key_hashes() -> tuple[bytes, ...]:
 @pytest.fixture
 async def api(
     database_settings: DatabaseSettings,
-    api_key_hashes: tuple[bytes, ...],
+    api_keys: tuple[ApiKey, ...],
     lifecycle: Lifecycle,
     log: Log,
     aiohttp_client: Callable[[BaseTestServer], Awaitable[Client]],
@@ -240,7 +241,7 @@ async def api(
     """An HTTP client of the whole service, which runs in this process on a real socket."""
     # On any address, so that tests may send any Host; see svc/http/hosts.py.
     listen = ServerSettings(host="0.0.0.0")
-    settings = Settings(listen, build="tests", api_key_hashes=api_key_hashes, database=database_settings)
+    settings = Settings(listen, build="tests", api_key_hashes=api_keys, database=database_settings)
     async with app.build(settings, lifecycle, log.writer) as server:
         client = await aiohttp_client(ServedApp(server))
         yield client

@@ -1,7 +1,11 @@
 """Access control: the API is open to everyone, or to callers with a key whose hash is known."""
 
+import math
+import re
 import secrets
+import time
 from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final
@@ -9,10 +13,26 @@ from typing import Final
 from aiohttp import hdrs
 
 from svc.http.messages import AnyResponse, Request
-from svc.http.problems import KeyMissing, KeyRefused
+from svc.http.problems import KeyExpired, KeyMissing, KeyRefused
 from svc.http.routes import Handler
 
 _KEY_BYTES: Final = 32
+NAME: Final = re.compile("[A-Za-z0-9._-]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key that the API accepts.
+
+    Attributes:
+        hash: of the key, as `digest` computes it.
+        caller: the name of its caller, for the log, the metrics and the traces.
+        expires_at: when it is no longer accepted, in seconds since 1970.
+    """
+
+    hash: bytes
+    caller: str
+    expires_at: float = math.inf
 
 
 def new_key() -> str:
@@ -33,15 +53,15 @@ class Access:
     """Admits callers with a valid key, or everyone where no keys are configured.
 
     Args:
-        hashes: of the valid keys, as `digest` computes them.
+        keys: the valid keys.
     """
 
-    def __init__(self, hashes: Iterable[bytes]) -> None:
-        self._hashes = tuple(hashes)
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
+        self._keys = {key.hash: key for key in keys}
 
     def guard(self, handler: Handler) -> Handler:
         """A handler that checks the key first. Without keys it is the handler itself, which costs nothing."""
-        if not self._hashes:
+        if not self._keys:
             return handler
 
         def guarded(request: Request) -> Awaitable[AnyResponse]:
@@ -51,11 +71,12 @@ class Access:
         return guarded
 
     def _check(self, request: Request) -> None:
-        """Checks that the request has a valid key (RFC 6750, section 2.1).
+        """Checks that the request has a valid key (RFC 6750, section 2.1), and sets its caller.
 
         Raises:
             KeyMissing: it has no key.
             KeyRefused: its key is not valid, or it has several.
+            KeyExpired: its key is no longer accepted.
         """
         given = request.headers.getall(hdrs.AUTHORIZATION, ())
         if len(given) > 1:
@@ -63,12 +84,17 @@ class Access:
         scheme, _, key = given[0].partition(" ") if given else ("", "", "")
         if scheme.lower() != "bearer":
             raise KeyMissing
-        if not self._is_known(digest(key.lstrip(" "))):
+        found = digest(key.lstrip(" "))
+        if not self._is_known(found):
             raise KeyRefused
+        known = self._keys[found]
+        request.caller = known.caller
+        if time.time() >= known.expires_at:
+            raise KeyExpired
 
     def _is_known(self, found: bytes) -> bool:
         # Compares all hashes in constant time, so the time reveals neither which one matched nor how much of it.
         is_known = False
-        for known in self._hashes:
+        for known in self._keys:
             is_known |= compare_digest(found, known)
         return is_known

@@ -36,6 +36,7 @@ class Request(web.BaseRequest):
         id: the caller's X-Request-Id where it is valid, otherwise the trace_id.
         route: the template of its path, such as `/get/{id}`, once it is found.
         path_parameter: the value of the route's parameter; empty where it has none.
+        caller: the name of its API key's caller; empty where it has no known key.
         refusal: why it was refused as a whole, such as invalid HTTP; None where it was not.
         error: why it failed; None where it did not.
         response_headers: of its response, in addition to those that every response has.
@@ -43,6 +44,7 @@ class Request(web.BaseRequest):
 
     route: str = "unknown"
     path_parameter: str = ""
+    caller: str = ""
     refusal: ServiceError | None = None
     error: Exception | None = None
     response_headers: Mapping[str, str] = _NONE

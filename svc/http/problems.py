@@ -26,6 +26,12 @@ class KeyRefused(errors.ServiceError):
     challenge = f'{KeyMissing.challenge}, error="invalid_token"'
 
 
+class KeyExpired(errors.ServiceError):
+    """The API key has expired; ask the service's operator for a new one."""
+
+    challenge = KeyRefused.challenge  # RFC 6750 has no other code for it
+
+
 class NoSuchPath(errors.ServiceError):
     """This path does not exist; /docs lists the paths that do."""
 
@@ -76,6 +82,7 @@ _HTTP: Final[dict[type[errors.ServiceError], tuple[int, str]]] = {
     errors.InvalidField: (400, "Invalid field"),
     KeyMissing: (401, "Key missing"),
     KeyRefused: (401, "Key refused"),
+    KeyExpired: (401, "Key expired"),
     NoSuchPath: (404, "No such path"),
     errors.NoSuchClient: (404, "No such client"),
     MethodNotAllowed: (405, "Method not allowed"),
@@ -117,7 +124,7 @@ def response(error: errors.ServiceError, request_id: str) -> Response:
     headers = {}
     if isinstance(error, errors.InvalidField):
         problem["field"] = error.field
-    if isinstance(error, KeyMissing | KeyRefused):
+    if isinstance(error, KeyMissing | KeyRefused | KeyExpired):
         headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allowed

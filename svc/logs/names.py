@@ -132,6 +132,12 @@ SPAN_ID: Final = _field("span_id", "the ID of the request's span, 16 hexadecimal
 SAMPLED: Final = _field("sampled", "whether the trace is recorded", "finding the trace")
 CLIENT: Final = _field("client", "the caller's address, from the trusted proxies' headers", "abuse investigation")
 
+CALLER: Final = _field(
+    "caller",
+    "the name of the caller's API key; only if the request has a known one",
+    "abuse investigation, key rotation",
+)
+
 # Fields of other lines.
 ERROR: Final = _field(
     "error", "the type of the error; on a request's line only if there was one", "the on-call engineer"
@@ -164,19 +170,22 @@ LINES_DROPPED: Final = _field(
 ROUTE_DIMENSION: Final = "Route"  # as the field route
 METHOD_DIMENSION: Final = "Method"  # GET (includes HEAD), POST or OTHER
 STATUS_DIMENSION: Final = "Status"  # 2xx, 3xx, 4xx or 5xx
+CALLER_DIMENSION: Final = "Caller"  # as the field caller: a name in API_KEY_HASHES
 OPERATION_DIMENSION: Final = "Operation"  # get, add or page: a kind of database query
 
 NAMESPACE: Final = "ClientsApi"
 
 OVERALL: Final = ((),)
 BY_ROUTE: Final = ((), (ROUTE_DIMENSION, METHOD_DIMENSION, STATUS_DIMENSION))  # probes only in the second
+BY_ROUTE_AND_CALLER: Final = (*BY_ROUTE, (CALLER_DIMENSION,))
 BY_OPERATION: Final = ((OPERATION_DIMENSION,),)
 
-# The maximum number of metrics, as CloudWatch counts and bills them, whatever requests the service gets.
+# The maximum number of metrics, as CloudWatch counts and bills them, whatever requests the service gets. Each name in
+# API_KEY_HASHES adds one.
 MAX_SERIES: Final = 320
 
 REQUESTS: Final = _metric(
-    "Requests", "Count", BY_ROUTE, "requests that were answered or whose caller disconnected", "everyone"
+    "Requests", "Count", BY_ROUTE_AND_CALLER, "requests that were answered or whose caller disconnected", "everyone"
 )
 LATENCY: Final = _metric("Latency", "Milliseconds", BY_ROUTE, "one sample per request, as duration_ms", "everyone")
 ERRORS: Final = _metric("Errors", "Count", OVERALL, "requests with a 4xx status, without probes", "caller support")
@@ -268,6 +277,7 @@ HTTP_STATUS: Final = _attribute(
 URL_PATH: Final = _attribute("url.path", "the path, if it has a route", "anyone who reads the trace")
 URL_SCHEME: Final = _attribute("url.scheme", "http, because TLS ends in front of this service", "X-Ray")
 CLIENT_ADDRESS: Final = _attribute("client.address", "as the field client", "X-Ray")
+ENDUSER_ID: Final = _attribute("enduser.id", "as the field caller", "X-Ray: the segment's user")
 USER_AGENT: Final = _attribute("user_agent.original", "the User-Agent header", "X-Ray")
 ERROR_TYPE: Final = _attribute("error.type", "the type of the error", "error analysis")
 QUEUE_SECONDS: Final = _attribute("clients.queue.duration", "queue_ms, in seconds", "latency analysis")

@@ -5,7 +5,7 @@ from typing import Any, Final, TypeAlias
 from svc import __version__
 from svc.clients.endpoints import JSON, MAX_LIMIT
 from svc.clients.model import KEY_PATTERN, MAX_ID, MAX_MONEY_DIGITS, MAX_NAME_CHARACTERS, MONEY_PATTERN
-from svc.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPES, KeyMissing, KeyRefused
+from svc.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPES, KeyExpired, KeyMissing, KeyRefused
 
 _Json: TypeAlias = dict[str, Any]
 
@@ -271,7 +271,10 @@ _PROBLEM_HEADERS: Final = {
     "401": {
         "WWW-Authenticate": {
             "description": "How to send an API key (RFC 6750).",
-            "schema": {"type": "string", "enum": [KeyMissing.challenge, KeyRefused.challenge]},
+            "schema": {
+                "type": "string",
+                "enum": sorted({kind.challenge for kind in (KeyMissing, KeyRefused, KeyExpired)}),
+            },
         }
     },
     "503": {

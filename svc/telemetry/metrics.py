@@ -45,11 +45,13 @@ class Metrics:
     Attributes:
         latencies_ms: the latencies of requests that ended and are not yet written, by route, method and status.
         shed: the number of requests refused because too many were waiting, not yet written.
+        callers: the number of requests by the name of the caller's key, not yet written.
     """
 
     def __init__(self, output: LineWriter | None, properties: Mapping[str, str]) -> None:
         self.latencies_ms: defaultdict[_Kind, list[float]] = defaultdict(list)
         self.shed = 0
+        self.callers: Counter[str] = Counter()
         self._output = output
         self._properties = properties
         self._unflushed: Counter[_Kind] = Counter()  # requests that could not be written
@@ -124,6 +126,9 @@ class Metrics:
         for operation, values in self._operations.items():
             if values[names.BATCH_SIZE_METRIC]:
                 self._flush_operation(operation, values)
+        for caller, requests in list(self.callers.items()):
+            if self._write((((names.CALLER_DIMENSION, caller),),), {names.REQUESTS: [requests]}):
+                del self.callers[caller]
         self._flush_process()
 
     def _flush_requests(self, kind: _Kind) -> bool:

@@ -92,6 +92,9 @@ class RequestLog:
                 "sampled": request.is_sampled,
                 "client": request.client,
             }
+            if request.caller:
+                record[names.CALLER] = request.caller
+                self._metrics.callers[request.caller] += 1
             if request.error is not None:
                 record[names.ERROR] = type(request.error).__name__
                 if isinstance(request.error, DatabaseBusy):

@@ -83,6 +83,8 @@ class Traces:
             spans.duration(names.QUEUE_SECONDS, request.queue_seconds),
             spans.duration(names.DATABASE_SECONDS, request.database_seconds),
         ]
+        if request.caller:
+            attributes.append((names.ENDUSER_ID, request.caller))
         if request.has_route:
             name = f"{name} {request.route}"
             attributes.append((names.HTTP_ROUTE, request.route))

@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from ipaddress import ip_network
 
 import pytest
@@ -17,8 +19,12 @@ from svc.telemetry.settings import TraceSettings
 
 HASH, OTHER_HASH = "ab" * 32, "12" * 32
 NO_HASHES = (
-    "API_KEY_HASHES is (not shown), but must be SHA-256 hashes of 64 hexadecimal digits, separated by commas; "
-    "`python -m svc key` makes one."
+    "API_KEY_HASHES is (not shown), but must be SHA-256 hashes of 64 hexadecimal digits, separated by commas, "
+    "each as HASH, NAME:HASH or NAME:HASH:YYYY-MM-DD; `python -m svc key NAME` makes one."
+)
+REPEATED = (
+    "API_KEY_HASHES is (not shown), but must be hashes of keys, each with a name of its own; "
+    "a name or a hash is repeated."
 )
 
 
@@ -26,6 +32,17 @@ def test_without_variables_settings_are_the_defaults() -> None:
     """An empty environment gives the defaults, without a database."""
     assert read({}) == Settings()
     assert read({"PORT": "", "DATABASE_URL": ""}) == Settings()
+
+
+def test_a_key_may_have_a_name_and_a_last_day() -> None:
+    """Without a name, the first digits of its hash are its name; without a last day, it does not expire."""
+    keys = read({"API_KEY_HASHES": f"billing:{HASH}, partner.2:{OTHER_HASH}:2027-01-31,{'CD' * 32}"}).api_key_hashes
+
+    assert [(key.hash.hex(), key.caller, key.expires_at) for key in keys] == [
+        (HASH, "billing", math.inf),
+        (OTHER_HASH, "partner.2", datetime(2027, 2, 1, tzinfo=UTC).timestamp()),
+        ("cd" * 32, "cdcdcdcd", math.inf),
+    ]
 
 
 def test_every_variable_is_read() -> None:
@@ -72,7 +89,7 @@ def test_every_variable_is_read() -> None:
     ):
         names = {field.name for field in dataclasses.fields(read_part)}
         assert {name for name in names if getattr(read_part, name) != getattr(default_part, name)} == names
-    assert settings.api_key_hashes == (bytes.fromhex(HASH), bytes.fromhex(OTHER_HASH))
+    assert [key.hash for key in settings.api_key_hashes] == [bytes.fromhex(HASH), bytes.fromhex(OTHER_HASH)]
     assert settings.telemetry.traces == TraceSettings("grpc", 0.5, is_parent_based=False)
     assert settings.cors_origins == ("https://app.example", "http://[::1]:3000")
     assert settings.trusted_proxies == tuple(map(ip_network, ("10.0.0.0/8", "::1", "192.168.0.0/16")))
@@ -237,6 +254,16 @@ def test_settings_are_frozen() -> None:
         ({"API_KEY_HASHES": f"{HASH} {OTHER_HASH}"}, NO_HASHES),
         ({"API_KEY_HASHES": f"{HASH},"}, NO_HASHES),
         ({"API_KEY_HASHES": " "}, NO_HASHES),
+        ({"API_KEY_HASHES": f":{HASH}"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"two words:{HASH}"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"{'x' * 33}:{HASH}"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"billing:{HASH}:"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"billing:{HASH}:2027-02-29"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"billing:{HASH}:9999-12-31"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"billing:{HASH}:2027-01-31T00:00"}, NO_HASHES),
+        ({"API_KEY_HASHES": f"billing:{HASH},billing:{OTHER_HASH}"}, REPEATED),
+        ({"API_KEY_HASHES": f"billing:{HASH},partner:{HASH}"}, REPEATED),
+        ({"API_KEY_HASHES": f"{HASH},{HASH}:2027-01-31"}, REPEATED),
         (
             {"API_KEY_HASHES": ""},
             "API_KEY_HASHES is empty, but must be hashes of keys, or unset to open the API to everyone.",

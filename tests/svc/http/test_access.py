@@ -4,6 +4,8 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
 from hmac import compare_digest
@@ -15,16 +17,18 @@ from hypothesis import strategies as st
 
 from ops.common.process import ROOT, Service
 from svc.http import access
+from svc.http.access import ApiKey
 from svc.logs import names
-from svc.settings import Settings
+from svc.settings import Settings, read
 from svc.site import openapi
 from tests.conftest import Client, Owner
 from tests.svc.clients.test_contract import problem, request_raw
 from tests.svc.http.test_http import CLOSE, send
 from tests.svc.logs import lines
+from tests.svc.telemetry import otlp
 from tests.svc.telemetry.otlp import collecting
 
-KEY, NEXT_KEY = "correct-horse", "battery_staple"
+KEY, NEXT_KEY, EXPIRED_KEY = "correct-horse", "battery_staple", "yesterday"
 ODD_KEYS = [b"\xff\xfe", "ключ".encode(), b'"quoted" key, with a comma']
 
 ENDPOINTS = [("GET", "/getall"), ("GET", "/getall?limit=2"), ("POST", "/add?name=Ann&money=1"), ("GET", "/get/1")]
@@ -33,8 +37,10 @@ REFUSED = 'Bearer realm="clients", error="invalid_token"'
 
 
 @pytest.fixture
-def api_key_hashes() -> tuple[bytes, ...]:
-    return tuple(sha256(key).digest() for key in (KEY.encode(), NEXT_KEY.encode(), *ODD_KEYS))
+def api_keys() -> tuple[ApiKey, ...]:
+    expired = ApiKey(access.digest(EXPIRED_KEY), "expired", time.time() - 1)
+    keys = (KEY.encode(), NEXT_KEY.encode(), *ODD_KEYS)
+    return (*(ApiKey(sha256(key).digest(), f"caller-{number}") for number, key in enumerate(keys)), expired)
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -96,6 +102,16 @@ async def test_a_wrong_key_is_refused(api: Client, key: str) -> None:
 
     assert (response.status, response.headers["WWW-Authenticate"]) == (401, REFUSED)
     assert (body["title"], body["detail"]) == ("Key refused", "The API key is not valid.")
+
+
+async def test_an_expired_key_is_refused_by_its_own_problem(api: Client) -> None:
+    """Its caller learns that the key was valid, so that it asks for a new one."""
+    response = await api.get("/get/1", headers=bearer(EXPIRED_KEY))
+    body = await response.json(content_type="application/problem+json")
+
+    assert (response.status, response.headers["WWW-Authenticate"]) == (401, REFUSED)
+    assert body["type"] == "tag:olimac.link,2026:clients/key-expired"
+    assert body["title"] == "Key expired"
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR", "Bearer ", "Bearer  "])
@@ -183,7 +199,7 @@ async def test_a_long_list_is_streamed_only_with_a_key(api: Client, owner: Owner
 
 @pytest.mark.parametrize("key", [KEY, NEXT_KEY, "wrong", "", "x" * 8000])
 async def test_every_hash_is_compared(
-    api: Client, api_key_hashes: tuple[bytes, ...], key: str, monkeypatch: pytest.MonkeyPatch
+    api: Client, api_keys: tuple[ApiKey, ...], key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each key is compared with all hashes in constant time, so the time reveals nothing about them."""
     compared: list[tuple[bytes, bytes]] = []
@@ -195,7 +211,7 @@ async def test_every_hash_is_compared(
     monkeypatch.setattr(access, "compare_digest", compare)
     await api.get("/get/1", headers=bearer(key))
 
-    assert compared == [(sha256(key.encode()).digest(), known) for known in api_key_hashes]
+    assert compared == [(sha256(key.encode()).digest(), known.hash) for known in api_keys]
 
 
 async def test_openapi_describes_which_operations_require_a_key(api: Client) -> None:
@@ -212,7 +228,7 @@ async def test_openapi_describes_which_operations_require_a_key(api: Client) -> 
             assert ("401" in operation["responses"]) == is_locked
 
 
-@pytest.mark.parametrize("api_key_hashes", [()])
+@pytest.mark.parametrize("api_keys", [()])
 @pytest.mark.parametrize("headers", [{}, bearer("any"), {"Authorization": "Basic dTpw"}])
 async def test_without_configured_keys_the_api_is_open(api: Client, headers: dict[str, str]) -> None:
     """No key is required, described or checked."""
@@ -257,6 +273,39 @@ async def test_keys_are_never_exported(serve: Start) -> None:
         assert secret.lower() not in everything
 
 
+async def test_the_callers_name_is_recorded(serve: Start) -> None:
+    """It is in the log line, in the span and in a metric, also where the key has expired, and never without a key."""
+    hashes = {key: access.digest(key).hex() for key in (KEY, NEXT_KEY, EXPIRED_KEY)}
+    with collecting("http/protobuf") as collector:
+        service = serve(
+            API_KEY_HASHES=f"billing:{hashes[KEY]},{hashes[NEXT_KEY]},old:{hashes[EXPIRED_KEY]}:2026-01-31",
+            LOG_FORMAT="json",
+            DRAIN_SECONDS="0",
+            OTEL_TRACES_SAMPLER="always_on",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+        )
+        async with ClientSession() as session:
+            for headers in (bearer(KEY), bearer(KEY), bearer(NEXT_KEY), bearer(EXPIRED_KEY), bearer("wrong"), {}):
+                async with session.get(f"{service.url}/get/1", headers=headers) as response:
+                    await response.read()
+        assert await asyncio.to_thread(service.stop) == 0
+
+    logged = [(line.get(names.CALLER), line["status"], line.get("error")) for line in lines.requests(service.output)]
+    counted = {
+        document[names.CALLER_DIMENSION]: lines.values(document, names.REQUESTS)
+        for document in lines.documents(service.output)
+        if names.CALLER_DIMENSION in document
+    }
+    users = Counter(otlp.attributes(span.attributes).get(names.ENDUSER_ID, "-") for span in collector.spans)
+    prefix = hashes[NEXT_KEY][:8]
+    assert logged == [
+        *(("billing", 200, None), ("billing", 200, None), (prefix, 200, None), ("old", 401, "KeyExpired")),
+        *((None, 401, "KeyRefused"), (None, 401, "KeyMissing")),
+    ]
+    assert counted == {"billing": [2], prefix: [1], "old": [1]}
+    assert users == {"billing": 2, prefix: 1, "old": 1, "-": 2 + 3}  # 2 requests without a valid key, and 3 batches
+
+
 @pytest.mark.parametrize(
     ("variables", "greeting", "keys"),
     [
@@ -277,8 +326,8 @@ def test_the_start_shows_whether_the_api_is_open(
     assert started[names.API_KEYS] == keys
 
 
-def make_key(**variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "svc", "key"]
+def make_key(*name: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "svc", "key", *name]
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
 
 
@@ -296,6 +345,19 @@ def test_a_new_key_comes_with_its_hash() -> None:
     assert runs[0].stdout != runs[1].stdout
 
 
+@pytest.mark.slow
+def test_a_new_key_may_have_its_callers_name() -> None:
+    """`python -m svc key NAME` prints the hash as API_KEY_HASHES takes it, and refuses what is not a name."""
+    key, named = (line.split()[1] for line in make_key("billing").stdout.splitlines())
+    refused = make_key("two words")
+
+    assert [(made.hash, made.caller) for made in read({"API_KEY_HASHES": named}).api_key_hashes] == [
+        (sha256(key.encode()).digest(), "billing")
+    ]
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "a name has 1 to 32 letters, digits, '.', '_' or '-'" in refused.stderr
+
+
 async def test_a_new_key_is_accepted_where_its_hash_is_configured(serve: Start) -> None:
     """API_KEY_HASHES takes the printed hash, and every worker accepts the key."""
     key, hashed = (line.split()[1] for line in make_key().stdout.splitlines())
@@ -308,7 +370,7 @@ async def test_a_new_key_is_accepted_where_its_hash_is_configured(serve: Start) 
 
 def test_the_repr_of_settings_has_no_hashes() -> None:
     """Printed settings reveal no hash."""
-    shown = repr(Settings(api_key_hashes=(access.digest(KEY),)))
+    shown = repr(Settings(api_key_hashes=(ApiKey(access.digest(KEY), "caller"),)))
 
     assert access.digest(KEY).hex() not in shown
     assert repr(access.digest(KEY)) not in shown

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 
 from svc import app
-from svc.http.access import digest
+from svc.http.access import ApiKey, digest
 from svc.http.lifecycle import Lifecycle
 from svc.http.messages import MAX_BODY_BYTES
 from svc.postgres.settings import DatabaseSettings
@@ -25,7 +25,7 @@ async def port(log: Log) -> AsyncIterator[int]:
     """The port of the service with trusted proxies and keys; no request here reaches its database."""
     settings = Settings(
         trusted_proxies=tuple(map(ip_network, ["127.0.0.0/8", "fd00::/8", *(f"10.{i}.0.0/16" for i in range(30))])),
-        api_key_hashes=(*(digest(str(number)) for number in range(20)), digest(KEY)),
+        api_key_hashes=tuple(ApiKey(digest(key), f"caller-{key}") for key in (*map(str, range(20)), KEY)),
         database=DatabaseSettings("postgresql://nobody@127.0.0.1:1/none"),
     )
     async with app.build(settings, Lifecycle(), log.writer) as server, ServedApp(server) as served:

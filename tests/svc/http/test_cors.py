@@ -7,7 +7,7 @@ from aiohttp.test_utils import BaseTestServer
 
 from svc import app
 from svc.clients.store import PAGE_ROWS
-from svc.http.access import digest
+from svc.http.access import ApiKey, digest
 from svc.http.lifecycle import Lifecycle
 from svc.postgres.settings import DatabaseSettings
 from svc.settings import Settings
@@ -23,7 +23,9 @@ async def shared_api(
 ) -> AsyncIterator[Client]:
     """An HTTP client of the service, with keys, which lets pages of two origins call it."""
     settings = Settings(
-        cors_origins=("http://localhost:3000", ORIGIN), api_key_hashes=(digest("key"),), database=database_settings
+        cors_origins=("http://localhost:3000", ORIGIN),
+        api_key_hashes=(ApiKey(digest("key"), "caller"),),
+        database=database_settings,
     )
     async with app.build(settings, Lifecycle(), log.writer) as server:
         yield await aiohttp_client(ServedApp(server))

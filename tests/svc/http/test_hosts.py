@@ -9,6 +9,7 @@ import pytest
 
 from ops.common.process import Service
 from svc import app
+from svc.http.access import ApiKey
 from svc.http.hosts import is_loopback
 from svc.http.lifecycle import Lifecycle
 from svc.postgres.settings import DatabaseSettings
@@ -68,7 +69,7 @@ async def test_other_names_are_refused_on_every_path(log: Log, host: bytes, path
     "settings",
     [
         replace(ON_LOOPBACK, server=ServerSettings(host="0.0.0.0")),
-        replace(ON_LOOPBACK, api_key_hashes=(bytes(32),)),
+        replace(ON_LOOPBACK, api_key_hashes=(ApiKey(bytes(32), "caller"),)),
         replace(ON_LOOPBACK, trusted_proxies=read({"TRUSTED_PROXIES": "127.0.0.1"}).trusted_proxies),
     ],
     ids=["not on loopback", "with keys", "behind a proxy"],

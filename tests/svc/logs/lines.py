@@ -72,10 +72,10 @@ def total(found: Iterable[Record], metric: str) -> float:
 
 
 def counts(found: Iterable[Record]) -> Counter[tuple[str, str, str]]:
-    """The number of requests, by route, method and class of status."""
+    """The number of requests, by route, method and class of status. Documents by caller count them once more."""
     counted: Counter[tuple[str, str, str]] = Counter()
     for document in found:
-        if names.REQUESTS in document:
+        if names.REQUESTS in document and names.ROUTE_DIMENSION in document:
             kind = (document[name] for name in (names.ROUTE_DIMENSION, names.METHOD_DIMENSION, names.STATUS_DIMENSION))
             counted[*kind] += int(sum(values(document, names.REQUESTS)))
     return counted

@@ -315,7 +315,7 @@ def test_every_name_in_the_code_is_in_the_catalogue() -> None:
     code = "".join(path.read_text() for path in (ROOT / "svc").rglob("*.py") if path.name != "names.py")
     constants = {name: value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
 
-    assert not re.findall(r"_log\.(?:debug|info|warning|error|exception)\((?!names\.)", code)
+    assert not re.findall(r"_log\.(?:debug|info|warning|error|exception)\((?!\s*names\.)", code)
     for constant, value in constants.items():
         assert any(use in code for use in (f"names.{constant}", f"{value}=", f'"{value}": ')), constant
 
