@@ -98,7 +98,7 @@ def make_fake_service() -> Iterator[Callable[[dict[str, tuple[int, bytes]]], Add
 
 def test_the_real_service_passes(serve: Callable[..., Service], start_proxy: StartProxy, smoke: Smoke) -> None:
     """The requests go to the load balancer's address; a second run adds no other client."""
-    service = serve()
+    service = serve(TRUSTED_PROXIES="127.0.0.1")
     connect = start_proxy(("127.0.0.1", service.port))
     success = (0, f"https://{HOSTNAME} works: added client 5, read it, and listed 5.\n", "")
 
@@ -189,7 +189,7 @@ def test_a_service_that_does_not_become_ready_is_an_error(
     serve: Callable[..., Service], start_proxy: StartProxy, smoke: Smoke
 ) -> None:
     """The message has the service's own response, a 503 with the reason."""
-    service = serve(DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    service = serve(DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", TRUSTED_PROXIES="127.0.0.1")
 
     result = smoke(start_proxy(("127.0.0.1", service.port)))
 
