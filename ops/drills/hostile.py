@@ -50,9 +50,12 @@ async def attack(harness: Harness) -> None:
         await asyncio.sleep(2)
         left = sum(len(worker.net_connections("tcp")) for worker in service.workers())
     periods = ((before + RAMP_SECONDS, after), (started, started + RAMP_SECONDS), (started + RAMP_SECONDS, ended))
-    usual, connecting, attacked = (harness.timeline.percentile(99, *each) for each in periods)
+    percent = harness.pick(99, 90)  # of the short form's few requests, a handful of slow ones decides on the p99
+    usual, attacked = (harness.timeline.percentile(percent, *periods[index]) for index in (0, 2))
+    connecting = harness.timeline.percentile(99, *periods[1])
     ratio = attacked / max(usual, _MIN_USUAL_SECONDS)
-    harness.claim("other callers' p99 while all attackers are connected, relative to the control", ratio, at_most=2)
+    name = f"other callers' p{percent} while all attackers are connected, relative to the control"
+    harness.claim(name, ratio, at_most=2)
     harness.claim("other callers' p99 while attackers connect", connecting * 1000, at_most=_CONNECTING_MS, unit="ms")
     harness.claim("other callers refused", harness.timeline.count(REFUSED), at_most=0)
     harness.claim("other callers failed", harness.timeline.count(FAILED), at_most=0)
