@@ -67,7 +67,7 @@ def serve(settings: Settings) -> None:
     if settings.database.dsn:
         seconds = settings.database.connect_seconds * settings.database.hosts
         if problem := asyncio.run(maintenance.find_problem(settings.database.dsn, seconds)):
-            _print(f"warning: {problem}. The service starts, and answers 503 until then.")
+            _print(f"warning: {problem}. The service starts all the same, and responds with 503.")
         app.serve(settings, lambda port: _greet(settings, port, "the PostgreSQL that the environment variables name"))
         return
     _print(f"No database is configured: starting the embedded PostgreSQL, with its data in {settings.local_folder}/")

@@ -147,7 +147,7 @@ class Database:
             # The other connections may be stuck as well, so each is replaced before its next use.
             await self._pool.expire_connections()
             return QueryTimedOut()
-        kind = _kind(error)
+        kind = error_type(error)
         if kind is DatabaseUnavailable:
             return await self._record_unavailable(error)
         if self.is_unavailable:
@@ -177,7 +177,7 @@ class Database:
         _log.warning(names.DATABASE_RECOVERED)
 
 
-def _kind(error: Exception) -> type[Exception] | None:
+def error_type(error: BaseException | None) -> type[Exception] | None:
     """The service's own type for a driver's error during a query; None where it is unexpected."""
     if isinstance(error, asyncpg.PostgresError):
         if error.constraint_name == _ID_CONSTRAINT:  # the sequence is behind the table

@@ -11,8 +11,10 @@ from typing import Final
 
 import asyncpg
 
+from svc.errors import DatabaseNotMigrated, DatabaseRightsMissing
 from svc.postgres import dsn as dsns
 from svc.postgres import pool, queries, scram
+from svc.postgres.database import error_type
 
 _CONNECT_SECONDS: Final = 10.0  # for each host
 _PRUNE_ROWS: Final = 10_000  # per statement, so that locks are short and an interruption loses little progress
@@ -77,17 +79,18 @@ async def find_problem(url: str, seconds: float) -> str:
     where = f"{parsed.database} on {', '.join(f'{host}:{port}' for host, port in parsed.addresses)}"
     try:
         async with asyncio.timeout(seconds), _connection(url) as connection:
-            await connection.fetch(queries.read("ready"))
+            if await connection.fetchval(queries.read("ready")):
+                return ""
     except TimeoutError:
         return f"the database {where} did not respond within {seconds:g} s"
     except MaintenanceError as error:
-        cause = error.__cause__
-        if isinstance(cause, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
-            return f"the database {where} is not migrated ({cause.args[0]}): run `python -m svc migrate`"
-        if isinstance(cause, asyncpg.InsufficientPrivilegeError):
-            return f"the database {where} gives this user no rights ({cause.args[0]}): run `python -m svc migrate`"
-        return f"the database {where} cannot be used: {str(cause) or type(cause).__name__}"
-    return ""
+        reason = str(error.__cause__) or type(error.__cause__).__name__
+        kind = error_type(error.__cause__)
+        if kind is DatabaseNotMigrated:
+            return f"the database {where} is not migrated ({reason}): run `python -m svc migrate`"
+        if kind is not DatabaseRightsMissing:
+            return f"the database {where} cannot be used: {reason}"
+    return f"the database {where} does not give this user all rights: run `python -m svc migrate`"
 
 
 async def seed(dsn: str) -> int:
@@ -117,10 +120,11 @@ async def _connection(dsn: str) -> AsyncIterator[pool.Connection]:
         raise MaintenanceError(f"cannot connect to the database: {str(error) or type(error).__name__}") from error
     try:
         yield connection
+        await connection.close(timeout=_CONNECT_SECONDS)
     except _DRIVER_ERRORS as error:
         raise MaintenanceError(f"the database did not run a statement: {error}") from error
     finally:
-        await connection.close(timeout=_CONNECT_SECONDS)
+        connection.terminate()  # after an error, at once: the server may not respond
 
 
 async def _dbmate(dsn: str) -> str:

@@ -47,6 +47,19 @@ class Pipe:
             self.text += part
         return self.text.splitlines()
 
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Waits until a condition is true."""
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def close(self, reader: threading.Thread) -> None:
+        """Closes both ends; in between, the thread reads the rest."""
+        os.close(self.write_end)
+        reader.join(60)
+        os.close(self.read_end)
+
 
 async def test_no_line_contains_names_or_money(serve: Start) -> None:
     """The line of an add records the outcome, and nothing about the client that was added."""
@@ -96,13 +109,8 @@ def test_a_stalled_reader_blocks_no_writer_and_drops_are_counted() -> None:
             writer.write(line)
         assert writer.dropped > 5_000
         reader.start()
-        end = time.monotonic() + 60
-        while pipe.text.count(b"\n") + writer.dropped < len(lines):
-            assert time.monotonic() < end
-            time.sleep(0.01)
-    os.close(pipe.write_end)
-    reader.join(60)
-    os.close(pipe.read_end)
+        pipe.wait_for(lambda: pipe.text.count(b"\n") + writer.dropped == len(lines))
+    pipe.close(reader)
 
     received = pipe.text.splitlines(keepends=True)
     assert len(received) + writer.dropped == len(lines)
@@ -140,13 +148,8 @@ def test_a_full_non_blocking_pipe_is_not_a_closed_one(
     with writer.threaded() if is_threaded else nullcontext():
         for line in lines:
             writer.write(line)
-        end = time.monotonic() + 60
-        while pipe.text.count(b"\n") + writer.dropped < len(lines):
-            assert time.monotonic() < end
-            time.sleep(0.01)
-    os.close(pipe.write_end)
-    reader.join(60)
-    os.close(pipe.read_end)
+        pipe.wait_for(lambda: pipe.text.count(b"\n") + writer.dropped == len(lines))
+    pipe.close(reader)
 
     assert writer.dropped == 0
     assert pipe.text == b"".join(lines)

@@ -10,7 +10,7 @@ import pytest
 from ops.common.ports import free_port
 from ops.common.process import Service
 from svc.postgres.embedded import EmbeddedPostgres
-from tests.conftest import SERVICE_ROLE, Databases
+from tests.conftest import SERVICE_ROLE, Databases, Owner
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +68,18 @@ async def test_a_database_that_is_not_migrated_is_reported(warning: Callable[[st
     assert f"the database {name} on " in found
     assert "is not migrated (relation " in found
     assert "run `python -m svc migrate`" in found
+
+
+@pytest.mark.parametrize("right", ["SELECT", "INSERT"])
+async def test_a_role_without_a_right_is_reported(
+    warning: Callable[[str], str], postgres: EmbeddedPostgres, owner: Owner, test_database: str, right: str
+) -> None:
+    """The warning has the command that grants the rights, whether the role may not read or not write."""
+    await owner.execute(f"REVOKE {right} ON clients FROM {SERVICE_ROLE}")
+    found = warning(postgres.dsn(SERVICE_ROLE, test_database))
+
+    assert f"the database {test_database} on " in found
+    assert "does not give this user all rights: run `python -m svc migrate`" in found
 
 
 def test_a_login_that_is_refused_is_reported(warning: Callable[[str], str], postgres: EmbeddedPostgres) -> None:

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -84,6 +84,17 @@ def run(command: str, database: str, **environment: str) -> subprocess.Completed
     )
 
 
+def check_readiness(environment: dict[str, str], before: Sequence[str] = ()) -> None:
+    """Checks that a service with this environment is ready."""
+    service = Service({**environment, "DRAIN_SECONDS": "0"}, before=before)
+    try:
+        service.wait_until_listening()
+        with urllib.request.urlopen(f"{service.url}/readyz") as response:
+            assert response.status == 200
+    finally:
+        service.end()
+
+
 def errors_of(database: str) -> tuple[str, str]:
     """The errors of the service's driver and of the migrations' driver."""
     with pytest.raises((ssl.SSLError, ConnectionError)) as service:
@@ -97,16 +108,9 @@ def test_the_database_with_the_right_certificate_is_used(start_proxy: StartProxy
     """Where only the trusted CA is configured, the database is migrated, and the service is ready."""
     database = {"database": url(start_proxy(OTHER_MACHINE)), "PGSSLROOTCERT": str(ca.certificate)}
     migrated = run("migrate", **database)
-    service = Service({"DATABASE_URL": database.pop("database"), **database, "DRAIN_SECONDS": "0"})
-    try:
-        service.wait_until_listening()
-        with urllib.request.urlopen(f"{service.url}/readyz") as response:
-            status = response.status
-    finally:
-        service.end()
+    check_readiness({"DATABASE_URL": database.pop("database"), **database})
 
     assert (migrated.returncode, "warning" in migrated.stderr) == (0, False), migrated.stderr
-    assert status == 200
 
 
 @pytest.fixture(params=["absent", "a file", "a loop", "a long name", "not readable"])
@@ -131,16 +135,9 @@ def test_a_home_folder_that_cannot_be_read_is_as_an_empty_one(start_proxy: Start
     database = {"DATABASE_URL": url(start_proxy(OTHER_MACHINE), "?sslmode=require"), "HOME": home}
     migrate = [*before, sys.executable, "-m", "svc", "migrate"]
     migrated = subprocess.run(migrate, cwd=ROOT, env={**os.environ, **database}, stderr=subprocess.PIPE, check=False)
-    service = Service({**database, "DRAIN_SECONDS": "0"}, before=before)
-    try:
-        service.wait_until_listening()
-        with urllib.request.urlopen(f"{service.url}/readyz") as response:
-            status = response.status
-    finally:
-        service.end()
+    check_readiness(database, before)
 
     assert migrated.returncode == 0, migrated.stderr
-    assert status == 200
 
 
 def test_a_certificate_of_another_authority_is_rejected(start_proxy: StartProxy, other_ca: Certificate) -> None:
