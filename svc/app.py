@@ -15,9 +15,11 @@ from svc.http.connections import Connections, limit_to_open_files
 from svc.http.cors import Cors
 from svc.http.dispatcher import Dispatcher
 from svc.http.lifecycle import Lifecycle
+from svc.http.messages import Request
 from svc.http.protocol import Server
 from svc.http.proxies import Proxies
 from svc.http.routes import Find, Routes
+from svc.http.slots import Slots
 from svc.logs import names
 from svc.logs import setup as logs
 from svc.logs.writer import LineWriter
@@ -77,7 +79,8 @@ async def build(settings: Settings, lifecycle: Lifecycle, output: LineWriter) ->
         access = Access(settings.api_key_hashes)
         health = Health(store, lifecycle, settings.build)
         docs = Docs(proxies, requires_key=bool(settings.api_key_hashes))
-        dispatcher = Dispatcher(_find(settings, routes(Endpoints(store), health, docs, access)))
+        find = _find(settings, routes(Endpoints(store), health, docs, access))
+        dispatcher = Dispatcher(find, lambda: _slots(settings, access, proxies))
         connections = Connections(settings.max_connections, settings.keepalive_seconds)
         telemetry.observe_connections(connections)
         yield Server(telemetry.wrap(dispatcher), telemetry.request_class, lifecycle, connections)
@@ -97,6 +100,13 @@ def _find(settings: Settings, routes: Routes) -> Find:
     """Finds the handler of a request; it checks only what the settings ask for."""
     find = hosts.only_loopback(routes.find) if settings.accepts_only_loopback_hosts else routes.find
     return Cors(settings.cors_origins).wrap(find) if settings.cors_origins else find
+
+
+def _slots(settings: Settings, access: Access, proxies: Proxies) -> Slots:
+    def identify(request: Request) -> str:
+        return access.caller(request) or proxies.caller(request)
+
+    return Slots(settings.max_concurrent, settings.max_queue, settings.slot_seconds, identify)
 
 
 def routes(clients: Endpoints, health: Health, docs: Docs, access: Access) -> Routes:

@@ -28,6 +28,10 @@ class KeyReused(ServiceError):
     """This Idempotency-Key was first used with another name or money; use a new key for another client."""
 
 
+class ServiceBusy(ServiceError):
+    """Too many requests are waiting for their turn. Try again shortly; nothing was changed."""
+
+
 class DatabaseUnavailable(ServiceError):
     """The database is unavailable. Try again shortly; an add is safe to repeat with the same Idempotency-Key."""
 

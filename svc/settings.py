@@ -37,6 +37,8 @@ class Settings:
     Attributes:
         server: where the service listens and how it stops.
         max_connections: the maximum number of callers' connections, per worker.
+        max_concurrent: the requests of each route that a worker handles at once.
+        max_queue: the requests of one caller that may wait for that, for each route and worker.
         keepalive_seconds: how long a caller's connection may wait for its next request.
         build: the build that `/version` returns, such as a commit.
         api_key_hashes: the keys that the API accepts; empty where it is open to everyone.
@@ -50,6 +52,8 @@ class Settings:
 
     server: ServerSettings = field(default_factory=ServerSettings)
     max_connections: int = 4000  # of hostile callers, they take 35 KB each: 140 MB on top of a busy pod's 75 MB
+    max_concurrent: int = 128
+    max_queue: int = 10_000
     keepalive_seconds: float = KEEPALIVE_SECONDS
     build: str = "development"
     api_key_hashes: tuple[ApiKey, ...] = field(default=(), repr=False)
@@ -59,6 +63,16 @@ class Settings:
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     local_folder: Path = Path(".local")
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
+
+    @property
+    def slot_seconds(self) -> float:
+        """The longest that a request waits for its slot: as long as it may then wait for a connection."""
+        return self.database.acquire_seconds
+
+    @property
+    def longest_seconds(self) -> float:
+        """The longest that a request takes, apart from its caller's part in it."""
+        return self.slot_seconds + self.database.deadline_seconds
 
     @property
     def accepts_only_loopback_hosts(self) -> bool:
@@ -96,6 +110,8 @@ def read(environment: Mapping[str, str]) -> Settings:
             shutdown_seconds=get("SHUTDOWN_SECONDS", _seconds(0, 600), ServerSettings.shutdown_seconds),
         ),
         max_connections=get("MAX_CONNECTIONS", _whole(1, 1_000_000), Settings.max_connections),
+        max_concurrent=get("MAX_CONCURRENT", _whole(1, 1_000_000), Settings.max_concurrent),
+        max_queue=get("MAX_QUEUE", _whole(1, 1_000_000), Settings.max_queue),
         keepalive_seconds=get("KEEPALIVE_SECONDS", _seconds(1, 7200), Settings.keepalive_seconds),
         build=variables.get("BUILD", Settings.build),
         api_key_hashes=get("API_KEY_HASHES", _api_keys, Settings.api_key_hashes),
@@ -117,7 +133,6 @@ def read(environment: Mapping[str, str]) -> Settings:
             statement_seconds=get("DB_STATEMENT_SECONDS", _seconds(0.01, 60), DatabaseSettings.statement_seconds),
             keepalive_seconds=get("DB_KEEPALIVE_SECONDS", _whole(0, 7200), DatabaseSettings.keepalive_seconds),
             idle_seconds=get("DB_IDLE_SECONDS", _seconds(0.1, 86400), DatabaseSettings.idle_seconds),
-            max_queue=get("MAX_QUEUE", _whole(1, 1_000_000), DatabaseSettings.max_queue),
         ),
     )
     _check_timeouts(settings)
@@ -126,12 +141,12 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 _NAMES: Final = frozenset(
     (
-        "HOST PORT WORKERS DRAIN_SECONDS SHUTDOWN_SECONDS MAX_CONNECTIONS KEEPALIVE_SECONDS BUILD API_KEY_HASHES "
-        "TRUSTED_PROXIES CORS_ORIGINS LOG_FORMAT TELEMETRY METRICS_INTERVAL LOCAL_FOLDER DATABASE_URL DB_HOST DB_PORT "
-        "DB_NAME DB_USERNAME DB_PASSWORD DB_PASSFILE DB_SSLMODE DB_SSLROOTCERT DB_SERVICE_PASSWORD DB_POOL_SIZE "
-        "DB_CONNECT_SECONDS DB_ACQUIRE_SECONDS DB_STATEMENT_SECONDS DB_KEEPALIVE_SECONDS DB_IDLE_SECONDS MAX_QUEUE "
-        "OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_PROTOCOL OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG "
-        "OTEL_SERVICE_NAME OTEL_RESOURCE_ATTRIBUTES"
+        "HOST PORT WORKERS DRAIN_SECONDS SHUTDOWN_SECONDS MAX_CONNECTIONS MAX_CONCURRENT MAX_QUEUE KEEPALIVE_SECONDS "
+        "BUILD API_KEY_HASHES TRUSTED_PROXIES CORS_ORIGINS LOG_FORMAT TELEMETRY METRICS_INTERVAL LOCAL_FOLDER "
+        "DATABASE_URL DB_HOST DB_PORT DB_NAME DB_USERNAME DB_PASSWORD DB_PASSFILE DB_SSLMODE DB_SSLROOTCERT "
+        "DB_SERVICE_PASSWORD DB_POOL_SIZE DB_CONNECT_SECONDS DB_ACQUIRE_SECONDS DB_STATEMENT_SECONDS "
+        "DB_KEEPALIVE_SECONDS DB_IDLE_SECONDS OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_PROTOCOL "
+        "OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG OTEL_SERVICE_NAME OTEL_RESOURCE_ATTRIBUTES"
     ).split()
 )
 
@@ -160,11 +175,11 @@ def _shared(one: str, other: str) -> int:
 
 
 def _check_timeouts(settings: Settings) -> None:
-    longest = settings.database.deadline_seconds
+    longest = settings.longest_seconds
     if longest >= _BALANCER_SECONDS:
         hosts = settings.database.hosts
         connect = "DB_CONNECT_SECONDS" if hosts == 1 else f"DB_CONNECT_SECONDS for each of {hosts} hosts"
-        variables = f"DB_ACQUIRE_SECONDS + {connect} + DB_STATEMENT_SECONDS"
+        variables = f"twice DB_ACQUIRE_SECONDS + {connect} + DB_STATEMENT_SECONDS"
         maximum = _BALANCER_SECONDS - GRACE_SECONDS
         expected = f"less than {maximum:g}, so that the service responds before a load balancer times out"
         raise InvalidSetting(variables, f"{longest - GRACE_SECONDS:g}", expected)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,8 +42,18 @@ def missing() -> str:
     return "" if shutil.which("wrk") else "wrk is missing; on Debian: apt install wrk"
 
 
-def run(url: str, workload: str, largest_id: int, connections: int, seconds: int) -> Load:
+def run(
+    url: str, workload: str, largest_id: int, connections: int, seconds: int, *, before: Sequence[str] = ()
+) -> Load:
     """Sends one kind of request over `connections` connections, each the next as soon as it has a response.
+
+    Args:
+        url: of the service.
+        workload: the kind of request, as workload.lua names it.
+        largest_id: of the clients to get.
+        connections: how many.
+        seconds: how long.
+        before: a command that starts wrk, such as `nice`, with its arguments.
 
     Raises:
         WrkError: with the reason. If the address is not of loopback, no request was sent.
@@ -54,6 +65,7 @@ def run(url: str, workload: str, largest_id: int, connections: int, seconds: int
     if reason := missing():
         raise WrkError(reason)
     command = [
+        *before,
         "wrk",
         "-t1",
         f"-c{connections}",

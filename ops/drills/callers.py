@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ class Callers:
         count: of callers.
         pause_seconds: average pause of a caller after each response.
         retry_seconds: exact pause after a request that was not served; None for the average pause.
+        sources: the addresses that the callers have, in turn.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Callers:
         *,
         pause_seconds: float,
         retry_seconds: float | None = None,
+        sources: Sequence[str] = ("127.0.0.1",),
     ) -> None:
         self._url = url
         self._ledger = ledger
@@ -61,16 +64,16 @@ class Callers:
         self._count = count
         self._pause_seconds = pause_seconds
         self._retry_seconds = retry_seconds
+        self._sources = sources
         self._stopping = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Runs the callers. At the end, each completes what it has started, within 15 s."""
-        timeout = aiohttp.ClientTimeout(total=GIVE_UP_SECONDS)
-        async with aiohttp.ClientSession(self._url, timeout=timeout, connector=_Connector(limit=0)) as session:
-            # aiohttp would silently repeat a GET whose connection was lost, and the failure would not be recorded.
-            session._retry_connection = False  # noqa: SLF001 - aiohttp has no public setting for it
-            callers = [asyncio.create_task(self._call(session)) for _ in range(self._count)]
+        async with contextlib.AsyncExitStack() as stack:
+            sessions = [await stack.enter_async_context(self._session(source)) for source in self._sources]
+            chosen = itertools.islice(itertools.cycle(sessions), self._count)
+            callers = [asyncio.create_task(self._call(session)) for session in chosen]
             try:
                 yield
                 self._stopping.set()
@@ -84,6 +87,14 @@ class Callers:
             for result in results:
                 if isinstance(result, Exception):
                     raise result
+
+    def _session(self, source: str) -> aiohttp.ClientSession:
+        timeout = aiohttp.ClientTimeout(total=GIVE_UP_SECONDS)
+        connector = _Connector(limit=0, local_addr=(source, 0))
+        session = aiohttp.ClientSession(self._url, timeout=timeout, connector=connector)
+        # aiohttp would silently repeat a GET whose connection was lost, and the failure would not be recorded.
+        session._retry_connection = False  # noqa: SLF001 - aiohttp has no public setting for it
+        return session
 
     async def _call(self, session: aiohttp.ClientSession) -> None:
         while not self._stopping.is_set():

@@ -13,10 +13,10 @@ from ops.drills.claim import Claim
 from ops.drills.harness import Harness, set_up
 from ops.drills.ledger import Audit
 from ops.drills.run import Run
-from svc.postgres.settings import DatabaseSettings
+from svc.settings import Settings
 
 # The longest that a caller may wait whatever fails behind the service, and 1 s more for a busy machine.
-DEADLINE_SECONDS: Final = DatabaseSettings().deadline_seconds + 1.0
+DEADLINE_SECONDS: Final = Settings().longest_seconds + 1.0
 _EXIT_SECONDS: Final = 10.0  # for the last processes of a drill to exit, on a busy machine
 
 Body: TypeAlias = Callable[[Harness], Awaitable[None]]

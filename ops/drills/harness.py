@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -117,11 +117,17 @@ class Harness:
         pause_seconds: float = 0.05,
         retry_seconds: float | None = None,
         port: int | None = None,
+        sources: Sequence[str] = ("127.0.0.1",),
     ) -> AsyncIterator[None]:
         """Runs callers against `service_proxy`, or against another port of 127.0.0.1. See Callers."""
-        url = f"http://127.0.0.1:{port or self.service_proxy.port}"
         callers = Callers(
-            url, self.ledger, self.timeline, count, pause_seconds=pause_seconds, retry_seconds=retry_seconds
+            f"http://127.0.0.1:{port or self.service_proxy.port}",
+            self.ledger,
+            self.timeline,
+            count,
+            pause_seconds=pause_seconds,
+            retry_seconds=retry_seconds,
+            sources=sources,
         )
         async with callers.running():
             yield

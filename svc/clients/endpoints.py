@@ -19,6 +19,7 @@ from svc.errors import InvalidField
 from svc.http import compression, fields
 from svc.http.compression import Coding, Identity
 from svc.http.messages import AnyResponse, Request, Response
+from svc.http.slots import give_up_slot, without_slot
 
 JSON: Final = "application/json"
 MAX_LIMIT: Final = PAGE_ROWS
@@ -67,14 +68,21 @@ class Endpoints:
         response.content_type = JSON
         await response.prepare(request)
         if request.method == "GET":
-            await response.write(await body.encode(b"[" + page.objects))
+            await _write(request, response, await body.encode(b"[" + page.objects))
             async with aclosing(self._store.pages(page.last_id)) as pages:
                 async for page in pages:
                     if page.objects:  # empty where the remaining clients were removed in the meantime
-                        await response.write(await body.encode(b"," + page.objects))
+                        await _write(request, response, await body.encode(b"," + page.objects))
+            give_up_slot(request)
             await response.write(body.end(b"]"))
         await response.write_eof()
         return response
+
+
+async def _write(request: Request, response: web.StreamResponse, part: bytes) -> None:
+    """Sends a part, which waits where the caller has not read the parts before it."""
+    async with without_slot(request):
+        await response.write(part)
 
 
 async def _array(page: Page, coding: Coding, headers: Mapping[str, str] = MappingProxyType({})) -> Response:

@@ -83,7 +83,6 @@ class Store:
             max_in_flight=(settings.pool_size + 1) // 2,
             max_batch_size=_MAX_BATCH_SIZE,
             max_round_trip_seconds=settings.statement_seconds / 4,  # well below the statement's time-out
-            max_queue=settings.max_queue,
             max_wait_seconds=settings.acquire_seconds,
             deadline_seconds=settings.deadline_seconds,
         )

@@ -70,13 +70,31 @@ class Access:
 
         return guarded
 
+    def caller(self, request: Request) -> str:
+        """The name of the caller of the request's key; empty where it has no valid key."""
+        try:
+            return self._find(request).caller if self._keys else ""
+        except (KeyMissing, KeyRefused):
+            return ""
+
     def _check(self, request: Request) -> None:
-        """Checks that the request has a valid key (RFC 6750, section 2.1), and sets its caller.
+        """Checks that the request has a valid key, and sets its caller.
+
+        Raises:
+            KeyMissing, KeyRefused: as _find.
+            KeyExpired: its key is no longer accepted.
+        """
+        key = self._find(request)
+        request.caller = key.caller
+        if time.time() >= key.expires_at:
+            raise KeyExpired
+
+    def _find(self, request: Request) -> ApiKey:
+        """The request's key (RFC 6750, section 2.1).
 
         Raises:
             KeyMissing: it has no key.
             KeyRefused: its key is not valid, or it has several.
-            KeyExpired: its key is no longer accepted.
         """
         given = request.headers.getall(hdrs.AUTHORIZATION, ())
         if len(given) > 1:
@@ -87,10 +105,7 @@ class Access:
         found = digest(key.lstrip(" "))
         if not self._is_known(found):
             raise KeyRefused
-        known = self._keys[found]
-        request.caller = known.caller
-        if time.time() >= known.expires_at:
-            raise KeyExpired
+        return self._keys[found]
 
     def _is_known(self, found: bytes) -> bool:
         # Compares all hashes in constant time, so the time reveals neither which one matched nor how much of it.

@@ -13,6 +13,7 @@ from aiohttp import HttpVersion10, web
 from svc.errors import InvalidField
 from svc.http.messages import MAX_BODY_BYTES, Request
 from svc.http.problems import BadRequest, BodyTooLarge, BodyTooSlow, ExpectationFailed, UnsupportedBody
+from svc.http.slots import without_slot
 
 BODY_SECONDS: Final = 10.0
 
@@ -121,6 +122,13 @@ async def _body(request: Request) -> bytes:
     if len(length) > len(str(MAX_BODY_BYTES)) or int(length or 0) > MAX_BODY_BYTES:
         raise BodyTooLarge(_TOO_LARGE)
     await _meet_expectation(request)
+    if request.content.is_eof():
+        return await _receive(request)
+    async with without_slot(request):
+        return await _receive(request)
+
+
+async def _receive(request: Request) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):

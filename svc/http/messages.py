@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiohttp import HttpVersion10, hdrs, web
 from aiohttp.http_parser import RawRequestMessage
@@ -15,6 +15,9 @@ from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from svc.errors import ServiceError
 from svc.http.lifecycle import Lifecycle
+
+if TYPE_CHECKING:
+    from svc.http.slots import Slots
 
 MAX_BODY_BYTES: Final = 16 * 1024  # the longest name and money, escaped, take less than 4 KB
 
@@ -37,11 +40,17 @@ class Request(web.BaseRequest):
         route: the template of its path, such as `/get/{id}`, once it is found.
         path_parameter: the value of the route's parameter; empty where it has none.
         caller: the name of its API key's caller; empty where it has no known key.
+        slots: where it holds a slot; None while it holds none.
+        slot_seconds: how long it waited for slots.
         refusal: why it was refused as a whole, such as invalid HTTP; None where it was not.
         error: why it failed; None where it did not.
         response_headers: of its response, in addition to those that every response has.
     """
 
+    __slots__ = ("slots",)
+
+    slots: "Slots | None"
+    slot_seconds: float = 0.0
     route: str = "unknown"
     path_parameter: str = ""
     caller: str = ""
@@ -54,6 +63,7 @@ class Request(web.BaseRequest):
             message = message._replace(url=message.url.relative())
         super().__init__(message, *parts, client_max_size=MAX_BODY_BYTES)
         self._lifecycle = lifecycle
+        self.slots = None
         self.peer = peer
         given = message.headers.get(_X_REQUEST_ID)
         self.trace_id = f"{random.getrandbits(128):032x}"

@@ -94,6 +94,7 @@ _HTTP: Final[dict[type[errors.ServiceError], tuple[int, str]]] = {
     HostRefused: (421, "Host refused"),
     errors.KeyReused: (422, "Idempotency key reused"),
     InternalError: (500, "Internal error"),
+    errors.ServiceBusy: (503, "Service busy"),
     errors.DatabaseBusy: (503, "Database busy"),
     errors.DatabaseUnavailable: (503, "Database unavailable"),
     errors.DatabaseNotMigrated: (503, "Database not migrated"),

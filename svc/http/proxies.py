@@ -45,6 +45,10 @@ class Proxies:
                 return address
         return address
 
+    def caller(self, request: Request) -> str:
+        """The caller's network: an IPv4 address, or the /64 that an IPv6 address is in, which one caller often has."""
+        return _network(self.client_address(request))
+
     def is_https(self, request: Request) -> bool:
         """Whether a trusted proxy reports that the request came by HTTPS."""
         return request.headers.get("X-Forwarded-Proto", "").lower() == "https" and self.trusts(request.peer)
@@ -74,3 +78,8 @@ def parse_address(text: str) -> str:
     if isinstance(found, IPv6Address):
         return str(found.ipv4_mapped or found).partition("%")[0]
     return str(found)
+
+
+@lru_cache(maxsize=1024)
+def _network(address: str) -> str:
+    return str(IPv6Network((address, 64), strict=False)) if ":" in address else address

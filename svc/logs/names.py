@@ -121,6 +121,11 @@ DATABASE_MS: Final = _field(
 QUEUE_MS: Final = _field(
     "queue_ms", "the part of duration_ms spent waiting to be sent to the database", "latency analysis"
 )
+SLOT_MS: Final = _field(
+    "slot_ms",
+    "the part of duration_ms spent waiting for a slot, because the worker was busy; only if there was one",
+    "latency analysis, abuse investigation",
+)
 BATCH_SIZE: Final = _field(
     "batch_size", "the number of items in the largest batch that this request was part of", "performance tuning"
 )
@@ -194,6 +199,13 @@ FAULTS: Final = _metric(
 )
 SHED: Final = _metric(
     "Shed", "Count", OVERALL, "requests refused because too many were waiting", "the on-call engineer: capacity"
+)
+SLOT_WAIT: Final = _metric(
+    "SlotWait",
+    "Milliseconds",
+    OVERALL,
+    "one sample per request that waited for a slot, as slot_ms",
+    "the on-call engineer: capacity",
 )
 IN_FLIGHT: Final = _metric(
     "InFlight", "Count", OVERALL, "requests in progress, 100 samples per interval", "the on-call engineer: capacity"

@@ -87,7 +87,6 @@ class Limits:
         max_in_flight: batches in flight at once.
         max_batch_size: items in a batch.
         max_round_trip_seconds: after a full batch that takes longer, the next one has fewer items.
-        max_queue: items that may wait; one more is DatabaseBusy.
         max_wait_seconds: the longest that an item may wait to be sent; beyond it, DatabaseBusy.
         deadline_seconds: the longest from an item's arrival to its result; beyond it, QueryTimedOut.
     """
@@ -95,7 +94,6 @@ class Limits:
     max_in_flight: int
     max_batch_size: int
     max_round_trip_seconds: float
-    max_queue: int
     max_wait_seconds: float
     deadline_seconds: float
 
@@ -210,7 +208,7 @@ class Batcher(Generic[Item, Result]):
         wait_seconds = waiting // (self._batch_size * max_in_flight) * self._round_trip_seconds
         if len(self._in_flight) == max_in_flight:
             wait_seconds += max(0.0, self._in_flight[0] + self._round_trip_seconds - now)
-        return wait_seconds > self._limits.max_wait_seconds or waiting >= self._limits.max_queue
+        return wait_seconds > self._limits.max_wait_seconds
 
     async def _run_sender(self, started: float) -> None:
         while batch := self._take_batch():

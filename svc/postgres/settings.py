@@ -28,7 +28,6 @@ class DatabaseSettings:
         statement_seconds: the longest that a statement may run.
         keepalive_seconds: how long a connection is silent before the kernel probes the server; 0 for no probes.
         idle_seconds: the longest that a connection stays open without a query.
-        max_queue: the items of each operation that may wait to be sent, in each worker.
     """
 
     dsn: str = ""
@@ -39,7 +38,6 @@ class DatabaseSettings:
     statement_seconds: float = 2.0
     keepalive_seconds: int = 30
     idle_seconds: float = 60.0  # many firewalls forget a connection after some minutes
-    max_queue: int = 10_000
 
     @property
     def command_seconds(self) -> float:

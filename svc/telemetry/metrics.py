@@ -46,12 +46,14 @@ class Metrics:
         latencies_ms: the latencies of requests that ended and are not yet written, by route, method and status.
         shed: the number of requests refused because too many were waiting, not yet written.
         callers: the number of requests by the name of the caller's key, not yet written.
+        slot_waits_ms: how long requests waited for a slot, of those that did, not yet written.
     """
 
     def __init__(self, output: LineWriter | None, properties: Mapping[str, str]) -> None:
         self.latencies_ms: defaultdict[_Kind, list[float]] = defaultdict(list)
         self.shed = 0
         self.callers: Counter[str] = Counter()
+        self.slot_waits_ms: list[float] = []
         self._output = output
         self._properties = properties
         self._unflushed: Counter[_Kind] = Counter()  # requests that could not be written
@@ -112,10 +114,12 @@ class Metrics:
             self._samples.setdefault(name, []).append(read())
 
     def flush_full(self) -> None:
-        """Writes the latencies that fill an array."""
+        """Writes the latencies and the waits that fill an array."""
         for kind, latencies_ms in self.latencies_ms.items():
             if len(latencies_ms) >= MAX_SAMPLES:
                 self._flush_requests(kind)
+        if len(self.slot_waits_ms) >= MAX_SAMPLES:
+            self._flush_slot_waits()
 
     def flush(self) -> None:
         """Writes everything that is not yet written."""
@@ -123,6 +127,8 @@ class Metrics:
             while latencies_ms or self._unflushed[kind]:
                 if not self._flush_requests(kind):
                     break
+        while self.slot_waits_ms:
+            self._flush_slot_waits()
         for operation, values in self._operations.items():
             if values[names.BATCH_SIZE_METRIC]:
                 self._flush_operation(operation, values)
@@ -141,6 +147,10 @@ class Metrics:
         is_written = self._write(dimensions, {names.REQUESTS: [requests], names.LATENCY: latencies_ms})
         self._unflushed[kind] = 0 if is_written else requests
         return is_written
+
+    def _flush_slot_waits(self) -> None:
+        self._write(((),), {names.SLOT_WAIT: self.slot_waits_ms[:MAX_SAMPLES]})
+        del self.slot_waits_ms[:MAX_SAMPLES]
 
     def _flush_operation(self, operation: str, values: Values) -> None:
         self._write((((names.OPERATION_DIMENSION, operation),),), values)

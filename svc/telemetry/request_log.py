@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import structlog
 
-from svc.errors import DatabaseBusy
+from svc.errors import DatabaseBusy, ServiceBusy
 from svc.logs import names
 from svc.logs import setup as logs
-from svc.telemetry.metrics import Metrics
+from svc.telemetry.metrics import Metrics, milliseconds
 from svc.telemetry.record import METHODS, PROBES, RequestRecord
 from svc.telemetry.traces import Traces
 
@@ -92,11 +92,14 @@ class RequestLog:
                 "sampled": request.is_sampled,
                 "client": request.client,
             }
+            if request.slot_seconds:
+                record[names.SLOT_MS] = milliseconds(request.slot_seconds)
+                self._metrics.slot_waits_ms.append(record[names.SLOT_MS])
             if request.caller:
                 record[names.CALLER] = request.caller
                 self._metrics.callers[request.caller] += 1
             if request.error is not None:
                 record[names.ERROR] = type(request.error).__name__
-                if isinstance(request.error, DatabaseBusy):
+                if isinstance(request.error, DatabaseBusy | ServiceBusy):
                     self._metrics.shed += 1
             yield record

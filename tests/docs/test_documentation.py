@@ -137,9 +137,8 @@ def test_every_setting_is_in_the_table() -> None:
     plain = [f for f in fields(Settings) if f.name not in ("server", "telemetry", "database")]
     defaults = {f.name.upper(): f.default for f in (*plain, *fields(ServerSettings))}
     defaults |= {"TELEMETRY": TelemetrySettings.is_on, "METRICS_INTERVAL": TelemetrySettings.metrics_interval}
-    database = [f for f in fields(DatabaseSettings) if f.name not in ("dsn", "max_queue")]
+    database = [f for f in fields(DatabaseSettings) if f.name != "dsn"]
     defaults |= {f"DB_{f.name.upper()}": f.default for f in database}
-    defaults["MAX_QUEUE"] = DatabaseSettings.max_queue
     for name, default in defaults.items():
         match default:
             case True:

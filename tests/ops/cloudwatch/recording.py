@@ -99,6 +99,7 @@ def record_busy_run(postgres: EmbeddedPostgres, databases: Databases, tmp_path_f
     """A run under load: a worker is killed, a table is locked and renamed, the database is stopped for a while."""
     environment = {
         "DRAIN_SECONDS": "0.2",
+        "MAX_CONCURRENT": "8",
         "MAX_QUEUE": "8",
         "DB_STATEMENT_SECONDS": "1",
         "OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=pod-1,k8s.node.name=node-1",

@@ -27,9 +27,12 @@ INSERT = "INSERT INTO clients (name, money) SELECT repeat($1, 150), n FROM gener
 
 
 async def test_slow_readers_delay_no_other_request(serve: Callable[..., Service], owner: Owner) -> None:
-    """Fifty callers that request all clients and read nothing hold no connection to the database, and little memory."""
+    """Fifty callers that request all clients and read nothing hold no connection to the database, and little memory.
+
+    Nor does one of them hold the only slot, or the others would get no first byte.
+    """
     await owner.execute(INSERT, "x", ROWS)
-    service = serve(DB_POOL_SIZE="2")
+    service = serve(DB_POOL_SIZE="2", MAX_CONCURRENT="1", DB_ACQUIRE_SECONDS="30", SHUTDOWN_SECONDS="60")
     process = psutil.Process(service.process.pid)
     before = process.memory_info().rss
     readers = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(50)]

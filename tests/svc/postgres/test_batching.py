@@ -23,7 +23,6 @@ LIMITS = Limits(
     max_in_flight=1,
     max_batch_size=128,
     max_round_trip_seconds=60,
-    max_queue=100,
     max_wait_seconds=60,
     deadline_seconds=120,
 )
@@ -240,20 +239,6 @@ async def test_a_cancelled_caller_drops_only_its_own_wait(doubler: Doubler) -> N
     assert doubler.batches == [[1], [2]]
 
 
-async def test_the_queue_is_bounded(doubler: Doubler) -> None:
-    """One item too many is rejected at once, but not one that is equal to a waiting item."""
-    batcher = Batcher(doubler, replace(LIMITS, max_queue=2))
-    calls = [asyncio.create_task(batcher.submit(1))]
-    await settle()
-    calls += [asyncio.create_task(batcher.submit(number)) for number in (2, 3, 3)]
-    await settle()
-    with pytest.raises(DatabaseBusy):
-        await batcher.submit(4)
-    doubler.go.set()
-
-    assert await asyncio.gather(*calls) == [2, 4, 6, 6]
-
-
 async def test_an_item_that_would_wait_too_long_is_rejected_at_once(doubler: Doubler) -> None:
     """An item is not queued where the batches in flight and ahead of it take longer than it may wait."""
     batcher = Batcher(doubler, replace(LIMITS, max_batch_size=1, max_wait_seconds=0.5))
@@ -330,13 +315,13 @@ async def test_batches_that_take_too_long_become_smaller() -> None:
         await asyncio.sleep(seconds_each * len(items))
         return list(items)
 
-    batcher = Batcher(send, replace(LIMITS, max_round_trip_seconds=0.01, max_queue=10_000))
+    batcher = Batcher(send, replace(LIMITS, max_round_trip_seconds=0.01))
     await asyncio.gather(*(batcher.submit(number) for number in range(400)))
     assert sizes[:3] == [1, 128, 64] or sizes[:3] == [128, 64, 32]
     assert all(size * seconds_each < 0.015 for size in sizes[5:])
 
     seconds_each = 0
-    batcher._limits = replace(LIMITS, max_queue=10_000)  # no batch is too slow, even on a busy machine
+    batcher._limits = LIMITS  # no batch is too slow, even on a busy machine
     await asyncio.gather(*(batcher.submit(number) for number in range(5000)))
     assert sizes[-5:-1] == [128] * 4
 

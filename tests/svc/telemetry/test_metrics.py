@@ -77,7 +77,9 @@ def reader() -> Iterator[Reader]:
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_each_request_has_one_line_and_one_count(serve: Start, workers: int) -> None:
     """Until SIGTERM stops the service under load, lines and counts equal the responses, and all documents are valid."""
-    service = serve(WORKERS=str(workers), LOG_FORMAT="json", DRAIN_SECONDS="0.2", METRICS_INTERVAL="1")
+    service = serve(
+        WORKERS=str(workers), MAX_CONCURRENT="1", LOG_FORMAT="json", DRAIN_SECONDS="0.2", METRICS_INTERVAL="1"
+    )
     responses: Counter[str] = Counter()
     paths = ["/get/1", "/get/999", "/get/x", "/getall?limit=2&secret=1", "/nowhere/secret", "/healthz"]
     is_enough = asyncio.Event()
@@ -108,6 +110,8 @@ async def test_each_request_has_one_line_and_one_count(serve: Start, workers: in
     assert lines.counts(documents) == counts
     assert sum(len(lines.values(document, names.LATENCY)) for document in documents) == responses.total()
     assert lines.total(documents, names.ERRORS) == responses.total() - responses["/get/1"] - responses["/healthz"]
+    waits = [value for document in documents for value in lines.values(document, names.SLOT_WAIT)]
+    assert sorted(waits) == sorted(line[names.SLOT_MS] for line in logged if names.SLOT_MS in line)
     for metric in (names.FAULTS, names.SHED, names.LOG_LINES_DROPPED, names.DATABASE_IS_UNAVAILABLE):
         assert lines.total(documents, metric) == 0
     assert {metric for metric, *_ in lines.series(documents)} == names.METRICS.keys()

@@ -1,0 +1,292 @@
+"""A route handles a bounded number of requests at once, and callers take turns where more of them wait."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import pytest
+from aiohttp import ClientResponse
+from aiohttp.test_utils import BaseTestServer, make_mocked_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svc import app
+from svc.errors import ServiceBusy
+from svc.http.access import Access, ApiKey, digest
+from svc.http.lifecycle import Lifecycle
+from svc.http.messages import Request
+from svc.http.proxies import Proxies
+from svc.http.slots import Slots, give_up_slot, without_slot
+from svc.logs import names
+from svc.postgres.settings import DatabaseSettings
+from svc.process.settings import ServerSettings
+from svc.settings import Settings
+from tests.conftest import Client, Log, Owner, ServedApp
+from tests.svc.postgres.locks import wait_for_locks
+
+BOUND_SECONDS = 30.0  # no test waits for longer, and none passes by being faster
+NEVER = 3600.0  # seconds
+
+
+@dataclass
+class FakeRequest:
+    """What slots know of a request. Its transport is None once its caller has disconnected."""
+
+    caller: str
+    transport: object | None = "open"
+    slots: Slots | None = None
+    slot_seconds: float = 0.0
+
+
+def new_slots(slots: int = 1, max_queue: int = 100, max_wait_seconds: float = NEVER) -> Slots:
+    return Slots(slots, max_queue, max_wait_seconds, lambda request: request.caller)
+
+
+class Handled:
+    """Requests, in the order in which they got their slot. Each holds it until it is ended."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.order: list[str] = []
+        self._holding: list[Request] = []
+
+    async def start(self, caller: str, transport: object | None = "open") -> "asyncio.Task[None]":
+        """Starts a request, which takes a slot or waits for one."""
+        task = asyncio.create_task(self._handle(cast(Request, FakeRequest(caller, transport))))
+        await settle()
+        return task
+
+    async def _handle(self, request: Request) -> None:
+        await self.slots.take(request)
+        self.order.append(request.caller)
+        self._holding.append(request)
+
+    async def end(self, count: int = 1) -> None:
+        """Ends the requests that have held their slots for longest."""
+        for _ in range(count):
+            give_up_slot(self._holding.pop(0))
+            await settle()
+
+
+async def settle() -> None:
+    """Lets all tasks run that can."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_freed_slots_go_to_callers_in_turn() -> None:
+    handled = Handled(new_slots())
+    for caller in ("greedy",) * 5 + ("ann",) * 2 + ("bob",):
+        await handled.start(caller)
+    await handled.end(8)
+    assert handled.order == ["greedy", "greedy", "ann", "bob", "greedy", "ann", "greedy", "greedy"]
+    assert handled.slots.free == 1
+
+
+async def test_as_many_requests_as_slots_are_handled_at_once() -> None:
+    handled = Handled(new_slots(slots=3))
+    for _ in range(5):
+        await handled.start("ann")
+    assert len(handled.order) == 3
+    await handled.end(5)
+    assert (len(handled.order), handled.slots.free) == (5, 3)
+
+
+async def test_who_waits_too_long_is_refused() -> None:
+    handled = Handled(new_slots(max_wait_seconds=0.05))
+    first, second = await handled.start("ann"), await handled.start("bob")
+    async with asyncio.timeout(BOUND_SECONDS):
+        with pytest.raises(ServiceBusy):
+            await second
+    await handled.end()
+    await handled.start("bob")  # the slot of the first, which is free
+    assert (first.done(), handled.order) == (True, ["ann", "bob"])
+
+
+async def test_who_would_wait_too_long_is_refused_at_once_and_others_are_not() -> None:
+    handled = Handled(new_slots(max_wait_seconds=1))
+    for _ in range(8):
+        await handled.start("greedy")
+    for _ in range(3):
+        await asyncio.sleep(0.1)
+        await handled.end()
+    handled.slots._seconds_per_slot = 0.3  # as after many such slow ones
+    refused = await handled.start("greedy")
+    assert isinstance(refused.exception(), ServiceBusy)
+    await handled.start("ann")
+    await handled.end(2)
+    assert handled.order[-2:] == ["greedy", "ann"]
+
+
+async def test_a_caller_may_have_so_many_waiting_requests() -> None:
+    handled = Handled(new_slots(max_queue=2))
+    waiting = [await handled.start("greedy") for _ in range(4)]
+    assert [task.done() for task in waiting] == [True, False, False, True]
+    assert isinstance(waiting[3].exception(), ServiceBusy)
+    other = await handled.start("ann")
+    assert not other.done()
+    await handled.end(4)
+    assert handled.order == ["greedy", "greedy", "ann", "greedy"]
+
+
+async def test_no_slot_is_lost_to_who_left() -> None:
+    handled = Handled(new_slots())
+    await handled.start("ann")
+    gone = await handled.start("bob", transport=None)
+    cancelled, last = await handled.start("carol"), await handled.start("dave")
+    cancelled.cancel()
+    await settle()
+    await handled.end()
+    assert isinstance(gone.exception(), ConnectionError)
+    assert (last.done(), handled.order) == (True, ["ann", "dave"])
+
+
+async def test_a_request_that_is_cancelled_as_it_gets_its_slot_passes_it_on() -> None:
+    handled = Handled(new_slots())
+    await handled.start("ann")
+    cancelled, last = await handled.start("bob"), await handled.start("carol")
+    give_up_slot(handled._holding.pop())
+    cancelled.cancel()  # before it runs
+    await settle()
+    assert (cancelled.cancelled(), last.done(), handled.order) == (True, True, ["ann", "carol"])
+
+
+async def test_who_waits_for_its_caller_leaves_its_slot_to_others() -> None:
+    handled = Handled(new_slots())
+    reading = cast(Request, FakeRequest("slow"))
+    await handled.slots.take(reading)
+    async with without_slot(reading):
+        await handled.start("ann")
+        assert handled.order == ["ann"]
+        freed = asyncio.get_running_loop().call_later(0.01, lambda: give_up_slot(handled._holding.pop()))
+    assert (reading.slots, freed.cancelled(), handled.slots.free) == (handled.slots, False, 0)
+    assert reading.slot_seconds > 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["start", "end", "cancel", "leave"]), st.sampled_from("abc")), max_size=60))
+def test_slots_are_conserved(steps: list[tuple[str, str]]) -> None:
+    """Whatever happens, no slot is lost, none is given twice, and no one waits while one is free."""
+
+    async def run() -> None:
+        handled = Handled(new_slots(slots=2))
+        tasks: list[tuple[asyncio.Task[None], FakeRequest]] = []
+        for action, caller in steps:
+            waiting = [each for each in tasks if not each[0].done()]
+            if action == "start":
+                request = FakeRequest(caller)
+                tasks.append((asyncio.create_task(handled._handle(cast(Request, request))), request))
+            elif action == "end" and handled._holding:
+                give_up_slot(handled._holding.pop())
+            elif action == "cancel" and waiting:
+                waiting[0][0].cancel()
+            elif action == "leave" and waiting:
+                waiting[-1][1].transport = None
+            if ord(caller) % 2:  # several steps in one turn of the event loop, too
+                await settle()
+        await settle()
+        assert len(handled._holding) + handled.slots.free == 2
+        assert all(task.done() for task, _ in tasks) or handled.slots.free == 0
+        while handled._holding:
+            await handled.end()
+        assert handled.slots.free == 2
+        results = await asyncio.gather(*(task for task, _ in tasks), return_exceptions=True)
+        assert all(each is None or isinstance(each, ConnectionError | asyncio.CancelledError) for each in results)
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+async def narrow(
+    database_settings: DatabaseSettings,
+    lifecycle: Lifecycle,
+    log: Log,
+    aiohttp_client: Callable[[BaseTestServer], Awaitable[Client]],
+) -> AsyncIterator[Client]:
+    """A client of a service that handles one request of each route at once, and lets two wait."""
+    patient = replace(database_settings, acquire_seconds=BOUND_SECONDS, statement_seconds=BOUND_SECONDS)
+    settings = Settings(ServerSettings(host="0.0.0.0"), max_concurrent=1, max_queue=2, database=patient)
+    async with app.build(settings, lifecycle, log.writer) as server:
+        client = await aiohttp_client(ServedApp(server))
+        yield client
+        await client.close()
+
+
+@asynccontextmanager
+async def stuck_add(api: Client, owner: Owner) -> AsyncIterator["asyncio.Task[ClientResponse]"]:
+    """An add that waits for a lock of its table while the context is open."""
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE clients IN SHARE MODE")
+        add = asyncio.create_task(api.post("/add?name=Ann&money=1"))
+        await wait_for_locks(owner, 1)
+        yield add
+        assert not add.done()
+
+
+async def test_no_route_waits_for_another(narrow: Client, owner: Owner) -> None:
+    """While an add holds the only slot of adds, everything else is answered: reads, probes, refusals."""
+    async with stuck_add(narrow, owner) as add:
+        for path in ("/get/1", "/getall", "/healthz", "/readyz", "/version", "/openapi.json"):
+            assert (await narrow.get(path)).status == 200
+        assert (await narrow.get("/nowhere")).status == 404
+    assert (await add).status == 201
+
+
+async def test_a_wait_for_a_slot_is_in_the_log(narrow: Client, owner: Owner, log: Log) -> None:
+    async with stuck_add(narrow, owner) as first:
+        second = asyncio.create_task(narrow.post("/add?name=Bob&money=1"))
+        await asyncio.sleep(0.05)
+    assert [(await first).status, (await second).status] == [201, 201]
+    logged: list[dict[str, Any]] = []
+    async with asyncio.timeout(BOUND_SECONDS):
+        while len(logged) < 2:  # lines are collected for 20 ms
+            await asyncio.sleep(0.01)
+            logged += [line for line in log.read() if line.get(names.EVENT) == names.REQUEST]
+    assert [names.SLOT_MS in line for line in logged] == [False, True]
+    assert 0 < logged[1][names.SLOT_MS] <= logged[1][names.DURATION_MS]
+
+
+async def test_who_may_not_wait_gets_503(narrow: Client, owner: Owner) -> None:
+    async with stuck_add(narrow, owner) as first:
+        waiting = [asyncio.create_task(narrow.post(f"/add?name=Carol&money={number}")) for number in range(3)]
+        done, _ = await asyncio.wait(waiting, timeout=BOUND_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        refused = await done.pop()
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert (await refused.json())["title"] == "Service busy"
+    statuses = sorted([(await first).status, *[(await task).status for task in waiting]])
+    assert statuses == [201, 201, 201, 503]
+    assert await owner.fetchval("SELECT count(*) FROM clients WHERE name = 'Carol'") == 2
+
+
+async def test_who_sends_a_body_slowly_holds_no_slot(narrow: Client) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", narrow.port)
+    head = b"POST /add HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n"
+    writer.write(head + b'{"name": "Slow",')
+    async with asyncio.timeout(BOUND_SECONDS):
+        await asyncio.sleep(0.05)
+        assert (await narrow.post("/add?name=Quick&money=1")).status == 201
+        writer.write(b' "money": "1"}')
+        assert b" 201 " in await reader.readline()
+    writer.close()
+
+
+def test_a_caller_is_known_by_its_key_or_else_by_its_network() -> None:
+    access = Access([ApiKey(digest("correct-horse"), "billing")])
+
+    def caller(key: str) -> str:
+        return access.caller(make_mocked_request("GET", "/", {"Authorization": f"Bearer {key}"}))  # type: ignore[arg-type]
+
+    assert (caller("correct-horse"), caller("another")) == ("billing", "")
+    assert access.caller(make_mocked_request("GET", "/")) == ""  # type: ignore[arg-type]
+    assert Access([]).caller(make_mocked_request("GET", "/")) == ""  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("peer", "network"),
+    [("203.0.113.9", "203.0.113.9"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("", "")],
+)
+def test_the_addresses_of_an_ipv6_network_are_one_caller(peer: str, network: str) -> None:
+    request = make_mocked_request("GET", "/")
+    request.peer = peer  # type: ignore[attr-defined]
+    assert Proxies([]).caller(request) == network  # type: ignore[arg-type]
