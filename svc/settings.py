@@ -52,7 +52,7 @@ class Settings:
 
     server: ServerSettings = field(default_factory=ServerSettings)
     max_connections: int = 4000  # of hostile callers, they take 35 KB each: 140 MB on top of a busy pod's 75 MB
-    max_concurrent: int = 128
+    max_concurrent: int = 64
     max_queue: int = 10_000
     keepalive_seconds: float = KEEPALIVE_SECONDS
     build: str = "development"

@@ -7,14 +7,13 @@ each caller has a queue of its own, and the callers take turns.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sized
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 from svc.errors import ServiceBusy
 from svc.http.messages import Request
 
-_NEWEST_WEIGHT: Final = 0.05  # of the newest interval in the smoothed time between two freed slots
 _CHECKS: Final = 4  # of who has waited too long, in the time that a request may wait
 
 
@@ -46,17 +45,15 @@ class Slots:
         self._max_wait_seconds = max_wait_seconds
         self._identify = identify
         self._loop = asyncio.get_running_loop()
-        self._queues: dict[str, deque[_Waiting]] = {}  # by caller; the first one's turn is next
-        self._count = 0  # of all requests in them
-        self._freed_at = 0.0
-        self._seconds_per_slot = 0.0  # between two freed slots, smoothed
+        self._queues: dict[str, deque[_Waiting]] = {}  # by caller, of those that wait
+        self._turns: deque[str] = deque()  # the same callers; the first one is next
         self._is_check_scheduled = False
 
     async def take(self, request: Request) -> None:
         """Takes a slot for the request, once one is free and it is the request's turn.
 
         Raises:
-            ServiceBusy: the request waited too long, or would.
+            ServiceBusy: the request waited too long, or too many of its caller's wait.
             ConnectionError: its caller has closed the connection.
         """
         if self.free > 0:
@@ -77,49 +74,40 @@ class Slots:
 
     def release(self) -> None:
         """Frees a slot."""
-        if self._queues:
-            now = self._loop.time()
-            self._seconds_per_slot += _NEWEST_WEIGHT * (now - self._freed_at - self._seconds_per_slot)
-            self._freed_at = now
-            while self._queues:
-                waiting = self._next()
-                if waiting.slot.done():
-                    continue
-                if waiting.request.transport is not None:
-                    waiting.slot.set_result(None)
-                    return
-                waiting.slot.set_exception(ConnectionResetError("the caller disconnected while it waited"))
+        while self._turns:
+            request, _, slot = self._next()
+            if slot.done():
+                continue
+            if request.transport is not None:
+                slot.set_result(None)
+                return
+            slot.set_exception(ConnectionResetError("the caller disconnected while it waited"))
         self.free += 1
 
     def _enqueue(self, request: Request) -> _Waiting:
-        now = self._loop.time()
-        if not self._queues:
-            self._freed_at = now
         caller = self._identify(request)
         queue = self._queues.get(caller)
         if queue is None:
             queue = self._queues[caller] = deque()
-        elif len(queue) >= self._max_queue or self._wait_seconds(queue) > self._max_wait_seconds:
+            self._turns.append(caller)
+        elif len(queue) >= self._max_queue:
             raise ServiceBusy
-        waiting = _Waiting(request, now, self._loop.create_future())
+        waiting = _Waiting(request, self._loop.time(), self._loop.create_future())
         queue.append(waiting)
-        self._count += 1
         if not self._is_check_scheduled:
             self._schedule_check()
         return waiting
 
-    def _wait_seconds(self, queue: Sized) -> float:
-        """How long one more request in this queue would wait, at most: one round for each request ahead of it."""
-        return min(len(queue) * len(self._queues), self._count) * self._seconds_per_slot
-
     def _next(self) -> _Waiting:
         """Removes the request whose turn it is. If its caller has more, they wait for the next round."""
-        caller, queue = next(iter(self._queues.items()))
-        del self._queues[caller]
+        caller = self._turns[0]
+        queue = self._queues[caller]
         waiting = queue.popleft()
-        self._count -= 1
         if queue:
-            self._queues[caller] = queue
+            self._turns.rotate(-1)
+        else:
+            self._turns.popleft()
+            del self._queues[caller]
         return waiting
 
     def _schedule_check(self) -> None:
@@ -130,15 +118,14 @@ class Slots:
         """Refuses the requests that would wait too long until the next check. Each queue is in order of arrival."""
         self._is_check_scheduled = False
         latest = self._loop.time() - self._max_wait_seconds * (1 - 1 / _CHECKS)
-        for caller, queue in list(self._queues.items()):
+        for queue in self._queues.values():
             while queue and queue[0].since <= latest:
                 slot = queue.popleft().slot
-                self._count -= 1
                 if not slot.done():
                     slot.set_exception(ServiceBusy())
-            if not queue:
-                del self._queues[caller]
-        if self._queues:
+        self._queues = {caller: queue for caller, queue in self._queues.items() if queue}
+        self._turns = deque(caller for caller in self._turns if caller in self._queues)
+        if self._turns:
             self._schedule_check()
 
 

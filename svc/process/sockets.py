@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-_BACKLOG: Final = 1024
+BACKLOG: Final = 4096  # connections that wait to be accepted; Linux allows no more by default
 _SO_ATTACH_FILTER: Final = 26  # linux/asm-generic/socket.h; Python has no name for it
 # For tcp(7)'s socket filter, a packet begins with its TCP header, whose byte 13 has the flags.
 _DROP_SYN: Final = (
@@ -38,7 +38,7 @@ def listen(host: str, port: int, *, is_shared: bool = False) -> list[socket.sock
     sockets = _bind(host, port, is_shared=is_shared)
     try:
         for bound in sockets:
-            bound.listen(_BACKLOG)
+            bound.listen(BACKLOG)
     except OSError as error:
         close(sockets)
         raise _cannot_listen(host, port, error) from error

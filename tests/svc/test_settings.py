@@ -53,7 +53,7 @@ def test_every_variable_is_read() -> None:
             "PORT": "0",
             "WORKERS": "2",
             "MAX_CONNECTIONS": "12",
-            "MAX_CONCURRENT": "64",
+            "MAX_CONCURRENT": "99",
             "MAX_QUEUE": "11",
             "KEEPALIVE_SECONDS": "90",
             "DRAIN_SECONDS": "0.5",

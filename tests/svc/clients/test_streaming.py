@@ -32,7 +32,7 @@ async def test_slow_readers_delay_no_other_request(serve: Callable[..., Service]
     Nor does one of them hold the only slot, or the others would get no first byte.
     """
     await owner.execute(INSERT, "x", ROWS)
-    service = serve(DB_POOL_SIZE="2", MAX_CONCURRENT="1", DB_ACQUIRE_SECONDS="30", SHUTDOWN_SECONDS="60")
+    service = serve(DB_POOL_SIZE="2", MAX_CONCURRENT="1", DB_ACQUIRE_SECONDS="25", SHUTDOWN_SECONDS="60")
     process = psutil.Process(service.process.pid)
     before = process.memory_info().rss
     readers = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(50)]

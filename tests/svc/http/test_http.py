@@ -201,7 +201,7 @@ BODY = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(method=st.sampled_from([b"GET", b"POST", b"HEAD", b"PUT"]), target=TARGET, kind=TYPES, header=LINE, body=BODY)
 async def test_no_input_is_a_server_error(
     api: Client, method: bytes, target: bytes, kind: bytes, header: bytes, body: bytes

@@ -26,7 +26,7 @@ LIMITS = Limits(
     max_wait_seconds=60,
     deadline_seconds=120,
 )
-ADDS = 10_000
+ADDS = 5_000
 WAIT_SECONDS = 60
 
 

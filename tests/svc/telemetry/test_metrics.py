@@ -35,7 +35,7 @@ Start = Callable[..., Service]
 REQUESTS_PER_PATH = 200
 CONNECTIONS = 16
 REQUESTS_THAT_FILL_THE_QUEUE = 30_000  # the queue holds some 20,000 log lines
-JUNK_REQUESTS = 12_000  # to warm up, and again to compare
+JUNK_REQUESTS = 6_000  # to warm up, and again to compare
 MAX_GROWN_BYTES = 3 * 2**20  # of fragmentation; one series per request would be 5 MB
 
 
