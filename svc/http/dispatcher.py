@@ -46,7 +46,7 @@ class Dispatcher:
                     slots.free -= 1
                     request.slots = slots
                 else:
-                    await slots.take(request)
+                    await slots.queue(request)
             return await handler(request)
         except ServiceError as error:
             # The traceback's frames refer to the request, and the request to the error. Only the garbage collector,

@@ -47,7 +47,7 @@ class Proxies:
 
     def caller(self, request: Request) -> str:
         """The caller's network: an IPv4 address, or the /64 that an IPv6 address is in, which one caller often has."""
-        return _network(self.client_address(request))
+        return _network(self.client_address(request) if self._trusted else request.peer)
 
     def is_https(self, request: Request) -> bool:
         """Whether a trusted proxy reports that the request came by HTTPS."""

@@ -9,22 +9,18 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from svc.errors import ServiceBusy
 from svc.http.messages import Request
 
 _CHECKS: Final = 4  # of who has waited too long, in the time that a request may wait
 
-
-class _Waiting(NamedTuple):
-    request: Request
-    since: float
-    slot: "asyncio.Future[None]"
+_Waiting: TypeAlias = tuple[Request, float, "asyncio.Future[None]"]  # since when, and what is done when it has a slot
 
 
 class Slots:
-    """The slots of one route. While a request is handled, it holds one.
+    """The slots of one route. While a request is handled, it holds one, and who handles it gives it up at the end.
 
     A freed slot goes to the oldest request of the caller whose turn it is, and then it is the next caller's turn. So a
     request waits behind at most one request of each other caller, and behind the earlier ones of its own.
@@ -33,7 +29,7 @@ class Slots:
         slots: how many there are.
         max_queue: how many requests of one caller may wait.
         max_wait_seconds: the longest that a request may wait.
-        identify: the caller of a request, by any name. It is not called while slots are free.
+        identify: names the caller of a request. It is not called while slots are free.
 
     Attributes:
         free: how many are free.
@@ -59,32 +55,15 @@ class Slots:
         if self.free > 0:
             self.free -= 1
             request.slots = self
-            return
-        waiting = self._enqueue(request)
-        try:
-            await waiting.slot
-        except asyncio.CancelledError:
-            slot = waiting.slot
-            if slot.done() and not slot.cancelled() and slot.exception() is None:
-                self.release()  # it was given one, and cancelled before it ran
-            raise
-        finally:
-            request.slot_seconds += self._loop.time() - waiting.since
-        request.slots = self
+        else:
+            await self.queue(request)
 
-    def release(self) -> None:
-        """Frees a slot."""
-        while self._turns:
-            request, _, slot = self._next()
-            if slot.done():
-                continue
-            if request.transport is not None:
-                slot.set_result(None)
-                return
-            slot.set_exception(ConnectionResetError("the caller disconnected while it waited"))
-        self.free += 1
+    def queue(self, request: Request) -> "asyncio.Future[None]":
+        """What to await for a slot where none is free; take() does the rest.
 
-    def _enqueue(self, request: Request) -> _Waiting:
+        Raises:
+            ServiceBusy: too many of the caller's requests wait.
+        """
         caller = self._identify(request)
         queue = self._queues.get(caller)
         if queue is None:
@@ -92,11 +71,25 @@ class Slots:
             self._turns.append(caller)
         elif len(queue) >= self._max_queue:
             raise ServiceBusy
-        waiting = _Waiting(request, self._loop.time(), self._loop.create_future())
-        queue.append(waiting)
+        given = self._loop.create_future()
+        queue.append((request, self._loop.time(), given))
         if not self._is_check_scheduled:
             self._schedule_check()
-        return waiting
+        return given
+
+    def release(self) -> None:
+        """Frees a slot, or gives it to the request whose turn it is."""
+        while self._turns:
+            request, since, given = self._next()
+            if given.done():  # the request was cancelled
+                continue
+            request.slot_seconds += self._loop.time() - since
+            if request.transport is not None:
+                request.slots = self
+                given.set_result(None)
+                return
+            given.set_exception(ConnectionResetError("the caller disconnected while its request waited"))
+        self.free += 1
 
     def _next(self) -> _Waiting:
         """Removes the request whose turn it is. If its caller has more, they wait for the next round."""
@@ -119,10 +112,11 @@ class Slots:
         self._is_check_scheduled = False
         latest = self._loop.time() - self._max_wait_seconds * (1 - 1 / _CHECKS)
         for queue in self._queues.values():
-            while queue and queue[0].since <= latest:
-                slot = queue.popleft().slot
-                if not slot.done():
-                    slot.set_exception(ServiceBusy())
+            while queue and queue[0][1] <= latest:
+                request, since, given = queue.popleft()
+                if not given.done():
+                    request.slot_seconds += self._loop.time() - since
+                    given.set_exception(ServiceBusy())
         self._queues = {caller: queue for caller, queue in self._queues.items() if queue}
         self._turns = deque(caller for caller in self._turns if caller in self._queues)
         if self._turns:

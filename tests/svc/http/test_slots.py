@@ -59,7 +59,11 @@ class Handled:
         return task
 
     async def _handle(self, request: Request) -> None:
-        await self.slots.take(request)
+        try:
+            await self.slots.take(request)
+        except asyncio.CancelledError:
+            give_up_slot(request)  # as Dispatcher does at the end of each request
+            raise
         self.order.append(request.caller)
         self._holding.append(request)
 
