@@ -19,7 +19,7 @@ from svc.http.connections import KEEPALIVE_SECONDS
 from svc.http.hosts import is_loopback
 from svc.http.proxies import Network
 from svc.postgres import dsn
-from svc.postgres.settings import GRACE_SECONDS, HIDDEN, DatabaseSettings
+from svc.postgres.settings import GRACE_SECONDS, HIDDEN, POOLERS, DatabaseSettings
 from svc.process.settings import ServerSettings
 from svc.telemetry.settings import TelemetrySettings, TraceSettings
 
@@ -133,6 +133,7 @@ def read(environment: Mapping[str, str]) -> Settings:
             statement_seconds=get("DB_STATEMENT_SECONDS", _seconds(0.01, 60), DatabaseSettings.statement_seconds),
             keepalive_seconds=get("DB_KEEPALIVE_SECONDS", _whole(0, 7200), DatabaseSettings.keepalive_seconds),
             idle_seconds=get("DB_IDLE_SECONDS", _seconds(0.1, 86400), DatabaseSettings.idle_seconds),
+            pooler=get("DB_POOLER", _one_of({name: name for name in POOLERS}), DatabaseSettings.pooler),
         ),
     )
     _check_timeouts(settings)
@@ -145,7 +146,7 @@ _NAMES: Final = frozenset(
         "BUILD API_KEY_HASHES TRUSTED_PROXIES CORS_ORIGINS LOG_FORMAT TELEMETRY METRICS_INTERVAL LOCAL_FOLDER "
         "DATABASE_URL DB_HOST DB_PORT DB_NAME DB_USERNAME DB_PASSWORD DB_PASSFILE DB_SSLMODE DB_SSLROOTCERT "
         "DB_SERVICE_PASSWORD DB_POOL_SIZE DB_CONNECT_SECONDS DB_ACQUIRE_SECONDS DB_STATEMENT_SECONDS "
-        "DB_KEEPALIVE_SECONDS DB_IDLE_SECONDS OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_PROTOCOL "
+        "DB_KEEPALIVE_SECONDS DB_IDLE_SECONDS DB_POOLER OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_PROTOCOL "
         "OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG OTEL_SERVICE_NAME OTEL_RESOURCE_ATTRIBUTES"
     ).split()
 )

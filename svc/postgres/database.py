@@ -35,6 +35,7 @@ _ERRORS: Final[dict[str, type[Exception]]] = {
     "22": RowRefused,  # a value that the database does not take
     "2200H": NoFreeId,  # the sequence is at its end
     "23": RowRefused,  # a constraint
+    "26000": DatabaseUnavailable,  # no such prepared statement: a pooler has changed the server's connection
     "25006": DatabaseUnavailable,  # read-only: a former primary after a failover
     "25P04": QueryTimedOut,  # transaction_timeout
     "28": DatabaseUnavailable,  # the role may not log in
@@ -47,6 +48,7 @@ _ERRORS: Final[dict[str, type[Exception]]] = {
     "42804": DatabaseNotMigrated,  # a column has another type
     "42883": DatabaseNotMigrated,  # no such function or operator, as for a column of another type
     "42P01": DatabaseNotMigrated,  # no such table
+    "42P05": DatabaseUnavailable,  # the prepared statement exists: as 26000
     "42P10": DatabaseNotMigrated,  # no unique constraint for ON CONFLICT
     "53": DatabaseUnavailable,  # too many connections, disk full, out of memory
     "55P03": QueryTimedOut,  # lock_timeout
@@ -60,6 +62,12 @@ _ROLLED_BACK: Final = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.TransactionIntegrityConstraintViolationError,
+)
+# A pooler refuses statement_timeout as the session's parameter, or has lost a prepared statement.
+_POOLER_ERRORS: Final = (
+    asyncpg.ProtocolViolationError,
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
 )
 _ID_CONSTRAINT: Final = "clients_pkey"
 
@@ -164,10 +172,11 @@ class Database:
             await self._pool.expire_connections()
         if not self.is_unavailable:
             self.is_unavailable = True
+            remedy = "; behind a pooler, set DB_POOLER=transaction" if isinstance(error, _POOLER_ERRORS) else ""
             _log.warning(
                 names.DATABASE_UNAVAILABLE,
                 error=type(error).__name__,
-                detail=shorten(error),
+                detail=shorten(error) + remedy,
                 server=",".join(f"{host}:{port}" for host, port in dsn.parse(self._dsn).addresses),
             )
         return DatabaseUnavailable()

@@ -1,6 +1,7 @@
 """The asyncpg pool: how its connections are opened, kept alive, and closed."""
 
 import asyncio
+import random
 import socket
 import time
 import weakref
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _CLOSE_SECONDS: Final = 5.0
 _PROBES: Final = 3  # without a response, after which the kernel closes a connection
+_CACHED_STATEMENTS: Final = 100  # far more than there are
 _HUNG_SECONDS: Final = 30.0  # for this long after it hung, a host is tried last
 
 # After these, the next host is tried, as in libpq. Any other error would be the same on each host, such as a wrong
@@ -53,6 +55,11 @@ class Connection(asyncpg.Connection):
         # No query changes the session, so a release needs no round trip to reset it.
         return ""
 
+    def _get_unique_id(self, prefix: str) -> str:
+        # asyncpg counts them for each process. Behind a pooler that hides the server's connections, the name of one
+        # process could then be another's statement, and the result a wrong one instead of an error.
+        return f"{prefix}_{random.getrandbits(64):x}"
+
     def keep_alive(self, seconds: int) -> None:
         """Lets the kernel probe the server while the connection is silent.
 
@@ -84,6 +91,30 @@ class Connection(asyncpg.Connection):
         if queries == self._queries_before:
             self.terminate()
         self._queries_before = queries
+
+
+class _PoolerConnection(Connection):
+    """A connection to a pooler, which gives it a connection to the server only for a transaction.
+
+    So nothing may be left in a session: no statement stays prepared, and each transaction sets its own time-out. This
+    takes four round trips instead of one.
+
+    Attributes:
+        statement_timeout: of each transaction, in milliseconds.
+    """
+
+    statement_timeout: str
+
+    async def fetch(self, query: str, *arguments: Any, **options: Any) -> list[asyncpg.Record]:  # type: ignore[override]
+        await self.execute(f"BEGIN; SET LOCAL statement_timeout = {self.statement_timeout}")
+        try:
+            rows: list[asyncpg.Record] = await super().fetch(query, *arguments, **options)
+        except asyncpg.PostgresError:
+            if not self.is_closed():
+                await self.execute("ROLLBACK")
+            raise
+        await self.execute("COMMIT")
+        return rows
 
 
 @dataclass(eq=False)
@@ -178,19 +209,19 @@ async def connect(url: str, seconds: float) -> Connection:
 async def opened(settings: DatabaseSettings) -> AsyncIterator["Pool[asyncpg.Record]"]:
     """The pool, which connects at the first query. At the end, it is closed within a limited time."""
     connector = _Connector(settings.dsn, settings.connect_seconds, settings.keepalive_seconds)
+    timeout = {"statement_timeout": f"{settings.statement_seconds * 1000:.0f}"}
+    has_pooler = settings.pooler != "none"
     pool = asyncpg.create_pool(
         connect=connector.connect,
-        connection_class=Connection,
+        connection_class=type("ToPooler", (_PoolerConnection,), timeout) if has_pooler else Connection,
         min_size=0,  # the service also starts while the database is unavailable, and answers 503
         max_size=settings.pool_size,
         max_queries=2**62,  # no reconnect during traffic
         max_inactive_connection_lifetime=0,  # see close_idle()
+        statement_cache_size=0 if has_pooler else _CACHED_STATEMENTS,
         max_cached_statement_lifetime=0,  # a statement is prepared once for each connection
         command_timeout=settings.command_seconds,
-        server_settings={
-            "application_name": "clients-api",
-            "statement_timeout": f"{settings.statement_seconds * 1000:.0f}",
-        },
+        server_settings={"application_name": "clients-api"} | ({} if has_pooler else timeout),
     )
     await pool
     closing_idle = asyncio.create_task(connector.close_idle(settings.idle_seconds))

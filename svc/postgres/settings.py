@@ -9,6 +9,7 @@ HIDDEN: Final = "(not shown)"
 # The service waits for this long after the statement's time-out, which the server enforces, so that a result that the
 # server has sent still arrives.
 GRACE_SECONDS: Final = 1.0
+POOLERS: Final = ("none", "transaction")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class DatabaseSettings:
         statement_seconds: the longest that a statement may run.
         keepalive_seconds: how long a connection is silent before the kernel probes the server; 0 for no probes.
         idle_seconds: the longest that a connection stays open without a query.
+        pooler: what is in front of the server: none, or transaction, which is a pooler such as PgBouncer that gives a
+            connection to the server only for a transaction.
     """
 
     dsn: str = ""
@@ -38,6 +41,7 @@ class DatabaseSettings:
     statement_seconds: float = 2.0
     keepalive_seconds: int = 30
     idle_seconds: float = 60.0  # many firewalls forget a connection after some minutes
+    pooler: str = "none"
 
     @property
     def command_seconds(self) -> float:

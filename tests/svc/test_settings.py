@@ -78,6 +78,7 @@ def test_every_variable_is_read() -> None:
             "DB_STATEMENT_SECONDS": "9",
             "DB_KEEPALIVE_SECONDS": "0",
             "DB_IDLE_SECONDS": "300",
+            "DB_POOLER": "transaction",
         }
     )
     default = Settings()
@@ -94,7 +95,7 @@ def test_every_variable_is_read() -> None:
     assert settings.telemetry.traces == TraceSettings("grpc", 0.5, is_parent_based=False)
     assert settings.cors_origins == ("https://app.example", "http://[::1]:3000")
     assert settings.trusted_proxies == tuple(map(ip_network, ("10.0.0.0/8", "::1", "192.168.0.0/16")))
-    assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 0, 300)
+    assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 0, 300, "transaction")
 
 
 @pytest.mark.parametrize(
