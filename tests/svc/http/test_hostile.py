@@ -361,9 +361,13 @@ async def test_an_upgrade_behind_other_requests_loses_nothing_silently(api: Clie
 
 
 @pytest.fixture
-def short_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("svc.http.fields.BODY_SECONDS", 0.1)
+def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svc.http.protocol.LINGER_SECONDS", 0.1)
+
+
+@pytest.fixture
+def short_bodies(short_linger: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svc.http.fields.BODY_SECONDS", 0.1)
 
 
 BODIES = {
@@ -391,7 +395,7 @@ async def test_an_incomplete_body_has_a_time_limit(
     assert statuses(response) == [status]
 
 
-@pytest.mark.usefixtures("short_bodies")
+@pytest.mark.usefixtures("short_linger")
 @pytest.mark.parametrize(
     ("head", "chunk"),
     [
