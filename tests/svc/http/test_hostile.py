@@ -366,7 +366,7 @@ def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def short_bodies(short_linger: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def short_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svc.http.fields.BODY_SECONDS", 0.1)
 
 
@@ -379,7 +379,7 @@ BODIES = {
 }
 
 
-@pytest.mark.usefixtures("short_bodies")
+@pytest.mark.usefixtures("short_bodies", "short_linger")
 @pytest.mark.parametrize(("head", "slow"), BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize(("path", "status"), [(b"/add", 408), (b"/nowhere", 404), (b"/get/1", 405)])
 async def test_an_incomplete_body_has_a_time_limit(
