@@ -69,7 +69,8 @@ class Slots:
         if queue is None:
             queue = self._queues[caller] = deque()
             self._turns.append(caller)
-        elif len(queue) >= self._max_queue:
+        elif len(queue) >= self._max_queue or self._loop.time() - queue[0][1] > self._max_wait_seconds / 2:
+            # Its oldest has waited so long that this one would probably wait too long, so it is refused at once.
             raise ServiceBusy
         given = self._loop.create_future()
         queue.append((request, self._loop.time(), given))
