@@ -42,7 +42,7 @@ class Dispatcher:
                 handler = self._find(request)
             finally:  # to refuse a request is work, too
                 slots = self._slots[request.route]
-                if slots.free > 0:  # as Slots.take does, which would cost 0.2 µs
+                if slots.free > 0:  # as Slots.take does, without the cost of a coroutine
                     slots.free -= 1
                     request.slots = slots
                 else:

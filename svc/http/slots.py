@@ -49,7 +49,7 @@ class Slots:
         """Takes a slot for the request, once one is free and it is the request's turn.
 
         Raises:
-            ServiceBusy: the request waited too long, or too many of its caller's wait.
+            ServiceBusy: the request waited too long, or probably would, or too many of its caller's wait.
             ConnectionError: its caller has closed the connection.
         """
         if self.free > 0:
@@ -59,10 +59,13 @@ class Slots:
             await self.queue(request)
 
     def queue(self, request: Request) -> "asyncio.Future[None]":
-        """What to await for a slot where none is free; take() does the rest.
+        """Queues the request, where no slot is free.
+
+        Returns:
+            What to await: its result means that the request has a slot. It raises what take() raises.
 
         Raises:
-            ServiceBusy: too many of the caller's requests wait.
+            ServiceBusy: as take().
         """
         caller = self._identify(request)
         queue = self._queues.get(caller)

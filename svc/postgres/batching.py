@@ -135,7 +135,7 @@ class Batcher(Generic[Item, Result]):
         """The item's result.
 
         Raises:
-            DatabaseBusy: too many items are waiting, or this one waited too long to be sent.
+            DatabaseBusy: the item waited too long to be sent, or would.
             QueryTimedOut: it was sent, and its result did not arrive in time.
         """
         now = time.monotonic()

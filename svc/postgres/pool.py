@@ -209,11 +209,15 @@ async def connect(url: str, seconds: float) -> Connection:
 async def opened(settings: DatabaseSettings) -> AsyncIterator["Pool[asyncpg.Record]"]:
     """The pool, which connects at the first query. At the end, it is closed within a limited time."""
     connector = _Connector(settings.dsn, settings.connect_seconds, settings.keepalive_seconds)
-    timeout = {"statement_timeout": f"{settings.statement_seconds * 1000:.0f}"}
+    timeout = f"{settings.statement_seconds * 1000:.0f}"
     has_pooler = settings.pooler != "none"
+
+    class ToPooler(_PoolerConnection):
+        statement_timeout = timeout
+
     pool = asyncpg.create_pool(
         connect=connector.connect,
-        connection_class=type("ToPooler", (_PoolerConnection,), timeout) if has_pooler else Connection,
+        connection_class=ToPooler if has_pooler else Connection,
         min_size=0,  # the service also starts while the database is unavailable, and answers 503
         max_size=settings.pool_size,
         max_queries=2**62,  # no reconnect during traffic
@@ -221,7 +225,10 @@ async def opened(settings: DatabaseSettings) -> AsyncIterator["Pool[asyncpg.Reco
         statement_cache_size=0 if has_pooler else _CACHED_STATEMENTS,
         max_cached_statement_lifetime=0,  # a statement is prepared once for each connection
         command_timeout=settings.command_seconds,
-        server_settings={"application_name": "clients-api"} | ({} if has_pooler else timeout),
+        server_settings={
+            "application_name": "clients-api",
+            **({} if has_pooler else {"statement_timeout": timeout}),
+        },
     )
     await pool
     closing_idle = asyncio.create_task(connector.close_idle(settings.idle_seconds))

@@ -109,6 +109,20 @@ async def test_who_waits_too_long_is_refused() -> None:
     assert (first.done(), handled.order) == (True, ["ann", "bob"])
 
 
+async def test_who_would_wait_too_long_is_refused_at_once() -> None:
+    """That is a caller whose oldest request has waited for half of the time; others still wait for their turn."""
+    handled = Handled(new_slots(max_wait_seconds=NEVER))
+    await handled.start("greedy")
+    oldest = await handled.start("greedy")
+    queue = handled.slots._queues["greedy"]
+    request, since, given = queue.popleft()
+    queue.append((request, since - NEVER * 0.6, given))
+    refused, other = await handled.start("greedy"), await handled.start("ann")
+    assert isinstance(refused.exception(), ServiceBusy)
+    await handled.end(2)
+    assert (oldest.done(), other.done(), handled.order) == (True, True, ["greedy", "greedy", "ann"])
+
+
 async def test_a_caller_may_have_so_many_waiting_requests() -> None:
     handled = Handled(new_slots(max_queue=2))
     waiting = [await handled.start("greedy") for _ in range(4)]
@@ -222,10 +236,20 @@ async def test_no_route_waits_for_another(narrow: Client, owner: Owner) -> None:
     assert (await add).status == 201
 
 
-async def test_a_wait_for_a_slot_is_in_the_log(narrow: Client, owner: Owner, log: Log) -> None:
+async def test_a_wait_for_a_slot_is_in_the_log(
+    narrow: Client, owner: Owner, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, queued = Slots.queue, asyncio.Event()
+
+    def record(slots: Slots, request: Request) -> "asyncio.Future[None]":
+        queued.set()
+        return queue(slots, request)
+
+    monkeypatch.setattr(Slots, "queue", record)
     async with stuck_add(narrow, owner) as first:
         second = asyncio.create_task(narrow.post("/add?name=Bob&money=1"))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(BOUND_SECONDS):
+            await queued.wait()
     assert [(await first).status, (await second).status] == [201, 201]
     logged: list[dict[str, Any]] = []
     async with asyncio.timeout(BOUND_SECONDS):

@@ -36,14 +36,16 @@ listen_port = {listen_port}
 unix_socket_dir =
 auth_type = trust
 auth_file = {users}
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = 2
 {more}
 """
 
 
 @asynccontextmanager
-async def pooler(server: EmbeddedPostgres, folder: Path, port: int, more: str = "") -> AsyncIterator[None]:
+async def pooler(
+    server: EmbeddedPostgres, folder: Path, port: int, more: str = "", mode: str = "transaction"
+) -> AsyncIterator[None]:
     """Runs PgBouncer in front of the server."""
     program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:
@@ -53,7 +55,7 @@ async def pooler(server: EmbeddedPostgres, folder: Path, port: int, more: str = 
     users = folder / "users.txt"
     users.write_text(f'"{SERVICE_ROLE}" ""\n')
     places = {"host": address["host"], "port": address["port"], "listen_port": port, "users": users}
-    file.write_text(_CONFIGURATION.format(**places, more=more))
+    file.write_text(_CONFIGURATION.format(**places, mode=mode, more=more))
     process = await asyncio.create_subprocess_exec(*embedded._as_unprivileged_user(), program, file)
     try:
         async with asyncio.timeout(BOUND_SECONDS):
@@ -114,8 +116,13 @@ async def use(settings: DatabaseSettings, requests: int = 100) -> Counter[str]:
     return outcomes
 
 
-async def test_the_store_works_behind_a_pooler(behind_pooler: DatabaseSettings, owner: Owner) -> None:
-    assert await use(behind_pooler) == {"right": 100}
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+async def test_the_store_works_behind_a_pooler(
+    postgres: EmbeddedPostgres, settings: DatabaseSettings, tmp_path: Path, owner: Owner, mode: str
+) -> None:
+    more = "default_pool_size = 8" if mode == "session" else ""  # each client keeps one
+    async with pooler(postgres, tmp_path, port_of(settings), more, mode):
+        assert await use(settings) == {"right": 100}
     assert await owner.fetchval("SELECT count(*) FROM clients WHERE id > 4") == 100
 
 

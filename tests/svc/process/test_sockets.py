@@ -1,8 +1,10 @@
 """The addresses that the service listens on, IPv4 and IPv6, and the end of listening."""
 
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -12,6 +14,8 @@ from tests.missing import missing
 from tests.svc.logs import lines
 from tests.svc.process.test_lifecycle import wait_for
 
+CALLERS = 600  # aiohttp's own default lets 128 wait
+BOUND_SECONDS = 20.0
 Start = Callable[..., Service]
 Listen = Callable[[str], list[socket.socket]]
 
@@ -109,3 +113,15 @@ def test_handshakes_are_ignored_and_open_connections_are_not(listen: Listen) -> 
         with listening.accept()[0] as accepted:
             assert sockets.count_unaccepted(listening) == 0
             assert accepted.recv(100) == b"request"
+
+
+@pytest.mark.slow
+def test_hundreds_of_callers_may_connect_at_the_same_moment(serve: Start) -> None:
+    """The kernel opens their connections while the service is too busy to accept them."""
+    service = serve()
+    service.process.send_signal(signal.SIGSTOP)
+    address = "127.0.0.1", service.port
+    with ExitStack() as callers:
+        callers.callback(service.process.send_signal, signal.SIGCONT)
+        for _ in range(CALLERS):
+            callers.enter_context(socket.create_connection(address, BOUND_SECONDS))
