@@ -11,10 +11,12 @@ from ops.drills.harness import SEEDED, Harness
 from ops.drills.memory import memory_samples
 from ops.drills.timeline import REFUSED
 from svc.http.problems import RETRY_AFTER_SECONDS
+from svc.settings import Settings
 
 _TIMES: Final = 10
 _CONNECTIONS: Final = 2000
 _ADD_CONNECTIONS: Final = 4  # to the database: two workers, two each
+_REFUSED_MS: Final = 1000 * Settings().slot_seconds + 100  # the wait for a slot, on a busy machine
 _MEMORY_MB: Final = 64  # that a worker may need for it
 
 
@@ -31,7 +33,7 @@ def _slow(seconds: float) -> str:
 
 @drill("overload", "callers send ten times the adds that the database can handle")
 async def overload(harness: Harness) -> None:
-    """The service refuses the excess at once and serves as many adds as without it."""
+    """The service refuses the excess after a limited wait and serves as many adds as without it."""
     add_seconds = 0.03
     capacity = _ADD_CONNECTIONS / add_seconds
     seconds = harness.pick(60, 6)
@@ -49,8 +51,8 @@ async def overload(harness: Harness) -> None:
         await asyncio.sleep(4)
     harness.claim("sent, relative to capacity", flooded.sent / seconds / peak.rate("201"), at_least=0.9 * _TIMES)
     harness.claim("served, relative to capacity", flooded.rate("201") / peak.rate("201"), at_least=0.9)
-    harness.claim("time to refuse a request, median", flooded.percentile(50, "503"), at_most=10, unit="ms")
-    harness.claim("time to serve a request, p99", flooded.percentile(99, "201"), at_most=3000, unit="ms")
+    harness.claim("time to refuse a request, median", flooded.percentile(50, "503"), at_most=_REFUSED_MS, unit="ms")
+    harness.claim("time to serve a request, p99", flooded.percentile(99, "201"), at_most=4000, unit="ms")
     harness.claim("responses other than 201 and 503", flooded.rate() - flooded.rate("201", "503"), at_most=0, unit="/s")
     harness.claim("memory growth of the larger worker", max(memory) - memory[0], at_most=_MEMORY_MB, unit="MB")
     harness.claim("last not served after it", harness.timeline.last_not_served_after(over), at_most=2, unit="s")
@@ -74,7 +76,10 @@ async def crowd(harness: Harness) -> None:
                 crowded.append(await asyncio.to_thread(wrk.run, url, "get", SEEDED, _TIMES * busy, seconds))
         over = harness.timeline.mark("the crowd leaves")
         await asyncio.sleep(2)
-    harness.claim("served, relative to the busy service", _rate(crowded) / _rate(peak), at_least=0.9)
+    # In the short form, to open so many connections takes a large part of the time.
+    harness.claim(
+        "served, relative to the busy service", _rate(crowded) / _rate(peak), at_least=harness.pick(0.9, 0.75)
+    )
     harness.claim("requests that failed", sum(each.errors for each in crowded), at_most=0)
     harness.claim("time to serve a request, p99", max(each.p99_ms for each in crowded), at_most=1000, unit="ms")
     harness.claim("memory growth of the larger worker", max(memory) - memory[0], at_most=_MEMORY_MB, unit="MB")

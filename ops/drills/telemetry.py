@@ -23,7 +23,7 @@ _FLUSH_SECONDS: Final = 3.0  # metrics are flushed every second; a busy machine 
 _EXPORT_SECONDS: Final = 15.0  # an export in progress times out after 10 s, and the next starts within 1 s
 _NOISE_SECONDS: Final = 0.1  # smaller values may double by chance; a worker that waits for a reader takes seconds
 _SPANS_BYTES: Final = 2048 * 1024  # OpenTelemetry's queue: 2048 spans of less than 1 KB each
-_OTHER_BYTES: Final = 6 * 2**20  # unused space in buffers, samples of metrics, and what the allocator keeps
+_OTHER_BYTES: Final = 10 * 2**20  # unused space in buffers, samples of metrics, and what the allocator keeps
 _MAX_GROWTH_BYTES: Final = MAX_QUEUED_BYTES + RESERVED_BYTES + _SPANS_BYTES + _OTHER_BYTES
 
 

@@ -49,7 +49,7 @@ class Slots:
         """Takes a slot for the request, once one is free and it is the request's turn.
 
         Raises:
-            ServiceBusy: the request waited too long, or probably would, or too many of its caller's wait.
+            ServiceBusy: the request waited too long, or too many of its caller's wait.
             ConnectionError: its caller has closed the connection.
         """
         if self.free > 0:
@@ -72,8 +72,7 @@ class Slots:
         if queue is None:
             queue = self._queues[caller] = deque()
             self._turns.append(caller)
-        elif len(queue) >= self._max_queue or self._loop.time() - queue[0][1] > self._max_wait_seconds / 2:
-            # Its oldest has waited so long that this one would probably wait too long, so it is refused at once.
+        elif len(queue) >= self._max_queue:
             raise ServiceBusy
         given = self._loop.create_future()
         queue.append((request, self._loop.time(), given))

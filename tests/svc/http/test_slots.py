@@ -109,20 +109,6 @@ async def test_who_waits_too_long_is_refused() -> None:
     assert (first.done(), handled.order) == (True, ["ann", "bob"])
 
 
-async def test_who_would_wait_too_long_is_refused_at_once() -> None:
-    """That is a caller whose oldest request has waited for half of the time; others still wait for their turn."""
-    handled = Handled(new_slots(max_wait_seconds=NEVER))
-    await handled.start("greedy")
-    oldest = await handled.start("greedy")
-    queue = handled.slots._queues["greedy"]
-    request, since, given = queue.popleft()
-    queue.append((request, since - NEVER * 0.6, given))
-    refused, other = await handled.start("greedy"), await handled.start("ann")
-    assert isinstance(refused.exception(), ServiceBusy)
-    await handled.end(2)
-    assert (oldest.done(), other.done(), handled.order) == (True, True, ["greedy", "greedy", "ann"])
-
-
 async def test_a_caller_may_have_so_many_waiting_requests() -> None:
     handled = Handled(new_slots(max_queue=2))
     waiting = [await handled.start("greedy") for _ in range(4)]
