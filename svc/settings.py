@@ -120,6 +120,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         log_format=get("LOG_FORMAT", _one_of({name: name for name in ("auto", "json", "text")}), Settings.log_format),
         telemetry=TelemetrySettings(
             is_on=get("TELEMETRY", _one_of({"on": True, "off": False}), TelemetrySettings.is_on),
+            lines_per_second=get("LOG_LINES_PER_SECOND", _rate, TelemetrySettings.lines_per_second),
             metrics_interval=get("METRICS_INTERVAL", _seconds(1, 60), TelemetrySettings.metrics_interval),
             traces=_traces(variables),
         ),
@@ -143,11 +144,12 @@ def read(environment: Mapping[str, str]) -> Settings:
 _NAMES: Final = frozenset(
     (
         "HOST PORT WORKERS DRAIN_SECONDS SHUTDOWN_SECONDS MAX_CONNECTIONS MAX_CONCURRENT MAX_QUEUE KEEPALIVE_SECONDS "
-        "BUILD API_KEY_HASHES TRUSTED_PROXIES CORS_ORIGINS LOG_FORMAT TELEMETRY METRICS_INTERVAL LOCAL_FOLDER "
-        "DATABASE_URL DB_HOST DB_PORT DB_NAME DB_USERNAME DB_PASSWORD DB_PASSFILE DB_SSLMODE DB_SSLROOTCERT "
-        "DB_SERVICE_PASSWORD DB_POOL_SIZE DB_CONNECT_SECONDS DB_ACQUIRE_SECONDS DB_STATEMENT_SECONDS "
-        "DB_KEEPALIVE_SECONDS DB_IDLE_SECONDS DB_POOLER OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_PROTOCOL "
-        "OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG OTEL_SERVICE_NAME OTEL_RESOURCE_ATTRIBUTES"
+        "BUILD API_KEY_HASHES TRUSTED_PROXIES CORS_ORIGINS LOG_FORMAT TELEMETRY LOG_LINES_PER_SECOND "
+        "TRACES_PER_SECOND METRICS_INTERVAL LOCAL_FOLDER DATABASE_URL DB_HOST DB_PORT DB_NAME DB_USERNAME DB_PASSWORD "
+        "DB_PASSFILE DB_SSLMODE DB_SSLROOTCERT DB_SERVICE_PASSWORD DB_POOL_SIZE DB_CONNECT_SECONDS DB_ACQUIRE_SECONDS "
+        "DB_STATEMENT_SECONDS DB_KEEPALIVE_SECONDS DB_IDLE_SECONDS DB_POOLER OTEL_EXPORTER_OTLP_ENDPOINT "
+        "OTEL_EXPORTER_OTLP_PROTOCOL OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG OTEL_SERVICE_NAME "
+        "OTEL_RESOURCE_ATTRIBUTES"
     ).split()
 )
 
@@ -226,7 +228,10 @@ def _traces(variables: Mapping[str, str]) -> TraceSettings:
     protocol = choose("OTEL_EXPORTER_OTLP_PROTOCOL", _PROTOCOLS, _PROTOCOLS[0])
     protocol = choose("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", _PROTOCOLS, protocol)
     is_off = exporter == "none" or variables.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    return TraceSettings("" if is_off else protocol, ratio, sampler.startswith("parentbased_"))
+    per_second = TraceSettings.per_second
+    if "TRACES_PER_SECOND" in variables:
+        per_second = _rate("TRACES_PER_SECOND", variables["TRACES_PER_SECOND"])
+    return TraceSettings("" if is_off else protocol, ratio, sampler.startswith("parentbased_"), per_second)
 
 
 _PARTS: Final = {
@@ -301,6 +306,10 @@ def _whole(minimum: int, maximum: int) -> Callable[[str, str], int]:
 
 def _seconds(minimum: float, maximum: float) -> Callable[[str, str], float]:
     return _number(minimum, maximum, f"a number of seconds from {minimum:g} to {maximum:g}")
+
+
+def _rate(name: str, value: str) -> float:
+    return _number(0, 1_000_000, "a number per second from 0, which has no limit, to 1000000")(name, value)
 
 
 def _number(minimum: float, maximum: float, expected: str) -> Callable[[str, str], float]:

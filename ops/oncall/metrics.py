@@ -21,7 +21,7 @@ class Samples:
     """The samples of a period.
 
     Attributes:
-        counts: of each value, rounded to 3 significant digits: the error of a percentile is at most 0.5 %.
+        counts: of each value, rounded to 3 significant digits: this adds at most 0.5 % to the error of a percentile.
     """
 
     __slots__ = ("count", "counts", "maximum", "minimum", "total")
@@ -33,14 +33,30 @@ class Samples:
         self.maximum = float("-inf")
         self.counts: Counter[float] = Counter()
 
-    def add(self, values: Iterable[float]) -> None:
-        """Adds samples."""
-        for value in values:
-            self.counts[float(f"{value:.3g}")] += 1
-            self.count += 1
-            self.total += value
-            self.minimum = min(self.minimum, value)
-            self.maximum = max(self.maximum, value)
+    @classmethod
+    def of(cls, target: Any) -> "Samples":
+        """The samples of a metric in a document: a number, an array, or an object with values and their counts.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none of these.
+        """
+        samples = cls()
+        if not isinstance(target, dict):
+            for value in target if isinstance(target, list) else [target]:
+                samples._add(value, 1)
+            return samples
+        for value, count in zip(target["Values"], target["Counts"], strict=True):
+            samples._add(value, count)
+        # These are exact, unlike the values.
+        samples.total, samples.minimum, samples.maximum = float(target["Sum"]), target["Min"], target["Max"]
+        return samples
+
+    def _add(self, value: float, count: int) -> None:
+        self.counts[float(f"{value:.3g}")] += count
+        self.count += count
+        self.total += value * count
+        self.minimum = min(self.minimum, value)
+        self.maximum = max(self.maximum, value)
 
     def merge(self, other: "Samples") -> None:
         """Adds the samples of another period."""
@@ -51,8 +67,8 @@ class Samples:
         self.maximum = max(self.maximum, other.maximum)
 
 
-def values_of(document: Mapping[str, Any]) -> Iterator[tuple[list[MetricKey], list[float]]]:
-    """The metrics of a document in the Embedded Metric Format: the keys of each, one per dimension set, and its values.
+def samples_of(document: Mapping[str, Any]) -> Iterator[tuple[list[MetricKey], Samples]]:
+    """The metrics of a document in the Embedded Metric Format: the keys of each, one per dimension set; its samples.
 
     Raises:
         KeyError, TypeError, ValueError: the document is not valid.
@@ -60,11 +76,8 @@ def values_of(document: Mapping[str, Any]) -> Iterator[tuple[list[MetricKey], li
     for directive in document["_aws"]["CloudWatchMetrics"]:
         sets = [tuple(sorted((name, document[name]) for name in names)) for names in directive["Dimensions"]]
         for metric in directive["Metrics"]:
-            values = document[metric["Name"]]
-            yield (
-                [(directive["Namespace"], metric["Name"], dimensions) for dimensions in sets],
-                values if isinstance(values, list) else [values],
-            )
+            name = metric["Name"]
+            yield [(directive["Namespace"], name, dimensions) for dimensions in sets], Samples.of(document[name])
 
 
 class MetricStore:
@@ -81,9 +94,7 @@ class MetricStore:
             KeyError, TypeError, ValueError: the document is not valid.
         """
         at = document["_aws"]["Timestamp"] / 1000
-        for names, values in values_of(document):
-            samples = Samples()
-            samples.add(values)
+        for names, samples in samples_of(document):
             for name in names:
                 self._add(name, at, samples)
 

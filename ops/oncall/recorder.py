@@ -24,7 +24,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ops.oncall import otlp
 from ops.oncall.machine import Machine
-from ops.oncall.metrics import values_of
+from ops.oncall.metrics import samples_of
 from ops.oncall.sources import rotated
 from svc.errors import InvalidSetting
 from svc.logs import names
@@ -134,7 +134,7 @@ class Recorder:
         for line in lines:
             if b'"_aws"' in line:
                 try:
-                    list(values_of(orjson.loads(line)))
+                    list(samples_of(orjson.loads(line)))
                 except orjson.JSONDecodeError:
                     shipped.unread += 1
                 except (KeyError, TypeError, ValueError):
@@ -195,7 +195,9 @@ async def _start(collector: str) -> Process:
         "LOG_FORMAT": "json",
         "WORKERS": "2",  # as the deployment has two pods
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
-        "OTEL_TRACES_SAMPLER_ARG": "1",  # a developer who sends a request wants to see its trace
+        # A developer who sends a request wants to see its trace.
+        "OTEL_TRACES_SAMPLER_ARG": "1",
+        "TRACES_PER_SECOND": "10",
         **os.environ,
     }
     # In its own session: otherwise Ctrl-C would reach it twice, from the terminal and from here.

@@ -86,9 +86,10 @@ class Store:
             max_wait_seconds=settings.acquire_seconds,
             deadline_seconds=settings.deadline_seconds,
         )
-        self._gets = Batcher(self._get, limits, observe("get", "SELECT clients", _GET))
-        self._adds = Batcher(self._add, limits, observe("add", "INSERT clients", _ADD))
-        self._pages = Batcher(self._page, replace(limits, max_batch_size=1), observe("page", "SELECT clients", _PAGE))
+        self._gets = Batcher("get", self._get, limits, observe("get", "SELECT clients", _GET))
+        self._adds = Batcher("add", self._add, limits, observe("add", "INSERT clients", _ADD))
+        one_page = replace(limits, max_batch_size=1)
+        self._pages = Batcher("page", self._page, one_page, observe("page", "SELECT clients", _PAGE))
 
     async def get(self, client_id: int) -> bytes:
         """The client as a JSON object in UTF-8.

@@ -113,7 +113,9 @@ METHOD: Final = _field("method", "the request's method; OTHER if HTTP does not d
 ROUTE: Final = _field("route", "the path's template, such as /get/{id}; never the path itself", "log filters")
 STATUS: Final = _field("status", "the response's status; 499 if the caller disconnected first", "log filters")
 DURATION_MS: Final = _field(
-    "duration_ms", "milliseconds from the complete request head to the response", "latency percentiles"
+    "duration_ms",
+    "milliseconds from the complete request head to the response; of a streamed list, to its first byte",
+    "latency analysis",
 )
 DATABASE_MS: Final = _field(
     "database_ms", "the part of duration_ms spent in round trips to the database", "latency analysis"
@@ -126,13 +128,28 @@ SLOT_MS: Final = _field(
     "the part of duration_ms spent waiting for a slot, because the worker was busy; only if there was one",
     "latency analysis, abuse investigation",
 )
+STREAM_MS: Final = _field(
+    "stream_ms",
+    "milliseconds from the first to the last byte of a streamed list, which is sent as fast as its caller reads",
+    "cost analysis and large responses",
+)
 BATCH_SIZE: Final = _field(
     "batch_size", "the number of items in the largest batch that this request was part of", "performance tuning"
 )
 BYTES: Final = _field("bytes", "the size of the response's body", "cost analysis and large responses")
-REQUEST_ID: Final = _field("request_id", "the response's X-Request-Id", "support: callers quote it")
-TRACE_ID: Final = _field("trace_id", "the ID of the request's trace, 32 hexadecimal digits", "finding the trace")
-XRAY_TRACE_ID: Final = _field("xray_trace_id", "trace_id in X-Ray's form, 1-8-24 digits", "X-Ray's links to logs")
+SAMPLE_WEIGHT: Final = _field(
+    "sample_weight",
+    "how many requests of the same route, method and status the line stands for, itself included; 1 if each has a line",
+    "every query that counts or averages lines",
+)
+REQUEST_ID: Final = _field(
+    "request_id", "the response's X-Request-Id; on a request's line only if it is not the trace_id", "support"
+)
+TRACE_ID: Final = _field(
+    "trace_id",
+    "the ID of the request's trace, 32 hexadecimal digits; it is the X-Request-Id as well, unless the caller sent one",
+    "support: callers quote it; finding the trace",
+)
 SPAN_ID: Final = _field("span_id", "the ID of the request's span, 16 hexadecimal digits", "finding the trace")
 SAMPLED: Final = _field("sampled", "whether the trace is recorded", "finding the trace")
 CLIENT: Final = _field("client", "the caller's address, from the trusted proxies' headers", "abuse investigation")
@@ -164,7 +181,7 @@ API_KEYS: Final = _field(
 )
 MAX_CONNECTIONS: Final = _field("max_connections", "the connections that each worker accepts", "deployments")
 CONFIGURED: Final = _field("configured", "the connections that MAX_CONNECTIONS asked for", "deployments")
-POD: Final = _field("pod", "the pod that wrote the document, or its host if it is not in a pod", "comparing pods")
+POD: Final = _field("pod", "the pod that wrote the line, or its host if it is not in a pod", "comparing pods")
 NODE: Final = _field("node", "the node that the pod runs on", "comparing nodes")
 CLUSTER: Final = _field("cluster", "the cluster that the node belongs to", "comparing clusters")
 LINES_DROPPED: Final = _field(
@@ -309,6 +326,9 @@ DB_BATCH_SIZE: Final = _attribute(
 )
 DB_STATUS: Final = _attribute(
     "db.response.status_code", "the SQLSTATE, if PostgreSQL returned an error", "the on-call engineer"
+)
+OLD_DB_CONNECTION: Final = _attribute(
+    "db.connection_string", "the database's server as a URL, without a user", "X-Ray's exporter"
 )
 OLD_DB_SYSTEM: Final = _attribute("db.system", "postgresql", "X-Ray's exporter")
 OLD_DB_NAME: Final = _attribute("db.name", "the database's name", "X-Ray's exporter")

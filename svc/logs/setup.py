@@ -1,6 +1,7 @@
 """Structured logs of the service and its libraries: one JSON object per line, or a readable form for a terminal."""
 
 import logging
+import socket
 import sys
 import time
 import traceback
@@ -17,6 +18,8 @@ from svc.logs.writer import LineWriter
 
 _TRACEBACK_END_CHARACTERS: Final = 1500  # kept at each end, so that a line fits into one atomic write to a pipe
 _MAX_TEXT_CHARACTERS: Final = 800  # of any other text that this service did not write
+
+POD: Final = socket.gethostname()  # of a pod, it is its name
 
 _Record: TypeAlias = MutableMapping[str, Any]
 Render: TypeAlias = Callable[[_Record], bytes]
@@ -39,6 +42,7 @@ def configure(writer: LineWriter, *, readable: bool) -> None:
             names.TIMESTAMP: timestamp(time.time_ns() // 1_000_000),
             names.LEVEL: _LEVELS.get(level, level),
             names.EVENT: record.pop(names.EVENT),
+            names.POD: POD,
         }
         return render({**first, **record})
 
@@ -96,6 +100,7 @@ class _Bridge(logging.Handler):
                 names.TIMESTAMP: timestamp(int(record.created * 1000)),
                 names.LEVEL: record.levelname.lower(),
                 names.EVENT: names.LIBRARY,
+                names.POD: POD,
                 names.LOGGER: record.name,
                 names.MESSAGE: record.getMessage()[:_MAX_TEXT_CHARACTERS],
             }

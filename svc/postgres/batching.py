@@ -8,8 +8,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from svc.errors import DatabaseBusy, QueryTimedOut, RowRefused
 
@@ -29,20 +29,20 @@ class RoundTrip:
     """One batch, from its sending to its results or its error.
 
     Attributes:
+        operation: the name of the Batcher.
         items: the number of items in the batch.
         sent_at: when it was sent, by time.monotonic().
         seconds: how long it took.
         queue_seconds: how long its oldest item had waited to be sent.
         error: why there are no results; None where there are.
-        sampled_requests: the requests in it whose traces are recorded; each adds itself.
     """
 
+    operation: str
     items: int
     sent_at: float
     seconds: float
     queue_seconds: float
     error: Exception | None
-    sampled_requests: list[Any] = field(default_factory=list)
 
 
 OnRoundTrip = Callable[[RoundTrip], None]
@@ -113,12 +113,16 @@ class Batcher(Generic[Item, Result]):
     callers: to send it again would not help, and a write may have happened.
 
     Args:
+        operation: a name for what it sends.
         send: gives the results of a batch, in its order; all or none.
         limits: the bounds.
         on_round_trip: a hook that is called after each round trip, once its requests have recorded it.
     """
 
-    def __init__(self, send: Send[Item, Result], limits: Limits, on_round_trip: OnRoundTrip | None = None) -> None:
+    def __init__(
+        self, operation: str, send: Send[Item, Result], limits: Limits, on_round_trip: OnRoundTrip | None = None
+    ) -> None:
+        self._operation = operation
         self._send = send
         self._on_round_trip = on_round_trip
         # Kept, since asking for it costs a system call on Python 3.11.
@@ -252,7 +256,9 @@ class Batcher(Generic[Item, Result]):
             results = await self._results([item for item, _ in batch], deadline - sent_at)
         except Exception as raised:  # noqa: BLE001 - whatever it is, the callers get it
             error = raised
-        round_trip = RoundTrip(len(batch), sent_at, time.monotonic() - sent_at, sent_at - batch[0][1].since, error)
+        ended_at = time.monotonic()
+        queue_seconds = sent_at - batch[0][1].since
+        round_trip = RoundTrip(self._operation, len(batch), sent_at, ended_at - sent_at, queue_seconds, error)
         is_split = isinstance(error, RowRefused) and len(batch) > 1
         self._adapt(round_trip)
         if error is None:

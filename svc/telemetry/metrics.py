@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -20,62 +20,71 @@ from aws_embedded_metrics.serializers.log_serializer import LogSerializer
 from svc.logs import names
 from svc.logs.writer import LineWriter
 from svc.postgres.batching import OnRoundTrip, RoundTrip
+from svc.telemetry.distribution import Distribution
 from svc.telemetry.record import PROBES
+from svc.telemetry.sampling import Kind
 
-MAX_SAMPLES: Final = 100  # values in an array
+_GAUGE_SAMPLES: Final = 100  # per interval
+_MAX_FIELDS: Final = 100  # of a document, flattened: Logs Insights reads 200 fields of an event at most
+_MAX_VALUES: Final = 36  # of a distribution in a document: with their counts, they leave room for the other fields
 
 _OUTCOMES: Final = {4: names.ERRORS, 5: names.FAULTS}  # metrics that count a request, by its status's first digit
-_NO_OUTCOMES: Final = dict.fromkeys(_OUTCOMES.values(), 0)
 _METHODS: Final = {"GET": "GET", "HEAD": "GET", "POST": "POST"}
 
-Values: TypeAlias = dict[str, list[float]]
+Values: TypeAlias = dict[str, float | Distribution]
 _Dimensions: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]  # sets of names with values
-_Kind: TypeAlias = tuple[str, str, int]  # a kind of requests: route, method and status
 
 
 class Metrics:
-    """Counts and samples. They are written once per interval, and earlier if an array of samples is full.
+    """Counts and distributions, which are written once per interval, in a constant amount of documents.
 
-    If the reader of the log has stalled, counts add up until they can be written; samples are discarded.
+    If the reader of the log has stalled, they add up until they can be written.
 
     Args:
         output: takes the documents; None if they are not written.
         properties: further fields of each document, for searches in the log.
 
     Attributes:
-        latencies_ms: the latencies of requests that ended and are not yet written, by route, method and status.
+        latencies_ms: the latencies of requests that ended and are not yet written, by kind.
+        slot_waits_ms: how long requests waited for a slot, of those that did, not yet written.
         shed: the number of requests refused because too many were waiting, not yet written.
         callers: the number of requests by the name of the caller's key, not yet written.
-        slot_waits_ms: how long requests waited for a slot, of those that did, not yet written.
     """
 
+    latencies_ms: defaultdict[Kind, Distribution]
+    slot_waits_ms: Distribution
+    shed: int
+    callers: Counter[str]
+
     def __init__(self, output: LineWriter | None, properties: Mapping[str, str]) -> None:
-        self.latencies_ms: defaultdict[_Kind, list[float]] = defaultdict(list)
-        self.shed = 0
-        self.callers: Counter[str] = Counter()
-        self.slot_waits_ms: list[float] = []
         self._output = output
         self._properties = properties
-        self._unflushed: Counter[_Kind] = Counter()  # requests that could not be written
-        self._outcomes: Counter[str] = Counter(_NO_OUTCOMES)
-        self._operations: dict[str, Values] = {}
+        self._operations: list[str] = []
         self._gauges: dict[str, Callable[[], float]] = {}
-        self._samples: Values = {}
         self._counters: dict[str, Callable[[], int]] = {}
-        self._flushed_counts: Counter[str] = Counter()  # of the counters, at the last flush
+        self._written_counts: Counter[str] = Counter()  # of the counters
         self.counter(names.LOG_LINES_DROPPED, lambda: output.dropped if output else 0)
         self._process = _Process()
+        self._start_interval()
+
+    def _start_interval(self) -> None:
+        self.latencies_ms = defaultdict(Distribution)
+        self.slot_waits_ms = Distribution()
+        self.shed = 0
+        self.callers = Counter()
+        self._round_trips = {operation: _of_round_trips() for operation in self._operations}
+        self._samples: defaultdict[str, Distribution] = defaultdict(Distribution)
 
     def on_round_trip(self, operation: str) -> OnRoundTrip:
         """The hook for the round trips of a database operation."""
-        values = self._operations[operation] = _empty(names.BATCH_SIZE_METRIC, names.QUEUE_WAIT, names.ROUND_TRIP)
+        self._operations.append(operation)
+        self._round_trips[operation] = _of_round_trips()
 
         def on_round_trip(round_trip: RoundTrip) -> None:
-            values[names.BATCH_SIZE_METRIC].append(round_trip.items)
-            values[names.QUEUE_WAIT].append(milliseconds(round_trip.queue_seconds))
-            values[names.ROUND_TRIP].append(milliseconds(round_trip.seconds))
-            if len(values[names.BATCH_SIZE_METRIC]) >= MAX_SAMPLES:
-                self._flush_operation(operation, values)
+            distributions = self._round_trips[operation]
+            distributions[names.BATCH_SIZE_METRIC].add(round_trip.items)
+            distributions[names.QUEUE_WAIT].add(round_trip.queue_seconds * 1e3)
+            distributions[names.ROUND_TRIP].add(round_trip.seconds * 1e3)
 
         return on_round_trip
 
@@ -99,105 +108,115 @@ class Metrics:
 
     async def _sample_and_flush(self, interval_seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        pause = interval_seconds / MAX_SAMPLES
+        pause = interval_seconds / _GAUGE_SAMPLES
         due = loop.time()
         while True:
-            for _ in range(MAX_SAMPLES):
+            for _ in range(_GAUGE_SAMPLES):
                 due = max(due + pause, loop.time())  # after a long stall, missed samples are not made up for
                 await asyncio.sleep(due - loop.time())
                 self._sample(max(0.0, loop.time() - due))
             self.flush()
 
     def _sample(self, lag_seconds: float) -> None:
-        self._samples.setdefault(names.EVENT_LOOP_LAG, []).append(milliseconds(lag_seconds))
+        self._samples[names.EVENT_LOOP_LAG].add(lag_seconds * 1e3)
         for name, read in self._gauges.items():
-            self._samples.setdefault(name, []).append(read())
-
-    def flush_full(self) -> None:
-        """Writes the latencies and the waits that fill an array."""
-        for kind, latencies_ms in self.latencies_ms.items():
-            if len(latencies_ms) >= MAX_SAMPLES:
-                self._flush_requests(kind)
-        if len(self.slot_waits_ms) >= MAX_SAMPLES:
-            self._flush_slot_waits()
+            self._samples[name].add(read())
 
     def flush(self) -> None:
         """Writes everything that is not yet written."""
+        counts = Counter({name: read() for name, read in self._counters.items()})
+        if self._output is None or self._output.offer(b"".join(self._documents(counts))):
+            self._written_counts = counts
+            self._start_interval()
+
+    def _documents(self, counts: Mapping[str, int]) -> Iterator[bytes]:
+        by_dimensions: defaultdict[_Dimensions, Distribution] = defaultdict(Distribution)
+        outcomes = Counter(dict.fromkeys(_OUTCOMES.values(), 0))
         for kind, latencies_ms in self.latencies_ms.items():
-            while latencies_ms or self._unflushed[kind]:
-                if not self._flush_requests(kind):
-                    break
-        while self.slot_waits_ms:
-            self._flush_slot_waits()
-        for operation, values in self._operations.items():
-            if values[names.BATCH_SIZE_METRIC]:
-                self._flush_operation(operation, values)
-        for caller, requests in list(self.callers.items()):
-            if self._write((((names.CALLER_DIMENSION, caller),),), {names.REQUESTS: [requests]}):
-                del self.callers[caller]
-        self._flush_process()
-
-    def _flush_requests(self, kind: _Kind) -> bool:
-        latencies_ms = self.latencies_ms[kind][:MAX_SAMPLES]
-        del self.latencies_ms[kind][:MAX_SAMPLES]
-        dimensions, outcome = _dimensions(kind)
-        if outcome:
-            self._outcomes[outcome] += len(latencies_ms)
-        requests = self._unflushed[kind] + len(latencies_ms)
-        is_written = self._write(dimensions, {names.REQUESTS: [requests], names.LATENCY: latencies_ms})
-        self._unflushed[kind] = 0 if is_written else requests
-        return is_written
-
-    def _flush_slot_waits(self) -> None:
-        self._write(((),), {names.SLOT_WAIT: self.slot_waits_ms[:MAX_SAMPLES]})
-        del self.slot_waits_ms[:MAX_SAMPLES]
-
-    def _flush_operation(self, operation: str, values: Values) -> None:
-        self._write((((names.OPERATION_DIMENSION, operation),),), values)
-        values.update(_empty(*values))
-
-    def _flush_process(self) -> None:
-        counters = {name: read() for name, read in self._counters.items()}
-        counts: dict[str, int] = {
-            **self._outcomes,
+            dimensions, outcome = _dimensions(kind)
+            by_dimensions[dimensions].merge(latencies_ms)
+            if outcome:
+                outcomes[outcome] += latencies_ms.count
+        of_process: Values = {
+            **outcomes,
             names.SHED: self.shed,
-            **{name: count - self._flushed_counts[name] for name, count in counters.items()},
+            **{name: count - self._written_counts[name] for name, count in counts.items()},
+            **self._process.read(),
+            **self._samples,
+            names.SLOT_WAIT: self.slot_waits_ms,
         }
-        values: Values = {name: [count] for name, count in counts.items()}
-        if self._write(((),), {**values, **self._samples, **self._process.read()}):
-            self._outcomes = Counter(_NO_OUTCOMES)
-            self.shed = 0
-            self._flushed_counts = Counter(counters)
-        self._samples = {}
+        yield from self._as_documents(((),), of_process)
+        for dimensions, latencies_ms in by_dimensions.items():
+            requests: Values = {names.REQUESTS: latencies_ms.count, names.LATENCY: latencies_ms}
+            yield from self._as_documents(dimensions, requests)
+        for operation, distributions in self._round_trips.items():
+            yield from self._as_documents((((names.OPERATION_DIMENSION, operation),),), {**distributions})
+        for caller, count in self.callers.items():
+            yield from self._as_documents((((names.CALLER_DIMENSION, caller),),), {names.REQUESTS: count})
 
-    def _write(self, dimensions: _Dimensions, values: Values) -> bool:
-        return self._output is None or self._output.offer(document(dimensions, values, self._properties))
+    def _as_documents(self, dimensions: _Dimensions, values: Values) -> Iterator[bytes]:
+        return documents(dimensions, values, self._properties)
 
 
-def document(dimensions: _Dimensions, values: Values, properties: Mapping[str, str]) -> bytes:
-    """A line in the Embedded Metric Format.
+def documents(dimensions: _Dimensions, values: Values, properties: Mapping[str, str]) -> Iterator[bytes]:
+    """Lines in the Embedded Metric Format, each with at most 100 fields.
 
     Args:
         dimensions: sets of dimensions, with their values.
-        values: up to 100 values of each metric; a metric without values is left out.
+        values: of each metric; an empty distribution is left out.
         properties: further fields.
     """
-    metrics = {name: numbers for name, numbers in values.items() if numbers}
-    template = _template(dimensions, tuple(metrics))
+    named = dict(pair for values in dimensions for pair in values)
+    free = max_values = _MAX_FIELDS - _fields({**_template(dimensions, ()), **named, **properties})
+    targets: dict[str, Any] = {}
+    for name, target in _targets(values):
+        needed = 2 + _fields(target)  # the metric's name and its unit
+        if needed > free or name in targets:
+            yield _document(dimensions, targets, properties)
+            targets, free = {}, max_values
+        targets[name] = target
+        free -= needed
+    if targets:
+        yield _document(dimensions, targets, properties)
+
+
+def _targets(values: Values) -> Iterator[tuple[str, Any]]:
+    """The values as EMF has them: distributions in parts, each as an object."""
+    for name, value in values.items():
+        if isinstance(value, Distribution):
+            for part in value.parts(_MAX_VALUES):
+                yield name, part
+        else:
+            yield name, value
+
+
+def _fields(value: Any) -> int:
+    """The number of fields that Logs Insights makes of a value."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return 1
+    return max(1, sum(map(_fields, value)))
+
+
+def _document(dimensions: _Dimensions, targets: Mapping[str, Any], properties: Mapping[str, str]) -> bytes:
+    template = _template(dimensions, tuple(targets))
     head = {**template["_aws"], "Timestamp": time.time_ns() // 1_000_000}
-    return orjson.dumps({**template, "_aws": head, **properties, **metrics}, option=orjson.OPT_APPEND_NEWLINE)
+    # Scalars come before arrays, which may be cut off.
+    ordered = dict(sorted(targets.items(), key=lambda named: isinstance(named[1], dict)))
+    return orjson.dumps({**template, "_aws": head, **properties, **ordered}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 @lru_cache(maxsize=1024)
 def _template(dimensions: _Dimensions, metrics: Sequence[str]) -> dict[str, Any]:
-    """A document without values, made by AWS's library, which would take 90 µs for a full document."""
+    """A document without values, made by AWS's library, which has no distributions."""
     context = MetricsContext(names.NAMESPACE)
     context.set_dimensions([dict(values) for values in dimensions])
     for name in metrics:
         context.put_metric(name, 0, names.METRICS[name].unit)
     (line,) = LogSerializer.serialize(context)
     template: dict[str, Any] = orjson.loads(line)
-    return template
+    return {name: value for name, value in template.items() if name not in metrics}
 
 
 def milliseconds(seconds: float) -> float:
@@ -206,7 +225,7 @@ def milliseconds(seconds: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _dimensions(kind: _Kind) -> tuple[_Dimensions, str]:
+def _dimensions(kind: Kind) -> tuple[_Dimensions, str]:
     """The dimensions of these requests, and the name of a further metric that counts them; empty if there is none."""
     route, method, status = kind
     values = (
@@ -218,8 +237,8 @@ def _dimensions(kind: _Kind) -> tuple[_Dimensions, str]:
     return ((values,), "") if route in PROBES else (((), values), _OUTCOMES.get(status // 100, ""))
 
 
-def _empty(*metrics: str) -> Values:
-    return {name: [] for name in metrics}
+def _of_round_trips() -> dict[str, Distribution]:
+    return {name: Distribution() for name in (names.BATCH_SIZE_METRIC, names.QUEUE_WAIT, names.ROUND_TRIP)}
 
 
 class _Process:
@@ -230,15 +249,15 @@ class _Process:
         self._sampled_at = time.monotonic()
         self._cpu_seconds = self._cpu()
 
-    def read(self) -> Values:
+    def read(self) -> dict[str, float]:
         """CPU use since the last call, memory and open files."""
         now, cpu_seconds = time.monotonic(), self._cpu()
         share = (cpu_seconds - self._cpu_seconds) / max(now - self._sampled_at, 1e-3)
         self._sampled_at, self._cpu_seconds = now, cpu_seconds
         return {
-            names.PROCESS_CPU: [round(100 * share, 1)],
-            names.PROCESS_MEMORY: [self._process.memory_info().rss],
-            names.OPEN_FILES: [self._process.num_fds()],
+            names.PROCESS_CPU: round(100 * share, 1),
+            names.PROCESS_MEMORY: self._process.memory_info().rss,
+            names.OPEN_FILES: self._process.num_fds(),
         }
 
     def _cpu(self) -> float:

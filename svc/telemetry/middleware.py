@@ -8,9 +8,9 @@ from svc.http.proxies import Proxies
 from svc.http.routes import Handler
 from svc.postgres import batching
 from svc.telemetry import propagation
-from svc.telemetry.propagation import Sampler
 from svc.telemetry.record import RequestRecord
 from svc.telemetry.request_log import RequestLog
+from svc.telemetry.sampling import TraceSampler
 
 
 class Middleware:
@@ -19,12 +19,12 @@ class Middleware:
     Args:
         handler: answers the requests.
         proxies: the trusted proxies; None if there are none.
-        sampler: decides which traces are recorded; None if nothing is traced.
+        sampler: knows which decisions of callers about traces count; None if nothing is traced.
         request_log: receives each request when it ends.
     """
 
     def __init__(
-        self, handler: Handler, proxies: Proxies | None, sampler: Sampler | None, request_log: RequestLog
+        self, handler: Handler, proxies: Proxies | None, sampler: TraceSampler | None, request_log: RequestLog
     ) -> None:
         self._handler = handler
         self._proxies = proxies
@@ -38,11 +38,6 @@ class Middleware:
             request.start(request.peer, None)
         else:
             self._join_remote_trace(request, self._proxies)
-        if self._sampler is not None and self._sampler.should_sample(request.trace_id, request.remote_parent):
-            request.is_sampled = True
-        if request.is_sampled or request.remote_parent is not None:
-            traceresponse = f"00-{request.trace_id}-{request.span_id}-{request.is_sampled:02d}"
-            request.response_headers = {"traceresponse": traceresponse}
         batching.current_request.set(request)
         self._request_log.in_flight += 1
         try:
@@ -55,8 +50,7 @@ class Middleware:
             raise
         finally:
             self._request_log.in_flight -= 1
-            request.seconds = time.perf_counter() - started
-            request.ended_at = time.time()
+            request.end(started)
             self._request_log.add(request)
         return response
 
@@ -67,3 +61,7 @@ class Middleware:
         if remote_parent is not None:
             request.join_trace(remote_parent.trace_id)
         request.start(client, remote_parent)
+        if remote_parent is not None:
+            request.is_sampled = self._sampler is not None and bool(self._sampler.is_sampled(remote_parent))
+            traceresponse = f"00-{request.trace_id}-{request.span_id}-{request.is_sampled:02d}"
+            request.response_headers = {"traceresponse": traceresponse}

@@ -1,4 +1,4 @@
-"""The trace that a request is part of, and whether that trace is recorded."""
+"""The trace of another service that a request is part of."""
 
 import re
 from collections.abc import Mapping
@@ -41,25 +41,3 @@ def extract(headers: Mapping[str, str]) -> RemoteParent | None:
     if root is None or (trace_id := root[1] + root[2]) == "0" * 32:
         return None
     return RemoteParent(trace_id, parent_span[1] if parent_span else "", sampled[1] == "1" if sampled else None, "")
-
-
-class Sampler:
-    """Decides which traces are recorded, as OTEL_TRACES_SAMPLER configures.
-
-    Args:
-        ratio: the share to record of the traces that begin here.
-        is_parent_based: whether a trace that began elsewhere is recorded exactly if its parent was.
-    """
-
-    def __init__(self, ratio: float, *, is_parent_based: bool) -> None:
-        # As in the SDK's TraceIdRatioBased, the ID's last 64 bits must be below the ratio's share of 2**64. Strings of
-        # 16 hexadecimal digits sort like their numbers, and all of them sort before "g".
-        bound = round(ratio * 2**64)
-        self._bound = f"{bound:016x}" if bound < 2**64 else "g"
-        self._is_parent_based = is_parent_based
-
-    def should_sample(self, trace_id: str, remote_parent: RemoteParent | None = None) -> bool:
-        """Whether to record this trace, of 32 hexadecimal digits."""
-        if remote_parent is not None and self._is_parent_based and remote_parent.is_sampled is not None:
-            return remote_parent.is_sampled
-        return trace_id[16:] < self._bound

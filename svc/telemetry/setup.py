@@ -11,15 +11,16 @@ from svc.http.messages import Request
 from svc.http.proxies import Proxies
 from svc.http.routes import Handler
 from svc.logs import names
+from svc.logs import setup as logs
 from svc.logs.writer import LineWriter
 from svc.postgres import dsn as dsns
-from svc.postgres.batching import OnRoundTrip, RoundTrip
+from svc.postgres.batching import OnRoundTrip
 from svc.telemetry import traces
 from svc.telemetry.metrics import Metrics
 from svc.telemetry.middleware import Middleware
-from svc.telemetry.propagation import Sampler
 from svc.telemetry.record import RequestRecord
 from svc.telemetry.request_log import RequestLog
+from svc.telemetry.sampling import TraceSampler
 from svc.telemetry.settings import TelemetrySettings
 from svc.telemetry.traces import Traces
 
@@ -38,10 +39,10 @@ class Telemetry:
 
     def __init__(self, settings: TelemetrySettings, proxies: Proxies, metrics: Metrics, traces: Traces | None) -> None:
         self._proxies = proxies if proxies.any_trusted else None
-        self._sampler = Sampler(settings.traces.ratio, is_parent_based=settings.traces.is_parent_based)
+        self._sampler = TraceSampler(settings.traces)
         self._metrics = metrics
         self._traces = traces
-        self.request_log = RequestLog(metrics, traces)
+        self.request_log = RequestLog(settings.lines_per_second, metrics, self._sampler, traces)
         metrics.gauge(names.IN_FLIGHT, lambda: self.request_log.in_flight)
 
     def wrap(self, handler: Handler) -> Middleware:
@@ -56,16 +57,9 @@ class Telemetry:
             summary: its SQL command and table.
             sql: its SQL.
         """
-        count = self._metrics.on_round_trip(operation)
-        if self._traces is None:
-            return count
-        trace = self._traces.on_round_trip(summary, sql)
-
-        def record(round_trip: RoundTrip) -> None:
-            count(round_trip)
-            trace(round_trip)
-
-        return record
+        if self._traces is not None:
+            self._traces.add_operation(operation, summary, sql)
+        return self._metrics.on_round_trip(operation)
 
     def observe_database(self, in_use: Callable[[], int], is_unavailable: Callable[[], bool]) -> None:
         """Samples the number of connections in use, and whether the database is unavailable."""
@@ -122,7 +116,7 @@ async def running(
         metrics = Metrics(metrics_output, _properties(resource))
         await stack.enter_async_context(metrics.running(settings.metrics_interval))
         telemetry = Telemetry(settings, proxies, metrics, exported)
-        stack.callback(telemetry.request_log.flush)
+        stack.callback(telemetry.request_log.close)
         yield telemetry
 
 
@@ -131,7 +125,7 @@ def _properties(resource: Resource) -> dict[str, str]:
     attributes = resource.attributes
     properties = {
         names.BUILD: attributes["service.version"],
-        names.POD: attributes.get("k8s.pod.name", attributes["host.name"]),
+        names.POD: logs.POD,
         names.NODE: attributes.get("k8s.node.name"),
         names.CLUSTER: attributes.get("k8s.cluster.name"),
     }
@@ -149,4 +143,5 @@ def _database(dsn: str) -> dict[str, str | int]:
         names.OLD_DB_NAME: parsed.database,
         names.SERVER_ADDRESS: parsed.parameters["host"],
         names.SERVER_PORT: int(port) if port.isdigit() else port,
+        names.OLD_DB_CONNECTION: f"postgresql://{parsed.parameters['host']}:{port}",
     }

@@ -19,16 +19,14 @@ from svc.logs import names
 _FLAGS: Final = TraceFlags.SAMPLED | SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _REMOTE: Final = SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
-# A field begins with a tag: its number times 8, plus its wire type. Type 1 has 8 bytes, type 5 has 4, and type 2 begins
-# with its length.
-_BYTES_8, _BYTES_4, _DELIMITED = 1, 5, 2
+# A field begins with a tag: its number times 8, plus its wire type. Type 1 has 8 bytes, and type 2 begins with its
+# length.
+_BYTES_8, _DELIMITED = 1, 2
 _TRACE_ID: Final = bytes((1 << 3 | _DELIMITED, 16))
 _SPAN_ID: Final = bytes((2 << 3 | _DELIMITED, 8))
 _PARENT_ID: Final = bytes((4 << 3 | _DELIMITED, 8))
 _TIMES: Final = Struct("<BQBQ")
 _START, _END = 7 << 3 | _BYTES_8, 8 << 3 | _BYTES_8
-_LINK: Final = Struct("<BB2s16s2s8sBI")
-_LINK_TAG, _LINK_BYTES, _LINK_FLAGS = 13 << 3 | _DELIMITED, 33, 6 << 3 | _BYTES_4
 _SPANS_TAG: Final = bytes((2 << 3 | _DELIMITED,))  # in ScopeSpans
 _DOUBLE: Final = Struct("<d")
 
@@ -63,12 +61,6 @@ def identity(trace_id: str, span_id: str, parent_id: str, ended_at: float, secon
     times = _TIMES.pack(_START, ended_ns - int(seconds * 1e9), _END, ended_ns)
     ids = _TRACE_ID + bytes.fromhex(trace_id) + _SPAN_ID + bytes.fromhex(span_id)
     return ids + _PARENT_ID + bytes.fromhex(parent_id) + times if parent_id else ids + times
-
-
-def link(trace_id: str, span_id: str) -> bytes:
-    """A link to another sampled span, from the hexadecimal digits of its IDs."""
-    ids = _TRACE_ID, bytes.fromhex(trace_id), _SPAN_ID, bytes.fromhex(span_id)
-    return _LINK.pack(_LINK_TAG, _LINK_BYTES, *ids, _LINK_FLAGS, _FLAGS)
 
 
 def attribute(name: str, value: str | int) -> bytes:

@@ -1,15 +1,15 @@
-"""Traces: a span for each sampled request, and for each database batch that served one, exported to a collector.
+"""Traces: a span for each recorded request, and for each database batch that served it, exported to a collector.
 
-A request that is not sampled has no span at all. A span is encoded when it ends, and goes directly to the SDK's batch
-processor. A span from the SDK's tracer and encoder costs 40 µs, ten times as much, and would only add the ability to
-change a span while it is open, which this service does not need.
+Whether a request is recorded is decided when it has ended, so that failed and slow ones can be. Then its spans are
+encoded, and go directly to the SDK's batch processor. A span from the SDK's tracer and encoder costs 40 µs, ten times
+as much, and would only add the ability to change a span while it is open, which this service does not need.
 """
 
 import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Final
@@ -26,7 +26,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from svc import __version__
 from svc.errors import InvalidSetting
 from svc.logs import names
-from svc.postgres.batching import OnRoundTrip, RoundTrip
+from svc.postgres.batching import RoundTrip
 from svc.telemetry import spans
 from svc.telemetry.record import METHODS, RequestRecord
 from svc.telemetry.settings import TraceSettings
@@ -59,9 +59,29 @@ class Traces:
     def __init__(self, processor: BatchSpanProcessor, database: Mapping[str, str | int]) -> None:
         self._processor = processor
         self._database = database
+        self._operations: dict[str, bytes] = {}  # the attributes of their spans, encoded
+
+    def add_operation(self, name: str, summary: str, sql: str) -> None:
+        """Adds a database operation, whose batches are part of requests.
+
+        Args:
+            name: as in RoundTrip.
+            summary: its SQL command and table.
+            sql: its SQL.
+        """
+        command, table = summary.split()
+        attributes = {
+            **self._database,
+            names.DB_OPERATION: command,
+            names.DB_COLLECTION: table,
+            names.DB_SUMMARY: summary,
+            names.DB_QUERY: sql,
+            names.OLD_DB_STATEMENT: sql,
+        }
+        self._operations[name] = spans.common(summary, Span.SPAN_KIND_CLIENT, tuple(attributes.items()))
 
     def add_request(self, request: RequestRecord) -> None:
-        """Writes the span of a request that has ended."""
+        """Writes the spans of a request that has ended: its own, and one for each database batch that served it."""
         remote_parent = request.remote_parent
         method, name = (request.method, request.method) if request.method in METHODS else ("_OTHER", "HTTP")
         attributes = [
@@ -78,7 +98,7 @@ class Traces:
                 request.span_id,
                 remote_parent.parent_id if remote_parent else "",
                 request.ended_at,
-                request.seconds,
+                request.seconds + request.stream_seconds,
             ),
             spans.duration(names.QUEUE_SECONDS, request.queue_seconds),
             spans.duration(names.DATABASE_SECONDS, request.database_seconds),
@@ -94,40 +114,21 @@ class Traces:
         if remote_parent is not None and remote_parent.state:
             pieces.append(spans.state(remote_parent.state))
         pieces.append(spans.common(name, Span.SPAN_KIND_SERVER, tuple(attributes), is_remote=remote_parent is not None))
-        self._processor.on_end(_EncodedSpan(spans.join(pieces)))  # type: ignore[arg-type]  # see _EncodedSpan
+        self._end(pieces)
+        for round_trip in request.round_trips:
+            self._add_round_trip(request, round_trip)
 
-    def on_round_trip(self, summary: str, sql: str) -> OnRoundTrip:
-        """The hook for the round trips of a statement.
+    def _add_round_trip(self, request: RequestRecord, round_trip: RoundTrip) -> None:
+        """Writes the span of a batch, as one of this request: each request in it has such a span of its own.
 
-        Args:
-            summary: its SQL command and table.
-            sql: its SQL.
+        X-Ray does not show links, so a single span would be missing in all traces but one.
         """
-        operation, table = summary.split()
-        attributes = {
-            **self._database,
-            names.DB_OPERATION: operation,
-            names.DB_COLLECTION: table,
-            names.DB_SUMMARY: summary,
-            names.DB_QUERY: sql,
-            names.OLD_DB_STATEMENT: sql,
-        }
-        common = spans.common(summary, Span.SPAN_KIND_CLIENT, tuple(attributes.items()))
-
-        def on_round_trip(round_trip: RoundTrip) -> None:
-            if round_trip.sampled_requests:
-                self._add_round_trip(round_trip, common)
-
-        return on_round_trip
-
-    def _add_round_trip(self, round_trip: RoundTrip, common: bytes) -> None:
-        """Writes the span of a batch: a child of its first sampled request, with links to all its sampled requests."""
-        sampled_requests: Sequence[RequestRecord] = round_trip.sampled_requests
-        first = sampled_requests[0]
         span_id = f"{random.getrandbits(64) or 1:016x}"
         ended_at = time.time() - (time.monotonic() - round_trip.sent_at - round_trip.seconds)
-        pieces = [common, spans.identity(first.trace_id, span_id, first.span_id, ended_at, round_trip.seconds)]
-        pieces += [spans.link(request.trace_id, request.span_id) for request in sampled_requests]
+        pieces = [
+            self._operations[round_trip.operation],
+            spans.identity(request.trace_id, span_id, request.span_id, ended_at, round_trip.seconds),
+        ]
         if round_trip.items > 1:
             pieces.append(spans.attribute(names.DB_BATCH_SIZE, round_trip.items))
         if round_trip.error is not None:
@@ -135,6 +136,9 @@ class Traces:
             sqlstate = getattr(round_trip.error.__cause__ or round_trip.error, "sqlstate", None)
             if sqlstate is not None:
                 pieces.append(spans.attribute(names.DB_STATUS, sqlstate))
+        self._end(pieces)
+
+    def _end(self, pieces: Iterable[bytes]) -> None:
         self._processor.on_end(_EncodedSpan(spans.join(pieces)))  # type: ignore[arg-type]  # see _EncodedSpan
 
 

@@ -64,6 +64,8 @@ def test_every_variable_is_read() -> None:
             "LOG_FORMAT": "text",
             "CORS_ORIGINS": "https://app.example, http://[::1]:3000",
             "TRUSTED_PROXIES": "10.0.0.0/8, ::1, ::ffff:192.168.0.0/112",
+            "LOG_LINES_PER_SECOND": "0",
+            "TRACES_PER_SECOND": "1.5",
             "METRICS_INTERVAL": "2.5",
             "OTEL_TRACES_SAMPLER": "traceidratio",
             "OTEL_TRACES_SAMPLER_ARG": "0.5",
@@ -92,7 +94,7 @@ def test_every_variable_is_read() -> None:
         names = {field.name for field in dataclasses.fields(read_part)}
         assert {name for name in names if getattr(read_part, name) != getattr(default_part, name)} == names
     assert [key.hash for key in settings.api_key_hashes] == [bytes.fromhex(HASH), bytes.fromhex(OTHER_HASH)]
-    assert settings.telemetry.traces == TraceSettings("grpc", 0.5, is_parent_based=False)
+    assert settings.telemetry.traces == TraceSettings("grpc", 0.5, is_parent_based=False, per_second=1.5)
     assert settings.cors_origins == ("https://app.example", "http://[::1]:3000")
     assert settings.trusted_proxies == tuple(map(ip_network, ("10.0.0.0/8", "::1", "192.168.0.0/16")))
     assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 0, 300, "transaction")
@@ -275,6 +277,10 @@ def test_settings_are_frozen() -> None:
             "API_KEY_HASHES is (not shown), but must be hashes of keys, and one is the hash of an empty key.",
         ),
         ({"METRICS_INTERVAL": "0"}, "METRICS_INTERVAL is '0', but must be a number of seconds from 1 to 60."),
+        (
+            {"LOG_LINES_PER_SECOND": "-1"},
+            "LOG_LINES_PER_SECOND is '-1', but must be a number per second from 0, which has no limit, to 1000000.",
+        ),
         (
             {"OTEL_TRACES_SAMPLER_ARG": "5%"},
             "OTEL_TRACES_SAMPLER_ARG is '5%', but must be a number from 0 to 1.",

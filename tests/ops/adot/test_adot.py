@@ -282,13 +282,9 @@ async def test_a_trace_is_found_by_the_id_in_the_log(
 ) -> None:
     """The trace has the query, the outcome, the indexed attributes, and the group of its log lines."""
     collector, logged = await served(serve, owner)
-    documents = await asyncio.to_thread(
-        through, implementation, collector, [line[names.XRAY_TRACE_ID] for line in logged]
-    )
+    documents = await asyncio.to_thread(through, implementation, collector, [xray_id(line) for line in logged])
 
-    succeeded, unknown, failed = (
-        [one for one in documents if one["trace_id"] == line[names.XRAY_TRACE_ID]] for line in logged
-    )
+    succeeded, unknown, failed = ([one for one in documents if one["trace_id"] == xray_id(line)] for line in logged)
     request, query = succeeded
     assert (request["name"], request["annotations"]["http.route"]) == ("clients-api", "/get/{id}")
     assert request["annotations"]["otel.resource.service.version"] == "abc"
@@ -305,11 +301,17 @@ async def test_a_trace_is_found_by_the_id_in_the_log(
         assert document["aws"]["eks"].items() >= {"cluster_name": CLUSTER, "pod": "clients-api-1"}.items()
 
 
+def xray_id(line: lines.Record) -> str:
+    """The ID of a line's trace in X-Ray's form."""
+    return f"1-{line[names.TRACE_ID][:8]}-{line[names.TRACE_ID][8:]}"
+
+
 async def served(serve: Callable[..., Service], owner: Owner) -> tuple[Collector, list[lines.Record]]:
     """The spans and the log lines of three requests: one succeeds, one has an unknown path, and one fails."""
     with collecting("http/protobuf") as collector:
         service = serve(
             OTEL_TRACES_SAMPLER="always_on",
+            TRACES_PER_SECOND="0",
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
             OTEL_RESOURCE_ATTRIBUTES=f"k8s.pod.name=clients-api-1,k8s.cluster.name={CLUSTER}",
             BUILD="abc",

@@ -13,7 +13,7 @@ from ops.oncall.server import Server
 from ops.oncall.sources import Follow
 from ops.oncall.state import OnCallState
 from svc.logs import names
-from svc.telemetry.metrics import document
+from svc.telemetry.metrics import documents
 
 CLOUDWATCH: Final = Path(__file__).parent / "cloudwatch"
 
@@ -84,6 +84,7 @@ class OnCall:
 
 def faults(count: int, at: float) -> bytes:
     """A metric document with a number of faults, as the service's own code writes it at this time."""
-    line = orjson.loads(document(((),), {names.FAULTS: [count], names.REQUESTS: [count]}, {}))
+    (written,) = documents(((),), {names.FAULTS: count, names.REQUESTS: count}, {})
+    line = orjson.loads(written)
     line["_aws"]["Timestamp"] = int(at * 1000)
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

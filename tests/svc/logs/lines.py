@@ -7,8 +7,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+import pytest
+
 from svc.logs import names
 
+MAX_ERROR = 0.025  # of the values of a distribution
 Record: TypeAlias = dict[str, Any]
 
 _JSON_LINE = re.compile(r"^\{.*\}$", re.MULTILINE)
@@ -54,21 +57,52 @@ def check(document: Record) -> None:
         known = names.METRICS[metric["Name"]]
         assert metric == {"Name": known.name, "Unit": known.unit}
         assert {tuple(one) for one in directive["Dimensions"]} <= set(known.dimensions)
-        assert 1 <= len(values(document, known.name)) <= 100
-        for value in values(document, known.name):
-            assert isinstance(value, int | float)
-            assert math.isfinite(value)
+        check_target(document[known.name])
+    assert len(fields(document)) <= 100
+
+
+def check_target(target: Any) -> None:
+    """Asserts that a metric's target is a number, or a distribution that agrees with itself."""
+    if isinstance(target, dict):
+        values, counts = target["Values"], target["Counts"]
+        assert target.keys() == {"Max", "Min", "Count", "Sum", "Values", "Counts"}
+        assert 1 <= len(values) == len(counts) <= 100
+        assert values == sorted(set(values))
+        assert target["Count"] == sum(counts)
+        assert (target["Min"], target["Max"]) == pytest.approx((values[0], values[-1]), rel=MAX_ERROR)
+        assert min(counts) >= 1
+        total = sum(value * count for value, count in zip(values, counts, strict=True))
+        assert target["Sum"] == pytest.approx(total, rel=MAX_ERROR)
+        target = target["Sum"]
+    assert isinstance(target, int | float)
+    assert math.isfinite(target)
+
+
+def fields(document: Any, name: str = "") -> list[str]:
+    """The names of all fields of a document, as Logs Insights flattens it."""
+    named = document.items() if isinstance(document, dict) else enumerate(document)
+    found = []
+    for key, value in named:
+        inner = fields(value, f"{name}{key}.") if isinstance(value, dict | list) else []
+        found += inner or [f"{name}{key}"]
+    return found
 
 
 def values(document: Record, metric: str) -> list[float]:
     """A metric's values in a document; empty if the document does not have the metric."""
-    found = document.get(metric, [])
-    return found if isinstance(found, list) else [found]
+    match document.get(metric, []):
+        case {"Values": values, "Counts": counts}:
+            return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
+        case list(values):
+            return values
+        case value:
+            return [value]
 
 
 def total(found: Iterable[Record], metric: str) -> float:
     """The sum of a metric's values in all documents."""
-    return sum(sum(values(document, metric)) for document in found)
+    targets = [document.get(metric, 0) for document in found]
+    return sum(float(target["Sum"] if isinstance(target, dict) else target) for target in targets)
 
 
 def counts(found: Iterable[Record]) -> Counter[tuple[str, str, str]]:

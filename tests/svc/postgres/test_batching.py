@@ -67,7 +67,7 @@ async def settle() -> None:
 
 async def test_items_that_arrive_during_a_round_trip_share_the_next_batch(doubler: Doubler) -> None:
     """The first item is sent at once and alone; those that arrive during its round trip share a batch."""
-    batcher = Batcher(doubler, LIMITS)
+    batcher = Batcher("test", doubler, LIMITS)
     first = asyncio.create_task(batcher.submit(1))
     await settle()
     others = [asyncio.create_task(batcher.submit(number)) for number in (2, 3, 4)]
@@ -80,7 +80,7 @@ async def test_items_that_arrive_during_a_round_trip_share_the_next_batch(double
 
 async def test_equal_items_in_an_unsent_batch_are_sent_once(doubler: Doubler) -> None:
     """Equal items share a place in the batch, and each caller gets the result."""
-    batcher = Batcher(doubler, LIMITS)
+    batcher = Batcher("test", doubler, LIMITS)
     calls = [asyncio.create_task(batcher.submit(1))]
     await settle()
     calls += [asyncio.create_task(batcher.submit(number)) for number in (2, 2, 2)]
@@ -93,7 +93,7 @@ async def test_equal_items_in_an_unsent_batch_are_sent_once(doubler: Doubler) ->
 
 async def test_an_item_does_not_join_a_batch_that_was_sent(doubler: Doubler) -> None:
     """An item is sent again even if an equal one is in flight, whose result may be older than this item."""
-    batcher = Batcher(doubler, LIMITS)
+    batcher = Batcher("test", doubler, LIMITS)
     calls = [asyncio.create_task(batcher.submit(1))]
     await settle()
     calls.append(asyncio.create_task(batcher.submit(1)))
@@ -106,7 +106,7 @@ async def test_an_item_does_not_join_a_batch_that_was_sent(doubler: Doubler) -> 
 
 async def test_at_most_max_in_flight_batches_are_in_flight(doubler: Doubler) -> None:
     """As many full batches as allowed are in flight, none larger than allowed, and none at the end."""
-    batcher = Batcher(doubler, replace(LIMITS, max_batch_size=2, max_in_flight=3))
+    batcher = Batcher("test", doubler, replace(LIMITS, max_batch_size=2, max_in_flight=3))
     batcher._round_trip_seconds = 10
     calls = [asyncio.create_task(batcher.submit(number)) for number in range(7)]
     await settle()
@@ -120,7 +120,7 @@ async def test_at_most_max_in_flight_batches_are_in_flight(doubler: Doubler) -> 
 
 async def test_one_sender_is_enough_while_it_keeps_up(doubler: Doubler) -> None:
     """While a batch is in flight for no longer than usual, further items wait for the next batch."""
-    batcher = Batcher(doubler, replace(LIMITS, max_in_flight=3))
+    batcher = Batcher("test", doubler, replace(LIMITS, max_in_flight=3))
     batcher._round_trip_seconds = 10
     calls = [asyncio.create_task(batcher.submit(1))]
     await settle()
@@ -143,7 +143,7 @@ async def test_a_sender_that_is_no_longer_needed_ends() -> None:
         await gates[items[0]].wait()
         return list(items)
 
-    batcher = Batcher(send, replace(LIMITS, max_batch_size=2, max_in_flight=2))
+    batcher = Batcher("test", send, replace(LIMITS, max_batch_size=2, max_in_flight=2))
     batcher._round_trip_seconds = 10
     calls = [asyncio.create_task(batcher.submit(number)) for number in (1, 2, 3, 4, 5)]
     await settle()
@@ -168,7 +168,7 @@ async def test_a_stuck_batch_does_not_delay_later_items() -> None:
         await asyncio.sleep(0)
         return [2 * item for item in items]
 
-    batcher = Batcher(send, replace(LIMITS, max_in_flight=2))
+    batcher = Batcher("test", send, replace(LIMITS, max_in_flight=2))
     batcher._round_trip_seconds = 0.001
     first = asyncio.create_task(batcher.submit(1))
     await settle()
@@ -191,7 +191,7 @@ async def test_an_item_behind_a_stuck_batch_is_sent_without_a_further_item() -> 
             await never.wait()
         return [2 * item for item in items]
 
-    batcher = Batcher(send, replace(LIMITS, max_in_flight=2))
+    batcher = Batcher("test", send, replace(LIMITS, max_in_flight=2))
     batcher._round_trip_seconds = 0.01
     first = asyncio.create_task(batcher.submit(1))
     await settle()
@@ -202,7 +202,7 @@ async def test_an_item_behind_a_stuck_batch_is_sent_without_a_further_item() -> 
 
 async def test_only_the_item_at_fault_fails(doubler: Doubler) -> None:
     """A failed batch is split until the item at fault is alone; all other items get their results."""
-    batcher = Batcher(doubler, LIMITS)
+    batcher = Batcher("test", doubler, LIMITS)
     doubler.refused = {3, 6}
     doubler.go.set()
     results = await asyncio.gather(*(batcher.submit(number) for number in range(8)), return_exceptions=True)
@@ -214,7 +214,7 @@ async def test_only_the_item_at_fault_fails(doubler: Doubler) -> None:
 @pytest.mark.parametrize("error", [DatabaseUnavailable, ValueError])
 async def test_any_other_error_fails_the_whole_batch_at_once(doubler: Doubler, error: type[Exception]) -> None:
     """Where no item is at fault, nothing is sent again, since a write may have happened."""
-    batcher = Batcher(doubler, LIMITS)
+    batcher = Batcher("test", doubler, LIMITS)
     doubler.refused, doubler.error = {3}, error
     doubler.go.set()
     results = await asyncio.gather(*(batcher.submit(number) for number in range(8)), return_exceptions=True)
@@ -225,7 +225,7 @@ async def test_any_other_error_fails_the_whole_batch_at_once(doubler: Doubler, e
 
 async def test_a_cancelled_caller_drops_only_its_own_wait(doubler: Doubler) -> None:
     """The batch and callers with an equal item go on; an item whose callers are all cancelled is not sent."""
-    batcher = Batcher(doubler, LIMITS)
+    batcher = Batcher("test", doubler, LIMITS)
     sent, stays = asyncio.create_task(batcher.submit(1)), asyncio.create_task(batcher.submit(1))
     await settle()
     queued, same, alone = (asyncio.create_task(batcher.submit(number)) for number in (2, 2, 3))
@@ -241,7 +241,7 @@ async def test_a_cancelled_caller_drops_only_its_own_wait(doubler: Doubler) -> N
 
 async def test_an_item_that_would_wait_too_long_is_rejected_at_once(doubler: Doubler) -> None:
     """An item is not queued where the batches in flight and ahead of it take longer than it may wait."""
-    batcher = Batcher(doubler, replace(LIMITS, max_batch_size=1, max_wait_seconds=0.5))
+    batcher = Batcher("test", doubler, replace(LIMITS, max_batch_size=1, max_wait_seconds=0.5))
     batcher._round_trip_seconds = 0.2
     calls = [asyncio.create_task(batcher.submit(1))]
     await settle()
@@ -255,7 +255,7 @@ async def test_an_item_that_would_wait_too_long_is_rejected_at_once(doubler: Dou
 
 async def test_an_item_behind_stuck_batches_is_rejected_in_time(doubler: Doubler) -> None:
     """Where all batches in flight are stuck, an item is rejected after its longest wait, not once one is free."""
-    batcher = Batcher(doubler, replace(LIMITS, max_wait_seconds=0.1))
+    batcher = Batcher("test", doubler, replace(LIMITS, max_wait_seconds=0.1))
     batcher._round_trip_seconds = 0.01
     first = asyncio.create_task(batcher.submit(1))
     await settle()
@@ -278,7 +278,7 @@ async def test_a_batch_fails_at_its_deadline() -> None:
             await never.wait()
         return [2 * item for item in items]
 
-    batcher = Batcher(send, replace(LIMITS, deadline_seconds=0.1))
+    batcher = Batcher("test", send, replace(LIMITS, deadline_seconds=0.1))
     first = asyncio.create_task(batcher.submit(1))
     await settle()
     batcher._limits = LIMITS  # the second item's deadline is far away
@@ -298,7 +298,7 @@ async def test_all_parts_of_a_split_batch_share_its_deadline() -> None:
         await asyncio.sleep(0.05)
         raise RowRefused
 
-    batcher = Batcher(send, replace(LIMITS, deadline_seconds=0.2))
+    batcher = Batcher("test", send, replace(LIMITS, deadline_seconds=0.2))
     results = await asyncio.gather(*(batcher.submit(number) for number in range(64)), return_exceptions=True)
 
     assert {type(result) for result in results} == {QueryTimedOut}
@@ -315,7 +315,7 @@ async def test_batches_that_take_too_long_become_smaller() -> None:
         await asyncio.sleep(seconds_each * len(items))
         return list(items)
 
-    batcher = Batcher(send, replace(LIMITS, max_round_trip_seconds=0.01))
+    batcher = Batcher("test", send, replace(LIMITS, max_round_trip_seconds=0.01))
     await asyncio.gather(*(batcher.submit(number) for number in range(400)))
     assert sizes[:3] == [1, 128, 64] or sizes[:3] == [128, 64, 32]
     assert all(size * seconds_each < 0.015 for size in sizes[5:])
@@ -335,7 +335,7 @@ async def test_a_slow_network_does_not_make_batches_smaller() -> None:
         await asyncio.sleep(0.02)
         return list(items)
 
-    batcher = Batcher(send, replace(LIMITS, max_round_trip_seconds=0.01))
+    batcher = Batcher("test", send, replace(LIMITS, max_round_trip_seconds=0.01))
     for _ in range(10):
         await asyncio.gather(*(batcher.submit(number) for number in range(64)))
     assert sum(sizes) == 640
@@ -344,7 +344,7 @@ async def test_a_slow_network_does_not_make_batches_smaller() -> None:
 
 async def test_an_item_that_waited_too_long_is_not_sent(doubler: Doubler) -> None:
     """An item that has waited too long in the queue is rejected, not sent late."""
-    batcher = Batcher(doubler, replace(LIMITS, max_wait_seconds=0.05))
+    batcher = Batcher("test", doubler, replace(LIMITS, max_wait_seconds=0.05))
     first = asyncio.create_task(batcher.submit(1))
     await settle()
     late = asyncio.create_task(batcher.submit(2))

@@ -357,7 +357,7 @@ async def test_an_unexpected_error_is_logged_once_for_each_statement(api: Client
             await asyncio.sleep(0.01)
             lines += log.read()
     failed = [line for line in lines if line["event"] == names.REQUEST_FAILED]
-    logged = {line["request_id"]: line["error"] for line in lines if line["event"] == names.REQUEST}
+    logged = {line["trace_id"]: line["error"] for line in lines if line["event"] == names.REQUEST}
     assert len(failed) == await attempts(owner)
     assert logged == {problem["request_id"]: "RaiseError" for problem in problems}
     assert {line["request_id"] for line in failed} <= logged.keys()

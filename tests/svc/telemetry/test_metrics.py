@@ -1,6 +1,7 @@
 """Metrics: documents are valid, counts equal the served requests, and the number of series is limited."""
 
 import asyncio
+import fcntl
 import json
 import os
 import random
@@ -23,12 +24,15 @@ from svc import app
 from svc.http.lifecycle import Lifecycle
 from svc.logs import names
 from svc.logs.writer import LineWriter
+from svc.postgres.batching import RoundTrip
 from svc.postgres.settings import DatabaseSettings
 from svc.settings import Settings
 from svc.telemetry import metrics
+from svc.telemetry.distribution import Distribution
 from svc.telemetry.metrics import Metrics
 from tests.conftest import Client, Log, Owner, ServedApp
 from tests.svc.logs import lines
+from tests.svc.logs.lines import MAX_ERROR
 
 Start = Callable[..., Service]
 
@@ -78,7 +82,12 @@ def reader() -> Iterator[Reader]:
 async def test_each_request_has_one_line_and_one_count(serve: Start, workers: int) -> None:
     """Until SIGTERM stops the service under load, lines and counts equal the responses, and all documents are valid."""
     service = serve(
-        WORKERS=str(workers), MAX_CONCURRENT="1", LOG_FORMAT="json", DRAIN_SECONDS="0.2", METRICS_INTERVAL="1"
+        WORKERS=str(workers),
+        MAX_CONCURRENT="1",
+        LOG_FORMAT="json",
+        LOG_LINES_PER_SECOND="0",
+        DRAIN_SECONDS="0.2",
+        METRICS_INTERVAL="1",
     )
     responses: Counter[str] = Counter()
     paths = ["/get/1", "/get/999", "/get/x", "/getall?limit=2&secret=1", "/nowhere/secret", "/healthz"]
@@ -111,7 +120,8 @@ async def test_each_request_has_one_line_and_one_count(serve: Start, workers: in
     assert sum(len(lines.values(document, names.LATENCY)) for document in documents) == responses.total()
     assert lines.total(documents, names.ERRORS) == responses.total() - responses["/get/1"] - responses["/healthz"]
     waits = [value for document in documents for value in lines.values(document, names.SLOT_WAIT)]
-    assert sorted(waits) == sorted(line[names.SLOT_MS] for line in logged if names.SLOT_MS in line)
+    logged_waits = sorted(line[names.SLOT_MS] for line in logged if names.SLOT_MS in line)
+    assert sorted(waits) == pytest.approx(logged_waits, rel=MAX_ERROR, abs=0.001)
     for metric in (names.FAULTS, names.SHED, names.LOG_LINES_DROPPED, names.DATABASE_IS_UNAVAILABLE):
         assert lines.total(documents, metric) == 0
     assert {metric for metric, *_ in lines.series(documents)} == names.METRICS.keys()
@@ -156,15 +166,21 @@ async def test_latency_is_what_callers_measure(serve: Start, owner: Owner) -> No
 
     documents = lines.documents(service.output)
     samples = [value for document in documents for value in lines.values(document, names.LATENCY)]
-    for locked, sample, caller in zip(locked_ms, samples, caller_ms, strict=True):
-        assert locked <= sample <= caller
+    for locked, sample, caller in zip(sorted(locked_ms), sorted(samples), sorted(caller_ms), strict=True):
+        assert locked * (1 - MAX_ERROR) <= sample <= caller * (1 + MAX_ERROR)
 
 
 @pytest.mark.usefixtures("needs_wrk")
 async def test_a_stalled_reader_delays_no_request(database_settings: DatabaseSettings, reader: Reader) -> None:
     """While stdout is not read, no request fails or waits, and the lines that are dropped are counted exactly."""
     service = Service(
-        {"DATABASE_URL": database_settings.dsn, "LOG_FORMAT": "json", "DRAIN_SECONDS": "0", "METRICS_INTERVAL": "1"},
+        {
+            "DATABASE_URL": database_settings.dsn,
+            "LOG_FORMAT": "json",
+            "LOG_LINES_PER_SECOND": "0",
+            "DRAIN_SECONDS": "0",
+            "METRICS_INTERVAL": "1",
+        },
         stdout=reader.write_end,
     )
     loads: list[wrk.Load] = []
@@ -284,38 +300,44 @@ async def test_shed_requests_and_faults_are_counted(
 
 
 def test_a_document_equals_that_of_awss_library() -> None:
-    """Only a single value differs: it is an array here, which the format allows."""
+    """Only a distribution differs, which AWS's library does not have."""
     properties = {names.BUILD: "abc"}
     dimensions = ((), ((names.ROUTE_DIMENSION, "/getall"), (names.METHOD_DIMENSION, "GET")))
-    values: metrics.Values = {names.REQUESTS: [3], names.LATENCY: [1.5, 2.5, 3.5], names.SHED: []}
+    latencies_ms = Distribution()
+    for value in (1.5, 2.5, 3.5):
+        latencies_ms.add(value)
     context = MetricsContext(names.NAMESPACE, dict(properties))
     context.set_dimensions([dict(one) for one in dimensions])
-    for name, numbers in values.items():
-        for number in numbers:
-            context.put_metric(name, number, names.METRICS[name].unit)
+    context.put_metric(names.REQUESTS, 3, names.METRICS[names.REQUESTS].unit)
+    context.put_metric(names.LATENCY, 0, names.METRICS[names.LATENCY].unit)
     (theirs,) = (json.loads(text) for text in LogSerializer.serialize(context))
-    ours = json.loads(metrics.document(dimensions, values, properties))
+    values: metrics.Values = {names.REQUESTS: 3, names.LATENCY: latencies_ms, names.SLOT_WAIT: Distribution()}
+    (ours,) = (json.loads(line) for line in metrics.documents(dimensions, values, properties))
 
     lag_ms = ours["_aws"].pop("Timestamp") - theirs["_aws"].pop("Timestamp")
     assert abs(lag_ms) < 1000
-    assert ours == {**theirs, names.REQUESTS: [3]}
+    (target,) = latencies_ms.parts(100)
+    assert ours == {**theirs, names.LATENCY: json.loads(json.dumps(target))}
 
 
-def test_counts_that_cannot_be_written_are_written_later() -> None:
-    """While the writer's queue is full, counts add up and samples are discarded; no sample is wrong."""
+def test_what_cannot_be_written_is_written_later() -> None:
+    """While the writer's queue is full, counts and distributions add up."""
     read_end, write_end = os.pipe()
     writer = LineWriter(write_end)
     is_full = True
     offer = writer.offer
     writer.offer = lambda line: not is_full and offer(line)  # type: ignore[method-assign]
     service_metrics = Metrics(writer, {})
+    on_round_trip = service_metrics.on_round_trip("get")
     for number in range(250):
-        service_metrics.latencies_ms["/getall", "GET", 500].append(float(number))
-        service_metrics.flush_full()
+        service_metrics.latencies_ms["/getall", "GET", 500].add(float(number))
+        on_round_trip(RoundTrip("get", 3, 0.0, 0.001, 0.002, None))
+        service_metrics.flush()
     service_metrics.shed += 7
     service_metrics.flush()
     is_full = False
-    service_metrics.latencies_ms["/getall", "GET", 503].append(0.5)
+    service_metrics.latencies_ms["/getall", "GET", 503].add(1000.0)
+    service_metrics.flush()
     service_metrics.flush()
     os.close(write_end)
     with os.fdopen(read_end, encoding="utf-8") as pipe:
@@ -323,7 +345,35 @@ def test_counts_that_cannot_be_written_are_written_later() -> None:
 
     assert lines.total(documents, names.REQUESTS) == lines.total(documents, names.FAULTS) == 251
     assert lines.total(documents, names.SHED) == 7
-    assert [lines.values(document, names.LATENCY) for document in documents if names.LATENCY in document] == [[0.5]]
+    assert lines.total(documents, names.BATCH_SIZE_METRIC) == 750
+    latencies = [value for document in documents for value in lines.values(document, names.LATENCY)]
+    assert latencies == pytest.approx([*map(float, range(250)), 1000.0], rel=MAX_ERROR)
+    assert lines.total(documents, names.LATENCY) == pytest.approx(sum(range(250)) + 1000)
+
+
+def test_documents_are_few_whatever_the_traffic_and_no_field_is_beyond_the_limit() -> None:
+    """100 times the requests, of all routes and over six orders of magnitude, make no more documents."""
+    read_end, write_end = os.pipe()
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 2**20)
+    service_metrics = Metrics(LineWriter(write_end), {names.BUILD: "b", names.POD: "p", names.NODE: "n"})
+    on_round_trip = service_metrics.on_round_trip("get")
+    service_metrics.flush()
+    sizes = []
+    for requests in (500, 50_000):
+        for _ in range(requests):
+            seconds = random.lognormvariate(-6, 1.5)
+            for route in ("/getall", "/get/{id}", "/add", "unknown"):
+                service_metrics.latencies_ms[route, "GET", 200].add(seconds * 1e3)
+            on_round_trip(RoundTrip("get", random.randrange(1, 128), 0.0, seconds, random.expovariate(1000), None))
+        service_metrics.flush()
+        sizes.append(os.read(read_end, 2**20))
+    os.close(write_end)
+    os.close(read_end)
+
+    few, many = (lines.documents(text.decode()) for text in sizes)  # checks the number of fields
+    assert len(many) <= len(few) * 2 < 60
+    assert lines.total(many, names.REQUESTS) == 200_000
+    assert len(sizes[1]) < 50_000
 
 
 def test_the_catalogue_stays_within_the_budget_of_series() -> None:
