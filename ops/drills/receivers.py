@@ -38,7 +38,7 @@ class LogReader(asyncio.Protocol):
         *lines, self._unfinished = (self._unfinished + data).split(b"\n")
         for line in map(orjson.loads, lines):
             self.requests += line.get(names.EVENT) == names.REQUEST
-            self.dropped += sum(line.get(names.LOG_LINES_DROPPED, ()))
+            self.dropped += line.get(names.LOG_LINES_DROPPED, 0)
 
     def pause(self) -> None:
         """Stops reading."""

@@ -49,7 +49,8 @@ class _Instances:
 
     async def start(self, port: int) -> None:
         """Starts one on this port."""
-        instance = self._harness.instance(PORT=str(port), DRAIN_SECONDS=str(_DRAIN_SECONDS / self.speed))
+        drain_seconds = str(_DRAIN_SECONDS / self.speed)
+        instance = self._harness.instance(PORT=str(port), DRAIN_SECONDS=drain_seconds, LOG_LINES_PER_SECOND="0")
         self.by_port[port] = await self._stack.enter_async_context(instance)
 
 

@@ -36,6 +36,7 @@ async def stall(harness: Harness) -> None:
         FaultProxy(collector.port).running() as collector_proxy,
     ):
         settings = {
+            "LOG_LINES_PER_SECOND": "0",
             "METRICS_INTERVAL": "1",
             "OTEL_BSP_SCHEDULE_DELAY": "1000",
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector_proxy.port}",

@@ -19,7 +19,7 @@ _ZERO: Final = 0  # the bucket of 0
 
 
 class Distribution:
-    """Counts of values, each rounded to within 2.5 %.
+    """Counts of values, each rounded to within 2.5 %; a value below 0, which an error in a clock may cause, to 0.
 
     Attributes:
         counts: the number of values by the number of their bucket.
@@ -46,9 +46,9 @@ class Distribution:
         return sum(self.counts.values())
 
     def add(self, value: float) -> None:
-        """Adds a value, which is not negative."""
+        """Adds a value."""
         # int() after 0.5 is added rounds as round() does, in half the time. No bucket is negative.
-        self.counts[int(log(value) * _BUCKETS_PER_E + _ONE + 0.5) if value else _ZERO] += 1
+        self.counts[int(log(value) * _BUCKETS_PER_E + _ONE + 0.5) if value > 0 else _ZERO] += 1
         self.total += value
         if value < self.minimum:  # noqa: PLR1730 - min() costs 0.1 µs
             self.minimum = value

@@ -115,7 +115,9 @@ class Sampler(Generic[_Item]):
         return any(rate.last is not None for rate in self._rates.values())
 
     def _update(self, kind: Kind, now: float) -> _Rate[_Item]:
-        rate = self._rates.setdefault(kind, _Rate(now))
+        rate = self._rates.get(kind)
+        if rate is None:
+            rate = self._rates[kind] = _Rate(now)
         rate.move_to(now)
         if now - self._divided_at >= _SHARE_SECONDS:
             self._divided_at = now

@@ -52,3 +52,10 @@ def test_memory_does_not_grow_with_the_number_of_values() -> None:
     distribution = of([math.exp(number / 1000) for number in range(round(1000 * math.log(1e-3)), 15_096)])
 
     assert len(distribution.counts) <= 453
+
+
+def test_a_negative_value_counts_as_zero_and_is_visible() -> None:
+    """A clock that goes backwards does no harm, and the minimum shows it."""
+    (part,) = of([-3.0, 1.0]).parts(100)
+
+    assert (part["Count"], part["Min"], part["Max"], part["Counts"]) == (2, -3.0, 1.0, (1, 1))
