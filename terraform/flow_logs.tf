@@ -16,6 +16,7 @@ resource "aws_cloudwatch_log_group" "flow" {
   for_each = toset(["cluster", "database"])
 
   name              = "/aws/vpc/${var.name}-${each.key}"
+  log_group_class   = local.seldom_read
   retention_in_days = var.log_days
   kms_key_id        = aws_kms_key.main.arn
 }

@@ -71,7 +71,7 @@ resource "aws_eks_pod_identity_association" "pod" {
 data "aws_iam_policy_document" "fluent_bit" {
   statement {
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-    resources = [for kind in ["application", "dataplane", "host", "metrics"] : "${aws_cloudwatch_log_group.pods[kind].arn}:*"]
+    resources = [for kind in ["application", "dataplane", "host", "lines", "metrics"] : "${aws_cloudwatch_log_group.pods[kind].arn}:*"]
   }
 }
 

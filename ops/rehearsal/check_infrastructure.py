@@ -205,5 +205,5 @@ def test_log_groups_have_a_retention_time_and_a_key(outputs: Outputs) -> None:
     pages = aws_client("logs", outputs.region).get_paginator("describe_log_groups").paginate()
     groups = [group for page in pages for group in page["logGroups"]]
 
-    assert len(groups) == 11
+    assert len(groups) == 12
     assert all(group["retentionInDays"] == 30 and group["kmsKeyId"] for group in groups)

@@ -23,6 +23,11 @@ run "names_start_with_the_name_of_the_cluster" {
     condition     = alltrue([for kind in ["application", "dataplane", "host", "performance"] : output.log_groups[kind] == "/aws/containerinsights/olimac/${kind}"])
     error_message = "Log groups have the names that Container Insights expects."
   }
+
+  assert {
+    condition     = toset([for kind, group in aws_cloudwatch_log_group.pods : kind if group.log_group_class != "STANDARD"]) == toset(["dataplane", "host"])
+    error_message = "A group from which CloudWatch reads metrics, or which a dashboard shows, has the standard class."
+  }
 }
 
 run "each_row_of_the_file_is_an_alarm" {

@@ -934,7 +934,7 @@ def test_fluent_bits_variables_are_set() -> None:
 
     assert set(re.findall(r"\$\{(\w+)\}", text)) == variables.keys() == fluentbit.ENVIRONMENT.keys()
     assert (variables["CLUSTER"], variables["REGION"]) == (OUTPUTS.name, OUTPUTS.region)
-    assert (variables["NODE"], variables["NODE_ADDRESS"]) == ("node-1", NODE)
+    assert variables["NODE"] == "node-1"
 
 
 def test_fluent_bit_runs_on_each_node_and_restarts_on_one_at_a_time() -> None:
@@ -984,15 +984,14 @@ def test_fluent_bit_can_change_only_its_own_state_on_the_node() -> None:
     assert {one["path"].partition("/containers/")[0] for one in inputs if "path" in one} == {"/var/log"}
 
 
-def test_fluent_bit_may_only_list_the_pods_of_its_node() -> None:
-    """It asks the kubelet, at a port that the network policy allows, and not the cluster's API."""
+def test_fluent_bit_asks_neither_the_kubelet_nor_the_clusters_api() -> None:
+    """What it adds to a line is in the name of the line's file. So it has no token and no rights in the cluster."""
+    pod, _, _ = shipper()
     (kubernetes,) = fluentbit.of_kind(fluentbit.read(), "filters", "kubernetes")
 
-    assert find("ClusterRole", "fluent-bit")["rules"] == [
-        {"apiGroups": [""], "resources": ["nodes/pods"], "verbs": ["get"]}
-    ]
-    assert kubernetes["use_kubelet"] is True
-    assert is_allowed(peers()["DaemonSet fluent-bit"], Peer(NODE), kubernetes["kubelet_port"])
+    assert kubernetes["use_tag_for_meta"] is True
+    assert pod.spec["automountServiceAccountToken"] is False
+    assert [one for one in all_objects() if one["kind"].startswith("ClusterRole") and "fluent-bit" in str(one)] == []
 
 
 # --- The network
@@ -1139,13 +1138,13 @@ def test_only_the_service_sends_traces_to_the_collector() -> None:
     assert is_allowed(Peer(NODE), COLLECTOR, 13133)
 
 
-def test_telemetry_pods_reach_aws_and_the_kubelets() -> None:
-    """They reach AWS's APIs, the Pod Identity agent, the kubelets and DNS. Nodes do not reach them."""
+def test_telemetry_pods_reach_aws_and_no_kubelet() -> None:
+    """They reach AWS's APIs, the Pod Identity agent and DNS. What asks the kubelet is on its node's own network."""
     for name in ("the collector", "DaemonSet fluent-bit"):
         peer = peers()[name]
         assert is_allowed(peer, INTERNET, 443)
         assert is_allowed(peer, Peer("169.254.170.23"), 80)
-        assert is_allowed(peer, Peer(NODE), 10250)
+        assert not is_allowed(peer, Peer(NODE), 10250)
         assert is_allowed(peer, DNS, 53, "UDP")
         assert not is_allowed(peer, INTERNET, 80)
         assert not is_allowed(Peer(NODE), peer, 4318)

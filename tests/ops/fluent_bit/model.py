@@ -5,6 +5,7 @@ The facts are from the source of Fluent Bit 5.1.1 and from experiments with it.
 
 import codecs
 import json
+import os
 import re
 import shutil
 import signal
@@ -31,7 +32,7 @@ Record: TypeAlias = dict[str, Any]
 FILE: Final = ROOT / "ops" / "fluent-bit" / "fluent-bit.yaml"
 BINARY: Final = shutil.which("fluent-bit")
 JOURNAL_WRITER: Final = shutil.which("systemd-journal-remote", path="/usr/lib/systemd:/lib/systemd")
-ENVIRONMENT: Final = {"CLUSTER": "made-up", "REGION": "us-east-1", "NODE": "node-1", "NODE_ADDRESS": "127.0.0.1"}
+ENVIRONMENT: Final = {"CLUSTER": "made-up", "REGION": "us-east-1", "NODE": "node-1"}
 
 _RUNTIME_BYTES: Final = 16384  # the longest line that containerd writes in one part
 
@@ -57,13 +58,13 @@ class Event(NamedTuple):
     message: str
 
     def record(self) -> Record:
-        """The message's fields, without the pod metadata: the model has none, and the real one has a mock's."""
+        """The message's fields."""
         fields: Record = json.loads(self.message)
-        return {name: value for name, value in fields.items() if name != "kubernetes"}
+        return fields
 
     def comparable(self) -> "Event":
-        """The event with its message's members in sorted order."""
-        if self.group.endswith("/metrics"):
+        """The event with its message's members in sorted order, unless the message is a line as it was written."""
+        if "/clients-api/" in self.group:
             return self
         return self._replace(message=json.dumps(self.record(), sort_keys=True))
 
@@ -74,10 +75,12 @@ class Logs:
 
     Attributes:
         containers: the content of log files, by name, as the runtime writes them.
+        old: the names of files that were last written 15 days ago.
         journal: the journal's entries.
     """
 
     containers: dict[str, bytes] = field(default_factory=dict)
+    old: set[str] = field(default_factory=set)
     journal: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, pod: str, namespace: str, container: str, *lines: str | bytes, stream: str = "stdout") -> None:
@@ -111,7 +114,9 @@ class Line(NamedTuple):
 def ship(config: Options, logs: Logs) -> list[Event]:
     """The events that CloudWatch receives. The model does not cover lines above 1 MB, or not written by the runtime."""
     lines = [line for source in config["pipeline"]["inputs"] for line in _INPUTS[source["name"]](source, logs)]
-    for step in config["pipeline"]["filters"]:
+    regexes = {one["name"]: one["regex"] for one in config["parsers"]}
+    for filter_ in config["pipeline"]["filters"]:
+        step = {**filter_, "regex": regexes.get(filter_.get("regex_parser"))}
         lines = [_FILTERS[step["name"]](step, line) if matches(step, line.tag) else line for line in lines]
     outputs = config["pipeline"]["outputs"]
     return [
@@ -137,10 +142,10 @@ def search(pattern: str, text: str) -> bool:
 
 def _tail(source: Options, logs: Logs) -> Iterator[Line]:
     pattern = PurePosixPath(source["path"])
-    excluded = [PurePosixPath(one.strip()) for one in source.get("exclude_path", "").split(",")]
-    assert source["multiline.parser"] == "cri"
+    excluded = [PurePosixPath(one.strip()).name for one in source.get("exclude_path", "").split(",")] + sorted(logs.old)
+    assert (source["multiline.parser"], source["ignore_older"]) == ("cri", "14d")
     for name, content in logs.containers.items():
-        if fnmatchcase(name, pattern.name) and not any(fnmatchcase(name, one.name) for one in excluded):
+        if fnmatchcase(name, pattern.name) and not any(fnmatchcase(name, one) for one in excluded):
             tag = source["tag"].replace("*", str(pattern.parent / name).lstrip("/").replace("/", "."))
             for record in _whole_lines(content):
                 yield _processed(source, Line(tag, _milliseconds(record["time"]), record))
@@ -208,13 +213,22 @@ def _modify(step: Options, line: Line) -> Line:
 
 
 def _kubernetes(step: Options, line: Line) -> Line:
-    """Replaces the text of a JSON object by the object."""
+    """Adds what the tag tells of the container, and replaces the text of a JSON object by the object."""
     assert (step["merge_log"], step["merge_log_trim"], step["keep_log"]) == (True, False, False)
-    merged = _values(line.record.get("log", ""))
-    if len(merged) != 1 or not isinstance(merged[0], dict):
-        return line
-    rest = {name: value for name, value in line.record.items() if name != "log"}
-    return line._replace(record={**rest, **({step["merge_log_key"]: merged[0]} if merged[0] else {})})
+    assert step["use_tag_for_meta"] is True
+    found = re.search(pythonic(step["regex"]), line.tag.removeprefix("kube.var.log.containers."))
+    assert found
+    record = {**line.record, "kubernetes": found.groupdict()}
+    merged = _values(record.get("log", ""))
+    if len(merged) == 1 and isinstance(merged[0], dict):
+        del record["log"]
+        record |= {step["merge_log_key"]: merged[0]} if merged[0] else {}
+    return line._replace(record=record)
+
+
+def pythonic(pattern: str) -> str:
+    """A regular expression of Fluent Bit with its named groups as Python writes them."""
+    return pattern.replace("(?<", "(?P<")
 
 
 _JSON: Final = json.JSONDecoder(parse_constant=int)  # int() rejects NaN and Infinity
@@ -234,7 +248,9 @@ def _values(text: str) -> list[Any]:
 
 
 def _record_modifier(step: Options, line: Line) -> Line:
-    return line._replace(record={name: value for name, value in line.record.items() if name in step["allowlist_key"]})
+    kept = step.get("allowlist_key", line.record.keys() - {step.get("remove_key")})
+    added = [step["record"].split(" ")] if "record" in step else []
+    return line._replace(record={name: value for name, value in line.record.items() if name in kept} | dict(added))
 
 
 def _cloudwatch_logs(output: Options, line: Line) -> Iterator[Event]:
@@ -258,17 +274,14 @@ _OUTPUTS: Final = {"cloudwatch_logs": _cloudwatch_logs}
 _OPTIONS: Final = {
     "tail": set(
         "tag path exclude_path multiline.parser read_from_head refresh_interval rotate_wait buffer_chunk_size "
-        "buffer_max_size skip_long_lines db storage.type processors".split()
+        "buffer_max_size skip_long_lines ignore_older db storage.type processors".split()
     ),
     "systemd": set("tag db storage.type".split()),
     "fluentbit_metrics": set("tag scrape_interval".split()),
     "rewrite_tag": {"rule"},
     "modify": set("match condition rename".split()),
-    "kubernetes": set(
-        "match merge_log merge_log_key merge_log_trim keep_log labels annotations use_kubelet kubelet_host "
-        "kubelet_port buffer_size".split()
-    ),
-    "record_modifier": set("match allowlist_key".split()),
+    "kubernetes": set("match merge_log merge_log_key merge_log_trim keep_log use_tag_for_meta regex_parser".split()),
+    "record_modifier": set("match allowlist_key remove_key record".split()),
     "cloudwatch_logs": set(
         "match match_regex region log_group_name log_stream_prefix log_key log_format auto_create_group retry_limit "
         "storage.total_limit_size".split()
@@ -306,7 +319,7 @@ METRICS: Final = {
     "fluentbit_input_long_line_skipped_total": {"clients", "containers"},
     "fluentbit_input_records_total": {"clients", "containers", "journal", "counts"},
     **{
-        f"fluentbit_output_{count}_total": {"metrics", "application", "dataplane", "host", "collector"}
+        f"fluentbit_output_{count}_total": {"metrics", "lines", "application", "dataplane", "host", "collector"}
         for count in "dropped_records errors proc_records retries retries_failed".split()
     },
 }
@@ -324,8 +337,6 @@ def for_this_machine(config: Options, folder: Path, aws: Address, authority: Pat
         one["path"] = f"{folder}/journal"
     for one in of_kind(changed, "inputs", "fluentbit_metrics"):
         one["scrape_interval"] = 1
-    for one in of_kind(changed, "filters", "kubernetes"):
-        one["dummy_meta"] = True
     for one in of_kind(changed, "outputs", "cloudwatch_logs"):
         one |= {"endpoint": aws[0], "port": aws[1], "tls.ca_file": str(authority)}
     for one in of_kind(changed, "outputs", "opentelemetry"):
@@ -358,8 +369,11 @@ class Real:
     def write(self, logs: Logs) -> None:
         """Adds logs to the node."""
         for name, content in logs.containers.items():
-            with (self._folder / "containers" / name).open("ab") as file:
+            path = self._folder / "containers" / name
+            with path.open("ab") as file:
                 file.write(content)
+            if name in logs.old:
+                os.utime(path, (time.time() - 15 * 86400,) * 2)
         if logs.journal:
             write_journal(self._folder / "journal", logs.journal)
 

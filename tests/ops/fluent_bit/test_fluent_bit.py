@@ -5,7 +5,7 @@ Fluent Bit, against the real one, which sends to a mock of CloudWatch. Both must
 
 The model covers options, tags, regular expressions, the runtime's format, the merging of objects, and what an output
 sends. Only the real one shows that the configuration is accepted, that lines are joined, escaped and signed correctly,
-that no line is lost when it stops, and its own metrics. Neither covers a kubelet's pod metadata, which is a mock's.
+that no line is lost when it stops, and its own metrics.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import re
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,7 +30,6 @@ from ops.common.process import ROOT, Service
 from ops.deploy.common import aws_client
 from ops.rehearsal import tls
 from ops.rehearsal.aws import REGION
-from svc.logs import names
 from tests.ops.adot import model as adot
 from tests.ops.deploy.fixtures import FaultyProxy, MockAws, connection_reset
 from tests.ops.fluent_bit import model as fluentbit
@@ -42,10 +41,11 @@ CONFIG = fluentbit.read()
 IMPLEMENTATIONS = ["model", *(["real"] if fluentbit.BINARY else [])]
 JOURNAL_IMPLEMENTATIONS = ["model", *(["real"] if fluentbit.BINARY and fluentbit.JOURNAL_WRITER else [])]
 
-METRICS = "/made-up/clients-api/metrics"
+METRICS, LINES = "/made-up/clients-api/metrics", "/made-up/clients-api/lines"
 APPLICATION, DATAPLANE, HOST = (
     f"/aws/containerinsights/made-up/{group}" for group in ("application", "dataplane", "host")
 )
+GROUPS = METRICS, LINES, APPLICATION, DATAPLANE, HOST
 
 Ship: TypeAlias = Callable[[Logs], list[Event]]
 
@@ -120,7 +120,7 @@ class CloudWatch:
         logs = aws_client("logs", REGION)
         return [
             Event(group, stream["logStreamName"], event["timestamp"], event["message"])
-            for group in (METRICS, APPLICATION, DATAPLANE, HOST)
+            for group in GROUPS
             for stream in logs.describe_log_streams(logGroupName=group)["logStreams"]
             for page in pages(group, stream["logStreamName"])
             for event in page
@@ -147,12 +147,12 @@ def cloudwatch(mock_aws: MockAws) -> Iterator[CloudWatch]:
     assert behind.port
     address = behind.hostname, behind.port
     front = tls.listen(mock_aws.certificate, lambda: address, ("127.0.0.1", 0))
-    for group in (METRICS, APPLICATION, DATAPLANE, HOST):
+    for group in GROUPS:
         aws_client("logs", REGION).create_log_group(logGroupName=group)
     yield CloudWatch(front, mock_aws.proxy)
     front.close()
     mock_aws.proxy.reset()
-    for group in (METRICS, APPLICATION, DATAPLANE, HOST):
+    for group in GROUPS:
         aws_client("logs", REGION).delete_log_group(logGroupName=group)
 
 
@@ -251,10 +251,21 @@ def test_each_metric_arrives_once_as_it_was_written(ship: Ship) -> None:
 
 
 @each_implementation
-def test_each_other_line_arrives_once_and_complete(ship: Ship) -> None:
-    """In the application's group, an object arrives as an object, any other line as text, and no line as both."""
+def test_each_other_line_of_the_service_arrives_once_as_it_was_written(ship: Ship) -> None:
+    """An object or a traceback's line is an event of its own, and nothing is added. An empty line is none."""
     logs = Logs()
     logs.add("clients-api-1", "clients", "clients-api", *ORDINARY.values())
+    events = ship(logs)
+
+    assert {event.group for event in events} == {LINES}
+    assert Counter(event.message for event in events) == Counter(filter(None, map(text_of, ORDINARY.values())))
+
+
+@each_implementation
+def test_each_line_of_another_pod_arrives_once_and_complete(ship: Ship) -> None:
+    """In the application's group, an object arrives as an object, any other line as text, and no line as both."""
+    logs = Logs()
+    logs.add("other-1", "default", "other", *ORDINARY.values())
     events = ship(logs)
     records = [event.record() for event in events]
     objects = [json.dumps(record["log_processed"]) for record in records if "log_processed" in record]
@@ -268,6 +279,35 @@ def test_each_other_line_arrives_once_and_complete(ship: Ship) -> None:
     assert len(objects) + len(texts) == len(events) == len(ORDINARY)
 
 
+@each_implementation
+def test_what_is_added_to_another_pods_line_is_read_by_someone(ship: Ship) -> None:
+    """It has the names of pod, namespace, container and node, and no IDs, hashes, images or addresses."""
+    logs = Logs()
+    logs.add("a.pod-1", "default", "app", '{"a":1}', "a text")
+    of_object, of_text = (event.record() for event in ship(logs))
+    container = {"pod_name": "a.pod-1", "namespace_name": "default", "container_name": "app"}
+
+    assert of_object.pop("log_processed") == {"a": 1}
+    assert of_text.pop("log") == "a text"
+    for record in (of_object, of_text):
+        assert record.pop("time").startswith("2026-")
+        assert record == {"stream": "stdout", "kubernetes": container, "host": "node-1"}
+
+
+@each_implementation
+def test_events_that_cloudwatch_would_discard_are_not_sent(ship: Ship) -> None:
+    """A file that was last written more than 14 days ago is not read, and one that was written since is."""
+    logs = Logs()
+    for pod in ("gone", "running"):
+        for namespace in ("clients", "default"):
+            logs.add(pod, namespace, "app", f"of {pod}")
+    logs.old = {name for name in logs.containers if name.startswith("gone_")}
+    events = ship(logs)
+
+    assert sorted(event.group for event in events) == [APPLICATION, LINES]
+    assert all("of running" in event.message for event in events)
+
+
 def is_object(line: str) -> bool:
     """Whether the line is a JSON object that is not empty."""
     try:
@@ -278,7 +318,7 @@ def is_object(line: str) -> bool:
 
 @each_implementation
 async def test_the_services_lines_and_metrics_arrive_once(ship: Ship, serve: Callable[..., Service]) -> None:
-    """Lines arrive in the application's group, and valid metrics in theirs. Nothing is paid for twice."""
+    """Lines arrive in their group, and valid metrics in theirs, as they were written. Nothing is paid for twice."""
     service = serve(LOG_FORMAT="json", DRAIN_SECONDS="0", METRICS_INTERVAL="1")
     async with ClientSession() as session:
         for path in ("/get/1", "/get/999", "/get/_aws", "/getall", "/healthz", '/"_aws":{'):
@@ -290,12 +330,13 @@ async def test_the_services_lines_and_metrics_arrive_once(ship: Ship, serve: Cal
     logs.add("clients-api-1", "clients", "clients-api", *output)
     events = ship(logs)
     metrics = [event.message for event in events if event.group == METRICS]
-    others = [event.record().get("log_processed", {}) for event in events if event.group == APPLICATION]
+    others = [event.message for event in events if event.group == LINES]
 
     assert Counter(metrics) == Counter(line for line in output if is_object(line) and "_aws" in json.loads(line))
     assert len(lines.documents("\n".join(metrics))) == len(metrics) > 3
-    assert len([one for one in others if one.get("event") == names.REQUEST]) == 5  # probes have no line
-    assert len(metrics) + len(others) == len(events) == len(output)
+    assert len(lines.requests("\n".join(others))) == 5  # probes have no line
+    assert Counter(metrics + others) == Counter(output)
+    assert len(events) == len(output)
 
 
 @each_implementation
@@ -316,11 +357,13 @@ def test_system_pods_have_a_group_of_their_own(ship: Ship) -> None:
     logs.add("coredns-1", "kube-system", "coredns", "of coredns", '{"of":"coredns"}')
     logs.add("collector-1", "telemetry", "collector", "of the collector")
     logs.add("fluent-bit-x1", "telemetry", "fluent-bit", "of Fluent Bit")
-    logs.add("telemetry-kube-system-1", "clients", "kube-system", "of a pod with such a name")
+    logs.add("telemetry-kube-system-1", "default", "kube-system", "of a pod with such a name")
+    logs.add("telemetry-kube-system-1", "clients", "kube-system", "of a pod of the service with such a name")
     logs.add("telemetry-1", "default", "telemetry", "of a pod with another")
     events = ship(logs)
     shipped = {
-        (event.group, str(record.get("log", record.get("log_processed")))) for event, record in with_records(events)
+        (event.group, str(record.get("log", record.get("log_processed"))))
+        for event, record in with_records(event for event in events if event.group != LINES)
     }
 
     assert shipped == {
@@ -330,10 +373,11 @@ def test_system_pods_have_a_group_of_their_own(ship: Ship) -> None:
         (APPLICATION, "of a pod with such a name"),
         (APPLICATION, "of a pod with another"),
     }
-    assert len(events) == len(shipped)
+    assert [event.message for event in events if event.group == LINES] == ["of a pod of the service with such a name"]
+    assert len(events) == len(shipped) + 1
 
 
-def with_records(events: list[Event]) -> Iterator[tuple[Event, dict[str, Any]]]:
+def with_records(events: Iterable[Event]) -> Iterator[tuple[Event, dict[str, Any]]]:
     return ((event, event.record()) for event in events)
 
 
@@ -385,9 +429,10 @@ def test_regular_expressions_mean_the_same_in_onigmo_and_python() -> None:
     outputs = [one["match_regex"] for one in CONFIG["pipeline"]["outputs"] if "match_regex" in one]
     rules = [step["rule"].split(" ")[1] for step in fluentbit.processors(CONFIG)]
     conditions = [step["condition"].split(" ")[2] for step in fluentbit.of_kind(CONFIG, "filters", "modify")]
-    patterns = [*outputs, *rules, *conditions]
+    parsers = [re.sub(r"\(\?<\w+>", "(", one["regex"]) for one in CONFIG["parsers"]]  # Python has another form of names
+    patterns = [*outputs, *rules, *conditions, *parsers]
 
-    assert len(patterns) == len(re.findall(r"match_regex:|rule:|condition:", text)) == 5
+    assert len(patterns) == len(re.findall(r"\b(?:match_regex|rule|condition|regex):", text)) == 6
     for pattern in patterns:
         assert set(re.findall(r"\\.", pattern)) <= {r"\A", r"\s", r"\.", r"\{", r"\}", r"\\"}
         assert set(re.findall(r"\(\?.", pattern)) <= {"(?>", "(?!"}
@@ -406,7 +451,7 @@ def test_each_line_has_one_output() -> None:
     """Each tag matches one output. Without one, the line would be lost; with two, it would be paid for twice."""
     tags = [
         f"{prefix}{pod}_{namespace}_{container}-{'a' * 64}.log"
-        for prefix in ("kube.var.log.containers.", "emf.kube.var.log.containers.")
+        for prefix in ("kube.var.log.containers.", "clients.var.log.containers.", "emf.clients.var.log.containers.")
         for pod in ("clients-api-1", "kube-system", "telemetry.a")
         for namespace in ("clients", "default", "kube-system", "telemetry", "telemetry2", "my-kube-system")
         for container in ("clients-api", "kube-system", "telemetry")
