@@ -212,11 +212,14 @@ def _modify(step: Options, line: Line) -> Line:
     return line._replace(record={new if name == old else name: value for name, value in line.record.items()})
 
 
+_TAG_PREFIX: Final = "kube.var.log.containers."  # the default
+
+
 def _kubernetes(step: Options, line: Line) -> Line:
     """Adds what the tag tells of the container, and replaces the text of a JSON object by the object."""
     assert (step["merge_log"], step["merge_log_trim"], step["keep_log"]) == (True, False, False)
     assert step["use_tag_for_meta"] is True
-    found = re.search(pythonic(step["regex"]), line.tag.removeprefix("kube.var.log.containers."))
+    found = re.search(pythonic(step["regex"]), line.tag.removeprefix(step.get("kube_tag_prefix", _TAG_PREFIX)))
     assert found
     record = {**line.record, "kubernetes": found.groupdict()}
     merged = _values(record.get("log", ""))
@@ -337,6 +340,8 @@ def for_this_machine(config: Options, folder: Path, aws: Address, authority: Pat
         one["path"] = f"{folder}/journal"
     for one in of_kind(changed, "inputs", "fluentbit_metrics"):
         one["scrape_interval"] = 1
+    for one in of_kind(changed, "filters", "kubernetes"):
+        one["kube_tag_prefix"] = f"kube{folder}/containers/".replace("/", ".")
     for one in of_kind(changed, "outputs", "cloudwatch_logs"):
         one |= {"endpoint": aws[0], "port": aws[1], "tls.ca_file": str(authority)}
     for one in of_kind(changed, "outputs", "opentelemetry"):
