@@ -334,11 +334,12 @@ class Point(NamedTuple):
     value: float
 
 
-def passes(config: Config, metric: str) -> bool:
-    """Whether the filter passes a metric with this name."""
-    (condition,) = config["processors"]["filter"]["metric_conditions"]
-    patterns = re.findall(r'not IsMatch\(metric\.name, "(.+?)"\)', condition)
-    return any(re.search(pattern, metric) for pattern in patterns)
+def passes(config: Config, metric: str, output: str = "") -> bool:
+    """Whether the filter passes a metric with this name, or its data point of one output: no condition holds."""
+    of_names, of_points = config["processors"]["filter"]["metric_conditions"]
+    patterns = re.findall(r'not IsMatch\(metric\.name, "(.+?)"\)', of_names)
+    (excluded,) = re.findall(r'metric\.name == "(\w+)" and datapoint\.attributes\["name"\] == "(\w+)"', of_points)
+    return any(re.search(pattern, metric) for pattern in patterns) and (metric, output) != excluded
 
 
 def counts(config: Config, cluster: str, totals: Iterable[Total]) -> Iterator[Point]:
@@ -349,7 +350,7 @@ def counts(config: Config, cluster: str, totals: Iterable[Total]) -> Iterator[Po
     for sender, metric, output, total in totals:
         before = last.get((sender, metric, output))
         last[sender, metric, output] = total
-        if before is not None and passes(config, metric):
+        if before is not None and passes(config, metric, output):
             dimensions = frozenset({("ClusterName", cluster)})
             yield Point(exporter["namespace"], metric, units[metric], dimensions, total - before)
 

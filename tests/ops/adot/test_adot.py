@@ -32,6 +32,7 @@ from svc.logs import names
 from tests.conftest import Owner
 from tests.ops.adot import model as adot
 from tests.ops.adot.model import Config, Point, Total
+from tests.ops.fluent_bit import model as fluentbit
 from tests.svc.logs import lines
 from tests.svc.telemetry.otlp import Collector, collecting
 
@@ -226,6 +227,8 @@ TOTALS = [
     Total("127.0.0.3", "fluentbit_output_dropped_records_total", "cloudwatch", 101),
     Total("127.0.0.2", "fluentbit_output_dropped_records_total", "metrics", 7),
     Total("127.0.0.2", "fluentbit_output_dropped_records_total", "cloudwatch", 5),
+    Total("127.0.0.3", "fluentbit_output_dropped_records_total", "collector", 10),
+    Total("127.0.0.3", "fluentbit_output_dropped_records_total", "collector", 20),
     Total("127.0.0.3", "fluentbit_uptime", "cloudwatch", 1),
     Total("127.0.0.3", "fluentbit_uptime", "cloudwatch", 2),
 ]
@@ -234,7 +237,10 @@ TOTALS = [
 @each_implementation
 @pytest.mark.usefixtures("mock_aws")
 def test_counts_of_all_senders_add_up(implementation: str) -> None:
-    """Each sender's totals are converted to counts separately, and the first total is not counted."""
+    """Each sender's totals are converted to counts separately, and the first total is not counted.
+
+    What Fluent Bit's output to the collector dropped is not counted: a roll-out of the collector loses nothing.
+    """
     found = sorted(counted_by(implementation))
     in_cluster = frozenset({("ClusterName", CLUSTER)})
 
@@ -297,7 +303,7 @@ async def test_a_trace_is_found_by_the_id_in_the_log(
     assert [[one["fault"], one["error"]] for one in failed] == [[True, False]] * 2
     assert {one["annotations"]["error.type"] for one in failed} == {"QueryTimedOut"}
     for document in documents:
-        assert document["aws"]["cloudwatch_logs"] == [{"log_group": f"/aws/containerinsights/{CLUSTER}/application"}]
+        assert document["aws"]["cloudwatch_logs"] == [{"log_group": f"/{CLUSTER}/clients-api/lines"}]
         assert document["aws"]["eks"].items() >= {"cluster_name": CLUSTER, "pod": "clients-api-1"}.items()
 
 
@@ -376,6 +382,17 @@ def exported_spans(collector: Collector) -> bytes:
         of_resource.resource.attributes.add(key=name).value.string_value = str(value)
     of_resource.scope_spans.add().spans.extend(collector.spans)
     return bytes(request.SerializeToString())
+
+
+def test_the_output_whose_drops_are_not_counted_exists() -> None:
+    """Its alias is the value of the attribute name, and it does not retry."""
+    (output,) = fluentbit.of_kind(fluentbit.read(), "outputs", "opentelemetry")
+    config, dropped = adot.read(adot.FILES[0]), "fluentbit_output_dropped_records_total"
+    outputs = [one["alias"] for one in fluentbit.read()["pipeline"]["outputs"]]
+
+    assert output["retry_limit"] == "no_retries"
+    assert [one for one in outputs if not adot.passes(config, dropped, one)] == [output["alias"]]
+    assert adot.passes(config, "fluentbit_output_retries_total", output["alias"])
 
 
 def test_terraform_creates_all_log_groups_that_exporters_name() -> None:
