@@ -47,7 +47,7 @@ def service(alarms: Alarms) -> list[list[Widget]]:
         [
             text(
                 "# Clients API\nThe first rows show what callers experience, the others show the causes. "
-                "Each alarm has a runbook of the same name.",
+                "Each alarm has a runbook of the same name. Dashboard `requests` has the requests behind them.",
                 2,
             )
         ],
@@ -177,8 +177,27 @@ def service(alarms: Alarms) -> list[list[Widget]]:
                 [line(_operation(names.BATCH_SIZE_METRIC, each, "Average"), each) for each in ("get", "add", "page")],
             ),
         ],
+    ]
+
+
+def requests() -> list[list[Widget]]:
+    """Returns the dashboard of single requests as rows of widgets.
+
+    Each refresh of a log widget reads all lines of the dashboard's time range, at $0.005 per GB, and a log widget can have
+    no range of its own. So these are not on the dashboards that stay open, and the range is an hour.
+    """
+    return [
+        [
+            text(
+                "# Clients API: requests\nFrom the log lines, which are a sample under load: a line stands for "
+                "`sample_weight` requests. Failed and slow requests have lines before others. "
+                "Each refresh costs money: do not leave this dashboard open.",
+                2,
+            )
+        ],
         [log("Latest faults", "faults")],
         [log("Slowest requests", "slowest-requests")],
+        [log("Kinds of errors", "error-kinds")],
     ]
 
 
@@ -371,7 +390,12 @@ def _logs(name: str) -> Metric:
 def generate() -> dict[Path, str]:
     """Returns the JSON of each dashboard by its file."""
     alarms = load(NAME)  # a placeholder, which Terraform fills in
-    return {DASHBOARDS / f"{build.__name__}.json": body(build(alarms)) for build in (service, platform)}
+    built = {
+        "service": body(service(alarms)),
+        "platform": body(platform(alarms)),
+        "requests": body(requests(), "-PT1H"),
+    }
+    return {DASHBOARDS / f"{name}.json": text for name, text in built.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ class SavedQuery:
     Attributes:
         name: the file's name without its suffix.
         description: what the query answers.
-        group: the log group that it reads: application or metrics.
+        group: the log group that it reads: lines or metrics.
         text: the query itself.
     """
 

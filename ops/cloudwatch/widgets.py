@@ -12,7 +12,7 @@ from ops.cloudwatch.rows import Alarms, Metric
 
 NAME: Final = "${name}"  # filled in by Terraform, as are ${region} and ${account}
 GROUPS: Final = {
-    "application": f"/aws/containerinsights/{NAME}/application",
+    "lines": f"/{NAME}/clients-api/lines",
     "metrics": f"/{NAME}/clients-api/metrics",
 }
 
@@ -123,13 +123,18 @@ def log(title: str, query: str) -> Widget:
     return {"type": "log", "width": _COLUMNS, "height": 6, "properties": properties}
 
 
-def body(rows: Sequence[Sequence[Widget]]) -> str:
-    """Returns the JSON of a dashboard. The widgets of a row share its width equally."""
+def body(rows: Sequence[Sequence[Widget]], start: str = "-PT3H") -> str:
+    """Returns the JSON of a dashboard. The widgets of a row share its width equally.
+
+    Args:
+        rows: its widgets.
+        start: the begin of its time range, unless a reader chooses another: an ISO 8601 duration before now.
+    """
     placed, y = [], 0
     for row in rows:
         width = _COLUMNS // len(row)
         for number, widget in enumerate(row):
             placed.append({**widget, "x": number * width, "y": y, "width": width})
         y += max(widget["height"] for widget in row)
-    widgets = {"start": "-PT3H", "periodOverride": "inherit", "widgets": placed}
+    widgets = {"start": start, "periodOverride": "inherit", "widgets": placed}
     return json.dumps(widgets, indent=2, ensure_ascii=False) + "\n"

@@ -9,11 +9,12 @@ import orjson
 from ops.cloudwatch.queries import read
 from ops.oncall.insights import Query, parse, run
 from ops.oncall.insights.query import DEFAULT_COLUMNS, Column, Field, Show, Stats
-from ops.oncall.logs import APPLICATION, METRICS, LogStore
+from ops.oncall.logs import LINES, METRICS, LogStore
 
 Result: TypeAlias = dict[str, Any]
 
 _MAX_ROWS: Final = 500  # that are sent to the page
+_WEIGHT: Final = "sample_weight"  # the field of a request's line that says for how many requests it stands
 _WHOLE: Final = "the whole message"  # a name with spaces, which no query can use
 
 
@@ -29,7 +30,7 @@ class QueryLibrary:
         self._logs = logs
         self.queries = [read(file) for file in sorted(folder.glob("*.txt"))]
 
-    def run(self, text: str, start: float, end: float, group: str = APPLICATION) -> Result:
+    def run(self, text: str, start: float, end: float, group: str = LINES) -> Result:
         """Runs a query.
 
         Args:
@@ -39,8 +40,8 @@ class QueryLibrary:
             group: the log group, unless the query names one.
 
         Returns:
-            The columns, the first rows, the record of each row unless the query has `stats`, the number of rows, and
-            the number of lines that were read.
+            The columns, the first rows, the record of each row unless the query has `stats`, the number of rows, the
+            number of lines that were read, and the number of requests for which these lines stand.
 
         Raises:
             ValueError: the query is not valid; the message names the place.
@@ -50,7 +51,9 @@ class QueryLibrary:
         is_of_lines = not any(isinstance(command, Stats) for command in query.commands)
         table = run(_with_message(query) if is_of_lines else query, records)
         columns, rows = table.columns, table.rows[:_MAX_ROWS]
-        found: Result = {"matched": len(table.rows), "scanned": len(records)}
+        weights = (record.fields.get(_WEIGHT) for record in records)
+        requests = sum(weight for weight in weights if isinstance(weight, int))
+        found: Result = {"matched": len(table.rows), "scanned": len(records), "requests": requests}
         if not is_of_lines:
             return {**found, "columns": columns, "rows": rows}
         whole = [orjson.loads(str(row[-1])) for row in rows]
@@ -60,8 +63,8 @@ class QueryLibrary:
 def _group(name: str) -> str:
     """The short name of a log group, with which its full name ends."""
     short = name.rpartition("/")[2]
-    if short not in {APPLICATION, METRICS}:
-        raise ValueError(f"There is no log group {name} here, only {APPLICATION} and {METRICS}.")
+    if short not in {LINES, METRICS}:
+        raise ValueError(f"There is no log group {name} here, only {LINES} and {METRICS}.")
     return short
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from yarl import URL
 
 from ops.oncall.files import FILES
-from ops.oncall.logs import APPLICATION
+from ops.oncall.logs import LINES
 from ops.oncall.markdown import to_html
 from ops.oncall.state import CLOUDWATCH, OnCallState
 from ops.oncall.traces import Row, Span
@@ -117,9 +117,7 @@ class Server:
             raise BadRequest("q must be a query")
         end = self._state.now(self._clock())
         try:
-            found = self._state.library.run(
-                text, end - minutes * 60, end, group=request.query.get("group", APPLICATION)
-            )
+            found = self._state.library.run(text, end - minutes * 60, end, group=request.query.get("group", LINES))
         except ValueError as error:
             raise BadRequest(str(error)) from error
         return _json(found)

@@ -5,6 +5,7 @@ import { colorOf, draw } from "./chart.js";
 import { h, rendered, show } from "./dom.js";
 import { quantity } from "./format.js";
 import { STATES } from "./head.js";
+import { scanned } from "./logs.js";
 import { table } from "./table.js";
 import { changed, link } from "./route.js";
 
@@ -133,10 +134,11 @@ function alarm(name, state, reason) {
 }
 
 function rows(content, panel) {
-  show(content, [panel.columns, panel.rows, panel.problem], () => {
+  show(content, [panel.columns, panel.rows, panel.problem, panel.requests], () => {
     if (panel.problem) return h("p", { class: "nothing" }, panel.problem);
     if (!panel.rows.length) return h("p", { class: "nothing" }, "No rows in this time range.");
-    return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": panel.title }, table(panel.columns, panel.rows));
+    return [h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": panel.title }, table(panel.columns, panel.rows)),
+      h("p", { class: "hint" }, `${scanned(panel)}.`)];
   });
   content.closest(".panel").querySelector("h2")?.replaceChildren(h("a", { href: link("logs", { q: panel.query }) }, panel.title));
 }

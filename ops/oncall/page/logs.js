@@ -12,7 +12,7 @@ export class Logs {
   constructor(main) {
     this.main = main;
     this.text = h("textarea", { id: "query", rows: 5, spellcheck: "false", "aria-label": "Query", on: { keydown: (event) => this.typed(event), input: () => this.resize() } });
-    this.group = h("select", { id: "group", "aria-label": "Log group" }, ["application", "metrics"].map((name) => h("option", { value: name }, name)));
+    this.group = h("select", { id: "group", "aria-label": "Log group" }, ["lines", "metrics"].map((name) => h("option", { value: name }, name)));
     this.list = h("ul", { class: "queries" });
     this.outcome = h("p", { class: "outcome", role: "status" });
     this.results = h("div", { class: "scroll results", tabindex: 0, role: "region", "aria-label": "Results" });
@@ -49,7 +49,7 @@ export class Logs {
     const typed = parameters.get("q");
     const name = parameters.get("query") ?? (typed ? "" : (this.queries.find((query) => query.name === DEFAULT_QUERY) ?? this.queries[0])?.name);
     const saved = this.queries.find((query) => query.name === name);
-    const asked = typed ? { text: typed, group: parameters.get("group") ?? "application" } : { text: saved?.text ?? "", group: saved?.group ?? "application" };
+    const asked = typed ? { text: typed, group: parameters.get("group") ?? "lines" } : { text: saved?.text ?? "", group: saved?.group ?? "lines" };
     if (JSON.stringify(asked) !== JSON.stringify(this.asked)) {
       this.asked = asked;
       this.text.value = asked.text;
@@ -95,20 +95,23 @@ export class Logs {
 
 function outcome(found) {
   const more = found.matched > found.rows.length ? ` of ${found.matched.toLocaleString("en")}` : "";
-  return `${plural(found.rows.length, "row")}${more}; ${plural(found.scanned, "line")} scanned.`;
+  return `${plural(found.rows.length, "row")}${more}; ${scanned(found)}.`;
 }
 
+/** How many lines a query read, and for how many requests these stand: each line for as many as its sample_weight. */
+export const scanned = ({ scanned: lines, requests }) =>
+  `${plural(lines, "line")} scanned${requests ? `, a sample that stands for ${plural(requests, "request")}` : ""}`;
+
 function opened(record) {
-  const logged = record.log_processed ?? record;
-  const trace = logged.trace_id;
+  const trace = record.trace_id;
   return [
     h("p", { class: "row" },
-      trace && logged.sampled && h("a", { href: `#/trace/${trace}` }, "Trace"),
-      trace && !logged.sampled && h("span", { class: "hint" }, "The trace was not sampled."),
+      trace && record.sampled && h("a", { href: `#/trace/${trace}` }, "Trace"),
+      trace && !record.sampled && h("span", { class: "hint" }, "The trace was not sampled."),
       trace && h("a", { href: linesOf(trace) }, "Log lines of the trace")),
-    fields(logged),
+    fields(record),
   ];
 }
 
 export const linesOf = (trace) =>
-  link("logs", { q: `fields @timestamp, log_processed.event, log_processed.route, log_processed.status, log_processed.duration_ms, @message\n| filter log_processed.trace_id = "${trace}"\n| sort @timestamp`, group: "application" });
+  link("logs", { q: `fields @timestamp, event, route, status, duration_ms, @message\n| filter trace_id = "${trace}"\n| sort @timestamp`, group: "lines" });

@@ -7,13 +7,10 @@ const isNumber = (value) => typeof value === "number";
 /** A table; `open`, if given, returns the details of a row, which a click shows or hides. */
 export function table(columns, rows, open) {
   const kinds = columns.map((_, at) => kind(rows.map((row) => row[at]).filter((value) => value !== null)));
-  const head = h("tr", {}, open && h("th", {}, h("span", { class: "hidden" }, "Open")), columns.map((name, at) => h("th", { class: kinds[at], scope: "col", title: name }, short(name))));
+  const head = h("tr", {}, open && h("th", {}, h("span", { class: "hidden" }, "Open")), columns.map((name, at) => h("th", { class: kinds[at], scope: "col" }, name)));
   const body = rows.map((row, number) => line(row, kinds, open && (() => open(number))));
   return h("table", {}, h("thead", {}, head), h("tbody", {}, body));
 }
-
-// Fluent Bit puts the fields of the service into this one.
-const short = (name) => name.replace(/^log_processed\./, "");
 
 const TIME = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}$/;
 

@@ -288,9 +288,13 @@ async def test_a_trace_is_found_by_the_id_in_the_log(
 ) -> None:
     """The trace has the query, the outcome, the indexed attributes, and the group of its log lines."""
     collector, logged = await served(serve, owner)
-    documents = await asyncio.to_thread(through, implementation, collector, [xray_id(line) for line in logged])
+    documents = await asyncio.to_thread(
+        through, implementation, collector, [adot.xray_id(line[names.TRACE_ID]) for line in logged]
+    )
 
-    succeeded, unknown, failed = ([one for one in documents if one["trace_id"] == xray_id(line)] for line in logged)
+    succeeded, unknown, failed = (
+        [one for one in documents if one["trace_id"] == adot.xray_id(line[names.TRACE_ID])] for line in logged
+    )
     request, query = succeeded
     assert (request["name"], request["annotations"]["http.route"]) == ("clients-api", "/get/{id}")
     assert request["annotations"]["otel.resource.service.version"] == "abc"
@@ -305,11 +309,6 @@ async def test_a_trace_is_found_by_the_id_in_the_log(
     for document in documents:
         assert document["aws"]["cloudwatch_logs"] == [{"log_group": f"/{CLUSTER}/clients-api/lines"}]
         assert document["aws"]["eks"].items() >= {"cluster_name": CLUSTER, "pod": "clients-api-1"}.items()
-
-
-def xray_id(line: lines.Record) -> str:
-    """The ID of a line's trace in X-Ray's form."""
-    return f"1-{line[names.TRACE_ID][:8]}-{line[names.TRACE_ID][8:]}"
 
 
 async def served(serve: Callable[..., Service], owner: Owner) -> tuple[Collector, list[lines.Record]]:

@@ -244,7 +244,7 @@ def test_a_log_line_links_to_its_trace_and_back(browser: Chrome, shared: OnCall)
 
     find(browser, "#lines").click()
     find(browser, ".outcome", "1 row;")
-    assert "filter log_processed.trace_id" in str(find(browser, "#query").get_attribute("value"))
+    assert "filter trace_id" in str(find(browser, "#query").get_attribute("value"))
 
 
 def test_a_query_can_be_typed(browser: Chrome, shared: OnCall) -> None:
@@ -254,7 +254,7 @@ def test_a_query_can_be_typed(browser: Chrome, shared: OnCall) -> None:
     find(browser, ".outcome", "0 rows")
 
     query.clear()
-    query.send_keys("stats count(*) as n by log_processed.event", Keys.CONTROL, Keys.ENTER)
+    query.send_keys("stats count(*) as n by event", Keys.CONTROL, Keys.ENTER)
     find(browser, ".results th", "event")
     address = browser.current_url
 

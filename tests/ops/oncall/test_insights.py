@@ -26,7 +26,12 @@ REQUESTS: Final[list[dict[str, Any]]] = [
 
 def records(*found: Mapping[str, Any]) -> list[Record]:
     """Records a minute apart, from noon on."""
-    return [Record(NOON + number * 60_000, "stream", fields) for number, fields in enumerate(found)]
+    return [record(fields, number) for number, fields in enumerate(found)]
+
+
+def record(fields: Mapping[str, Any], minute: int = 0) -> Record:
+    """A record that was written some minutes after noon."""
+    return Record(NOON + minute * 60_000, "stream", fields, json.dumps(fields, separators=(",", ":")))
 
 
 def ask(query: str, *found: Mapping[str, Any]) -> list[list[Value]]:
@@ -59,7 +64,7 @@ def test_time_and_message_are_the_default_columns_and_the_newest_row_is_first() 
 
 def test_records_with_equal_times_are_ordered_by_arrival() -> None:
     """The last record to arrive is first."""
-    found = [Record(NOON, "stream", {"n": number}) for number in range(3)]
+    found = [record({"n": number}) for number in range(3)]
 
     assert insights.run(insights.parse("fields n"), found).rows == [[2], [1], [0]]
 
@@ -398,9 +403,9 @@ def test_comments_and_blank_lines_are_ignored() -> None:
 
 def test_source_names_the_log_group() -> None:
     """As in the widgets of a dashboard."""
-    query = insights.parse("SOURCE '/aws/containerinsights/clients/application' | fields route")
+    query = insights.parse("SOURCE '/clients/clients-api/lines' | fields route")
 
-    assert query.group == "/aws/containerinsights/clients/application"
+    assert query.group == "/clients/clients-api/lines"
     assert query.commands == insights.parse("fields route").commands
     assert insights.parse("fields route").group == ""
 

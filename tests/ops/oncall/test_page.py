@@ -83,17 +83,17 @@ async def test_a_query_returns_rows_and_their_records(page: Page) -> None:
     assert saved["requests"]["description"] == "The latest requests."
 
     lines = await get(page, "/api/query", q=saved["requests"]["text"])
-    assert lines["columns"][:2] == ["@timestamp", "log_processed.method"]
+    assert lines["columns"][:2] == ["@timestamp", "method"]
     assert len(lines["rows"]) == len(lines["records"]) == lines["matched"] == 7
-    assert {record["log_processed"]["event"] for record in lines["records"]} == {"request"}
+    assert {record["event"] for record in lines["records"]} == {"request"}
     assert "Valentina" not in json.dumps(lines)
 
     counted = await get(page, "/api/query", q=saved["by-route"]["text"])
     assert counted["rows"] == [["/get/{id}", 5], ["/add", 1], ["/getall", 1]]
     assert "records" not in counted
 
-    shown = await get(page, "/api/query", q="fields @timestamp | display log_processed.status | limit 1")
-    assert (shown["columns"], len(shown["records"])) == (["log_processed.status"], 1)
+    shown = await get(page, "/api/query", q="fields @timestamp | display status | limit 1")
+    assert (shown["columns"], len(shown["records"])) == (["status"], 1)
 
     metrics = await get(page, "/api/query", q="limit 1", group="metrics")
     assert "_aws" in metrics["records"][0]
@@ -110,9 +110,7 @@ async def test_a_trace_has_a_waterfall_and_log_lines(page: Page) -> None:
     assert rows[0]["duration_ms"] > rows[1]["duration_ms"] > 0
     assert rows[1]["attributes"]["db.operation.name"] == "INSERT"
 
-    found = await get(
-        page, "/api/query", q=f'fields log_processed.route | filter log_processed.trace_id = "{trace_id}"'
-    )
+    found = await get(page, "/api/query", q=f'fields route | filter trace_id = "{trace_id}"')
     assert found["rows"] == [["/add"]]
 
 
@@ -229,7 +227,7 @@ async def test_invalid_lines_are_counted_and_skipped(tmp_path: Path, aiohttp_cli
 
     source = (await get(page, "/api/head"))["source"]
     assert (source["refused"], source["lines"]) == (5, 6)
-    found = await get(page, "/api/query", q='filter log_processed.event = "request"')
+    found = await get(page, "/api/query", q='filter event = "request"')
     assert len(found["rows"]) == 2
 
 
