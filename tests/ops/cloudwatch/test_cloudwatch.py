@@ -134,6 +134,15 @@ def test_each_panel_has_data(on_call: OnCallState) -> None:
     assert empty == []
 
 
+def test_dashboards_that_stay_open_read_no_logs() -> None:
+    """A log widget reads all lines of its dashboard's time range at each refresh, and is paid by the gigabyte."""
+    reading = {name for name, widgets in WIDGETS.items() for widget in widgets if widget["type"] == "log"}
+    body = json.loads((dashboard.DASHBOARDS / "requests.json").read_text())
+
+    assert reading == {"requests"}
+    assert body["start"] == "-PT1H"
+
+
 def test_each_metric_of_the_service_is_used() -> None:
     """A panel or an alarm reads each metric of the service; an unused metric would only cost money."""
     read = {metric.name for metric in read_by_alarms() | read_by_panels() if metric.namespace == names.NAMESPACE}

@@ -477,7 +477,7 @@ def test_a_real_run_is_shown(
     colors: Literal["light", "dark"],
 ) -> None:
     """The deployment's own dashboards show a run with many faults. Screenshots of all pages are saved."""
-    for page in ("service", "platform", "logs?query=slowest-requests", "traces?errors=1"):
+    for page in ("service", "platform", "requests", "logs?query=slowest-requests", "traces?errors=1"):
         emulate(browser, width=width, colors=colors)
         browser.get(f"{busy_page.url}/#/{page}")
         find(browser, "main .panel")

@@ -283,7 +283,7 @@ def test_the_command_prints_the_address_of_the_page(
     assert found, printed
 
     with urlopen(f"{found[1]}/api/view") as response:
-        assert json.load(response)["head"]["dashboards"] == ["service", "platform"]
+        assert json.load(response)["head"]["dashboards"] == ["service", "platform", "requests"]
 
 
 def test_the_command_warns_when_other_machines_have_access(
