@@ -1,10 +1,11 @@
 """The trace of another service that a request is part of."""
 
 import re
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from multidict import MultiMapping
 from opentelemetry import trace
+from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _W3C: Final = TraceContextTextMapPropagator()
@@ -30,9 +31,27 @@ class RemoteParent(NamedTuple):
     state: str
 
 
-def extract(headers: Mapping[str, str]) -> RemoteParent | None:
-    """The parent that the headers name, in W3C's or X-Ray's format; None if there is no valid one."""
-    parent = trace.get_current_span(_W3C.extract(headers)).get_span_context()
+class _Headers(Getter[MultiMapping[str]]):
+    """Reads all headers of a name, where the propagator's own getter reads the first one only."""
+
+    def get(self, carrier: MultiMapping[str], key: str) -> list[str] | None:
+        """The values of the headers. Two `traceparent` are none, since nobody can know which one is right."""
+        values = carrier.getall(key, None)
+        return None if values and len(values) > 1 and key == "traceparent" else values
+
+    def keys(self, carrier: MultiMapping[str]) -> list[str]:
+        return list(carrier)
+
+
+_HEADERS: Final = _Headers()
+
+
+def extract(headers: MultiMapping[str]) -> RemoteParent | None:
+    """The parent that the headers name, in W3C's or X-Ray's format; None if there is no valid one.
+
+    Several `tracestate` headers are one list, and one that is not valid is dropped: https://www.w3.org/TR/trace-context
+    """
+    parent = trace.get_current_span(_W3C.extract(headers, getter=_HEADERS)).get_span_context()
     if parent.is_valid:
         state = parent.trace_state.to_header()
         return RemoteParent(f"{parent.trace_id:032x}", f"{parent.span_id:016x}", parent.trace_flags.sampled, state)

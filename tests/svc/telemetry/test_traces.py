@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout
-from multidict import CIMultiDict
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 from opentelemetry.sdk.trace import ReadableSpan
@@ -18,7 +17,7 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from ops.common.process import Service
 from svc.logs import names
-from svc.telemetry import propagation, spans
+from svc.telemetry import spans
 from tests.conftest import Owner
 from tests.svc.logs import lines
 from tests.svc.telemetry.otlp import Collector, attributes, collecting
@@ -259,25 +258,6 @@ async def test_an_unavailable_collector_delays_no_request(serve: Start, protocol
         assert len(lines.requests(service.output)) == REQUESTS
         warnings = [line for line in lines.records(service.output) if line.get("event") == names.LIBRARY]
         assert len(warnings) < 20
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"traceparent": ""},
-        {"traceparent": f"00-{'0' * 32}-{SPAN_ID}-01"},
-        {"traceparent": f"00-{TRACE_ID}-{'0' * 16}-01"},
-        {"traceparent": f"ff-{TRACE_ID}-{SPAN_ID}-01"},
-        {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}"},
-        {"traceparent": "\udcff" * 55},
-        {"X-Amzn-Trace-Id": "Root=1-67891234-x"},
-        {"X-Amzn-Trace-Id": f"Root=1-{'0' * 8}-{'0' * 24}"},
-    ],
-)
-def test_invalid_trace_headers_are_ignored(headers: dict[str, str]) -> None:
-    """An invalid header is handled like a missing one."""
-    assert propagation.extract(CIMultiDict(headers)) is None
 
 
 def test_an_encoded_span_equals_that_of_the_sdk() -> None:
