@@ -1,9 +1,12 @@
 """The command line: `python -m svc serve | migrate | seed | prune | key`."""
 
+from svc.logs import hooks
 from svc.process import startup
 
 if __name__ == "__main__":
-    startup.exit_at_once_on_signals()  # the imports below take half a second
+    # The imports below take half a second, and may fail.
+    startup.exit_at_once_on_signals()
+    hooks.install()
 
 import argparse
 import asyncio
@@ -25,6 +28,7 @@ from svc.settings import Settings, check_certificates, misspelled, read
 
 def main() -> int:
     """Runs a command. Returns 0 on success and 1 on failure; argparse exits with 2 for a wrong command line."""
+    hooks.install()
     startup.open_standard_streams()
     with startup.exit_on_signals():
         arguments = _parser().parse_args()
@@ -41,6 +45,8 @@ def main() -> int:
                 arguments.command(settings)
         except (InvalidSetting, embedded.EmbeddedPostgresError, maintenance.MaintenanceError, CannotListen) as error:
             _print(f"error: {error}")
+            if arguments.command is serve:
+                hooks.report_failed_start(error)
             return 1
     return 0
 

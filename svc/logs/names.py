@@ -101,6 +101,15 @@ WORKER_EXITED: Final = _event(
 WORKER_FAILED: Final = _event(
     "worker_failed", "a worker process raised an error; with the traceback", "the on-call engineer"
 )
+START_FAILED: Final = _event(
+    "start_failed", "a process cannot start, and exits; with the reason", "the on-call engineer"
+)
+UNCAUGHT_ERROR: Final = _event(
+    "uncaught_error",
+    "an error that no code caught: it ended the process or a thread, or was raised where Python ignores it; with the "
+    "traceback",
+    "the on-call engineer",
+)
 LIBRARY: Final = _event("library", "a library logged a message", "developers")
 
 # Fields of every line.

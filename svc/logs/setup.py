@@ -14,6 +14,7 @@ import orjson
 import structlog
 
 from svc.logs import names
+from svc.logs.values import plain, text
 from svc.logs.writer import LineWriter
 
 _TRACEBACK_END_CHARACTERS: Final = 1500  # kept at each end, so that a line fits into one atomic write to a pipe
@@ -28,6 +29,8 @@ Render: TypeAlias = Callable[[_Record], bytes]
 def configure(writer: LineWriter, *, readable: bool) -> None:
     """Sends all logging to the writer: structlog's records and the standard library's.
 
+    From then on no call of a logger raises, whatever it is given: an error in logging must not stop the program.
+
     Args:
         writer: takes the lines.
         readable: whether lines are for a terminal, instead of JSON.
@@ -37,14 +40,7 @@ def configure(writer: LineWriter, *, readable: bool) -> None:
     def finish(_: Any, level: str, record: _Record) -> bytes:
         if (error := record.pop("exc_info", None)) is not None:
             record[names.EXCEPTION] = _traceback(error if isinstance(error, BaseException) else sys.exc_info()[1])
-        # These fields come first because people read the lines, too.
-        first = {
-            names.TIMESTAMP: timestamp(time.time_ns() // 1_000_000),
-            names.LEVEL: _LEVELS.get(level, level),
-            names.EVENT: record.pop(names.EVENT),
-            names.POD: POD,
-        }
-        return render({**first, **record})
+        return render({**_head(level, text(record.pop(names.EVENT, None))), **record})
 
     structlog.configure(
         processors=[finish],
@@ -59,10 +55,30 @@ def configure(writer: LineWriter, *, readable: bool) -> None:
 
 
 _LEVELS: Final = {"exception": "error", "warn": "warning"}
+_Levels: Any = structlog.make_filtering_bound_logger(logging.INFO)  # a class made at run time
 
 
-class Logger(structlog.make_filtering_bound_logger(logging.INFO)):  # type: ignore[misc]  # a class made at run time
+def _tolerant(level: str) -> Callable[..., None]:
+    """The method of structlog for a level. Where it raises, as for a wrong `%` format, the event is written anyway."""
+    log = getattr(_Levels, level)
+
+    def log_or_explain(self: "Logger", event: object = None, /, *arguments: object, **fields: Any) -> None:
+        try:
+            log(self, event, *arguments, **fields)
+        except Exception as error:  # noqa: BLE001 - as in every handler, an error in logging must not stop the program
+            self.write_all([_failure(level, text(event), error)])
+
+    return log_or_explain
+
+
+class Logger(_Levels):  # type: ignore[misc]
     """structlog's logger, with a fast path for many records at once."""
+
+    info = _tolerant("info")
+    warning = _tolerant("warning")
+    error = _tolerant("error")
+    exception = _tolerant("exception")
+    critical = _tolerant("critical")
 
     def write_all(self, records: Iterable[dict[str, Any]]) -> None:
         """Writes complete records, which begin with the fields of every line.
@@ -70,6 +86,26 @@ class Logger(structlog.make_filtering_bound_logger(logging.INFO)):  # type: igno
         structlog's processors copy a record several times, which costs 3 µs more per record.
         """
         self._logger.write_all(records)
+
+
+def _head(level: str, event: str, created: float | None = None) -> dict[str, Any]:
+    """The fields of every line. They come first because people read the lines, too."""
+    return {
+        names.TIMESTAMP: timestamp(int(1000 * (created or time.time()))),
+        names.LEVEL: _LEVELS.get(level, level),
+        names.EVENT: event,
+        names.POD: POD,
+    }
+
+
+def _failure(level: str, event: str, error: Exception, **fields: str) -> dict[str, Any]:
+    """The line in place of one that could not be made."""
+    return {
+        **_head(level, event),
+        **fields,
+        names.ERROR: type(error).__name__,
+        names.DETAIL: f"the rest of this line could not be logged: {shorten(error)}",
+    }
 
 
 class _Output:
@@ -96,57 +132,64 @@ class _Bridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            fields = {
-                names.TIMESTAMP: timestamp(int(record.created * 1000)),
-                names.LEVEL: record.levelname.lower(),
-                names.EVENT: names.LIBRARY,
-                names.POD: POD,
-                names.LOGGER: record.name,
-                names.MESSAGE: record.getMessage()[:_MAX_TEXT_CHARACTERS],
-            }
-            if record.exc_info:
-                fields[names.EXCEPTION] = _traceback(record.exc_info[1])
-            self._writer.write(self._render(fields))
-        except Exception:  # noqa: BLE001 - as in every handler, an error in logging must not stop the program
-            self.handleError(record)
+            line = self._line(record)
+        except Exception as error:  # noqa: BLE001 - such as a message with a wrong `%` format
+            message = f"{shorten(record.msg)} ({record.filename}, line {record.lineno})"
+            named = {names.LOGGER: record.name, names.MESSAGE: message}
+            line = _failure(record.levelname.lower(), names.LIBRARY, error, **named)
+        self._writer.write(self._render(line))
+
+    @staticmethod
+    def _line(record: logging.LogRecord) -> _Record:
+        line = {
+            **_head(record.levelname.lower(), names.LIBRARY, record.created),
+            names.LOGGER: record.name,
+            names.MESSAGE: record.getMessage()[:_MAX_TEXT_CHARACTERS],
+        }
+        if record.exc_info:
+            line[names.EXCEPTION] = _traceback(record.exc_info[1])
+        return line
 
 
-def shorten(text: object) -> str:
-    """Truncates a text that this service did not write, so that it fits into a line."""
-    return str(text)[:_MAX_TEXT_CHARACTERS]
+def shorten(value: object) -> str:
+    """A text that this service did not write, or another value as a text, truncated so that it fits into a line."""
+    return text(value)[:_MAX_TEXT_CHARACTERS]
 
 
 def _json(record: _Record) -> bytes:
     try:
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # a lone surrogate, from bytes that are not UTF-8, or an object that JSON cannot hold
-        return orjson.dumps({name: _plain(value) for name, value in record.items()}, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _plain(value: object) -> object:
-    if value is None or isinstance(value, int | float):
-        return value
-    return str(value).encode(errors="backslashreplace").decode()
+        return orjson.dumps(plain(record), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def console_renderer() -> Render:
-    """A function that renders a record for a terminal. The function removes the traceback from the record."""
+    """A function that renders a record for a terminal, with its traceback at the end."""
     renderer = structlog.dev.ConsoleRenderer(colors=True, sort_keys=False, timestamp_key=names.TIMESTAMP)
 
+    def readable(record: _Record) -> bytes:
+        fields = dict(record)
+        exception = fields.pop(names.EXCEPTION, "")
+        line = f"{renderer(None, '', fields)}\n{exception}".rstrip()
+        return f"{line}\n".encode(errors="backslashreplace")
+
     def render(record: _Record) -> bytes:
-        exception = record.pop(names.EXCEPTION, None)
-        line = renderer(None, "", record)
-        text = f"{line}\n{exception.rstrip()}\n" if exception else f"{line}\n"
-        return text.encode(errors="backslashreplace")
+        try:
+            return readable(record)
+        except Exception:  # noqa: BLE001 - a value that cannot be shown
+            return readable(plain(record))
 
     return render
 
 
 def _traceback(error: BaseException | None) -> str:
-    text = "".join(traceback.format_exception(error)) if error else ""
-    if len(text) <= 2 * _TRACEBACK_END_CHARACTERS:
-        return text
-    return f"{text[:_TRACEBACK_END_CHARACTERS]}\n[…]\n{text[-_TRACEBACK_END_CHARACTERS:]}"
+    try:
+        lines = "".join(traceback.format_exception(error)) if error else ""
+    except Exception:  # noqa: BLE001 - what was logged as an error is none, or its causes are nested too deeply
+        lines = text(error)
+    if len(lines) <= 2 * _TRACEBACK_END_CHARACTERS:
+        return lines
+    return f"{lines[:_TRACEBACK_END_CHARACTERS]}\n[…]\n{lines[-_TRACEBACK_END_CHARACTERS:]}"
 
 
 @lru_cache(maxsize=2)  # under load, dozens of lines share a millisecond

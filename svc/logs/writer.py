@@ -5,6 +5,7 @@ import select
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Final
 
 _COLLECT_SECONDS: Final = 0.02  # lines are collected for this long, then written together
@@ -39,11 +40,13 @@ class LineWriter:
         self._descriptor = descriptor
         self._max_queued_bytes = max_queued_bytes
         self._is_shared = is_shared
-        self._lock = threading.Lock()
+        # Python may run a destructor or a signal's handler anywhere, also inside these methods, and what it logs comes
+        # here, too. So the lock may be taken twice, and the thread waits at a queue that allows the same.
+        self._lock = threading.RLock()
         # One buffer, not a list of lines: a line's memory is freed at once, and reused while it is in the CPU cache.
         self._queued = bytearray()
         self._writing_bytes = 0
-        self._has_work = threading.Event()
+        self._wake_ups: SimpleQueue[None] = SimpleQueue()
         self._is_stopping = threading.Event()
         self._is_threaded = False
         self._is_in_line = False  # an error ended the last write inside a line
@@ -73,7 +76,7 @@ class LineWriter:
                 return False
             self._queued += lines
         if not queued_bytes:
-            self._has_work.set()
+            self._wake_ups.put(None)
         return True
 
     @contextmanager
@@ -87,7 +90,7 @@ class LineWriter:
             yield
         finally:
             self._is_stopping.set()
-            self._has_work.set()
+            self._wake_ups.put(None)
             thread.join(_STOP_SECONDS)
             # The last lines of a process, such as the error that ends it. Where the reader stalls, they are lost.
             self._is_threaded = thread.is_alive()
@@ -95,9 +98,8 @@ class LineWriter:
     def _run(self) -> None:
         is_last = False
         while not is_last:
-            self._has_work.wait()
+            self._wake_ups.get()
             is_last = self._is_stopping.wait(_COLLECT_SECONDS)
-            self._has_work.clear()
             with self._lock:
                 lines, self._queued = self._queued, bytearray()
                 self._writing_bytes = len(lines)
