@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
@@ -67,7 +68,7 @@ def log(postgres: EmbeddedPostgres, databases: Databases) -> Iterator[list[str]]
             "DB_ACQUIRE_SECONDS": "0.2",
             "DB_POOL_SIZE": "1",
             "DB_STATEMENT_SECONDS": "2",
-            "OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=pod-1,k8s.node.name=node-1,k8s.cluster.name=olimac",
+            "OTEL_RESOURCE_ATTRIBUTES": "k8s.node.name=node-1,k8s.cluster.name=olimac",
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # no one listens there, so a library logs an error
             "OTEL_TRACES_SAMPLER": "always_on",
         }
@@ -246,7 +247,7 @@ def test_outages_and_exits_are_found_in_order(groups: Groups) -> None:
 
 def test_metrics_are_grouped_by_pod_and_build(groups: Groups) -> None:
     """The results have the pod and the build of the documents."""
-    assert column(run("noisy-pod", groups), "pod") == ["pod-1"]
+    assert column(run("noisy-pod", groups), "pod") == [socket.gethostname()]
     assert set(column(run("deployments", groups), "build")) == {"development"}
     assert column(run("dropped-lines", groups), "lines_dropped") == [0]
     assert {"get", "page"} <= set(column(run("round-trips", groups), "Operation"))
