@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run oncall check test lint infra workflows audit bench load load-compare drill drill-quick rehearse format
+.PHONY: help run oncall check test lint infra workflows audit bench cost load load-compare drill drill-quick rehearse format
 .PHONY: dashboards image lock clean
 .PHONY: bootstrap init plan apply outputs deploy-objects deploy-database deploy-dns deploy-monitoring smoke
 .PHONY: teardown destroy
@@ -45,6 +45,9 @@ infra: $(VENV)/dev $(VENV)/audit/installed ## Check terraform/ and k8s/: format,
 
 bench: $(VENV)/dev ## Benchmark the service and its peers; needs wrk, and Node.js and Go for some peers (ARGS="--help" for more)
 	@$(BIN)/python -m ops.bench $(ARGS)
+
+cost: $(VENV)/dev ## Show what a deployment costs a month, from a short run of the service (ARGS="--help" for more)
+	@$(BIN)/python -m ops.cost $(ARGS)
 
 load: $(VENV)/load ## Load a running service, and check the objectives (ARGS="mixed --rate 200"; ARGS="--help" for more)
 	@$(BIN)/python -m ops.load $(or $(ARGS),mixed)

@@ -37,6 +37,7 @@ class Contender:
         environment: variables that only this contender gets.
         is_floor: whether it gives the same fixed response to every request, as a lower bound for every service.
         exports_traces: whether it exports traces, and so needs a collector.
+        telemetry: the design of its telemetry, as ops/cost names it; empty if it has none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Contender:
     environment: Mapping[str, str] = field(default_factory=dict)
     is_floor: bool = False
     exports_traces: bool = False
+    telemetry: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ OURS_WITH_TELEMETRY: Final = Contender(
     _module("svc", "serve"),
     _STOPS_AT_ONCE,
     exports_traces=True,
+    telemetry="this",
 )
 
 PEERS: Final = [
@@ -136,6 +139,7 @@ PEERS: Final = [
         "the textbook with off-the-shelf telemetry",
         _module("ops.bench.peers.aiohttp_telemetry"),
         {"AWS_EMF_ENVIRONMENT": "local"},  # writes to stdout; the default first tries to reach AWS's metadata service
+        telemetry="off-the-shelf",
     ),
     Contender("fastify", "Fastify, pg", _fastify),
     Contender("go-pgx", "Go net/http, pgx", _go),

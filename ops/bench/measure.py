@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from ops.bench import contenders, cpu, postgres, wrk
+from ops.bench import contenders, postgres, wrk
+from ops.common import cpu
 
 _WARM_UP_SECONDS: Final = 1
 _LENGTH_FACTORS: Final = {"getall": 3}  # longer turns, because one request can take a second

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from ops.bench import plots, results
+from ops.bench import dollars, plots, results
 from ops.bench.contenders import FLOORS, OURS, PEERS
 from ops.bench.measure import Turn
 from ops.bench.results import Results, Spread
@@ -85,6 +85,7 @@ def write(found: Results, path: Path) -> None:
             table=lambda workload, connections: list(_table(comparison, workload, connections)),
             scaling=list(_scaling(found.scaling)),
             ours=OURS.name,
+            telemetry_rate=dollars.RATE,
         )
     )
 
@@ -95,17 +96,20 @@ def load_table(turns: list[Turn]) -> Table:
     for contender, clients in dict.fromkeys((turn.contender, turn.rows) for turn in turns):
         found = [turn for turn in turns if _is(turn, contender, clients)]
         medians = _medians(found)
+        cpu_us = results.spread(map(results.cpu_us, found)).median
         rows.append(
             (
                 contender,
                 f"{clients:,}",
                 f"{medians['per_second']:,.0f}",
                 f"{medians['p99_ms']:.2f}",
-                f"{results.spread(map(results.cpu_us, found)).median:,.1f}",
+                f"{cpu_us:,.1f}",
+                *dollars.shown(contender, cpu_us),
                 str(sum(turn.errors for turn in found)),
             )
         )
-    figures = map(console.right, ("clients", "requests/s", "p99 ms", "CPU µs per request", "errors"))
+    price = "$ per million: CPU", f"telemetry at {dollars.RATE:,}/s"
+    figures = map(console.right, ("clients", "requests/s", "p99 ms", "CPU µs per request", *price, "errors"))
     title = f"{turns[0].workload}, {_number_of_connections(turns[0].connections)}"
     return console.table(title, ["contender", *figures], rows)
 
@@ -165,6 +169,7 @@ def _table(turns: list[Turn], workload: str, connections: int) -> Iterator[dict[
             yield {
                 "contender": contender,
                 **_medians(found),
+                "dollars": dollars.shown(contender, results.spread(map(results.cpu_us, found)).median),
                 "ratio": results.ratio(ours, found, results.cpu_us),
                 "errors": sum(turn.errors for turn in found),
             }

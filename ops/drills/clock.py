@@ -10,10 +10,10 @@ from typing import Any, Final
 import orjson
 import psutil
 
+from ops.common.collector import Collector
 from ops.common.process import Service
 from ops.drills.drill import drill
 from ops.drills.harness import Harness
-from ops.drills.receivers import Collector
 from ops.drills.timeline import SERVED
 from svc.logs import names
 

@@ -1,4 +1,4 @@
-"""Receivers of the service's telemetry: a reader of its log and a collector of its traces."""
+"""A reader of the service's log."""
 
 import asyncio
 import contextlib
@@ -7,9 +7,6 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 import orjson
-from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from svc.logs import names
 
@@ -64,38 +61,3 @@ async def log_reader() -> AsyncIterator[LogReader]:
     finally:
         os.close(stdout)
         reader.close()
-
-
-class Collector:
-    """Receives spans over OTLP.
-
-    Attributes:
-        port: where it listens, on 127.0.0.1.
-        spans: number received so far.
-        requests: how many of them are spans of requests.
-        backwards: how many of them end before they start.
-    """
-
-    def __init__(self) -> None:
-        self.port = 0
-        self.spans = 0
-        self.requests = 0
-        self.backwards = 0
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Collector"]:
-        """Listens."""
-        server = await asyncio.get_running_loop().create_server(web.Server(self._receive), "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-
-    async def _receive(self, request: web.BaseRequest) -> web.Response:
-        sent = ExportTraceServiceRequest.FromString(await request.read())
-        for span in (span for each in sent.resource_spans for scope in each.scope_spans for span in scope.spans):
-            self.spans += 1
-            self.requests += span.kind == Span.SPAN_KIND_SERVER
-            self.backwards += span.end_time_unix_nano < span.start_time_unix_nano
-        return web.Response(content_type="application/x-protobuf")

@@ -4,12 +4,13 @@ import asyncio
 from math import inf
 from typing import Final
 
+from ops.common.collector import Collector
 from ops.common.ports import free_port
 from ops.common.process import Service
 from ops.drills.drill import drill
 from ops.drills.harness import Harness
 from ops.drills.proxy import FaultProxy
-from ops.drills.receivers import Collector, log_reader
+from ops.drills.receivers import log_reader
 from svc.logs.writer import MAX_QUEUED_BYTES, RESERVED_BYTES
 
 # A flood fills the 8 MB of both workers in seconds: each of its lines has about 600 bytes. Chance decides which worker

@@ -1,6 +1,7 @@
 """The textbook aiohttp with off-the-shelf telemetry: OpenTelemetry's instrumentations, access log, EMF per request.
 
-Spans are created and batched, and dropped instead of exported: the comparison includes no collector.
+Spans are created and batched. Without a collector in OTEL_EXPORTER_OTLP_ENDPOINT, as in the comparison, they are
+dropped instead of exported.
 """
 
 import logging
@@ -11,6 +12,7 @@ import uvloop
 from aws_embedded_metrics import metric_scope  # type: ignore[attr-defined]
 from aws_embedded_metrics.logger.metrics_logger import MetricsLogger
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.aiohttp_server import AioHttpServerInstrumentor
 from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -47,7 +49,8 @@ async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(DroppingExporter()))
+    has_collector = "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter() if has_collector else DroppingExporter()))
     trace.set_tracer_provider(provider)
     app = aiohttp_app.make_app()
     app.middlewares.append(count)

@@ -11,9 +11,10 @@ import psutil
 import pytest
 
 from ops.bench import __main__ as bench
-from ops.bench import contenders, cpu, measure, postgres, report, results, wrk
+from ops.bench import contenders, dollars, measure, postgres, report, results, wrk
 from ops.bench.contenders import CannotRun, Contender
 from ops.bench.measure import Entry, Turn
+from ops.common import cpu
 from ops.common.process import ROOT
 from tests.missing import missing
 
@@ -121,6 +122,18 @@ def test_a_goal_is_missed_if_the_median_ratio_is_above_it() -> None:
 
     assert meets_cpu_goal([*met, *theirs])
     assert not meets_cpu_goal([*missed, *theirs])
+
+
+def test_dollars_have_cpu_and_telemetry_apart() -> None:
+    """CPU costs in proportion to its time. Telemetry has a price where a contender has any."""
+    with_telemetry = [contender.name for contender in contenders.PEERS if contender.telemetry]
+
+    assert dollars.cpu(200) == pytest.approx(2 * dollars.cpu(100))
+    assert [
+        each.name for each in (contenders.OURS, *contenders.PEERS) if dollars.telemetry(each.name)
+    ] == with_telemetry
+    assert dollars.shown("flask", 100)[1] == "-"
+    assert float(dollars.shown("aiohttp-telemetry", 644)[1]) > dollars.cpu(644)
 
 
 @pytest.mark.usefixtures("needs_wrk")

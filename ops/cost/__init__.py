@@ -1,0 +1,1 @@
+"""What a deployment costs a month, by part and by rate of requests."""
