@@ -21,8 +21,8 @@ def as_json(request: ExportTraceServiceRequest) -> tuple[dict[str, Any], int]:
         for scope in resource.get("scopeSpans", ())
         for span in scope.get("spans", ())
     ]
-    for identified in [*spans, *(link for span in spans for link in span.get("links", ()))]:
+    for span in spans:
         for name in _IDS:
-            if name in identified:  # protocol buffers' own JSON encodes bytes in base 64
-                identified[name] = base64.b64decode(identified[name]).hex()
+            if name in span:  # protocol buffers' own JSON encodes bytes in base 64
+                span[name] = base64.b64decode(span[name]).hex()
     return document, len(spans)

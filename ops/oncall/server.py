@@ -211,8 +211,6 @@ def _row(row: Row) -> dict[str, Any]:
         "kind": span.kind,
         "depth": row.depth,
         "offset_ms": row.offset_ms,
-        "is_linked": row.is_linked,
         "attributes": span.attributes,
         "service": span.resource.get("service.name"),
-        "links": span.links,
     }

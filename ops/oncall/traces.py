@@ -5,7 +5,7 @@ https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
@@ -13,7 +13,7 @@ Attributes: TypeAlias = dict[str, Any]
 
 _KINDS: Final = ("", "internal", "server", "client", "producer", "consumer")
 _ERROR: Final = 2  # as Status.code
-_MAX_SPANS: Final = 200  # of a trace, and of other traces that are linked to it
+_MAX_SPANS: Final = 200  # of a trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,6 @@ class Span:
         error: the message of an error status, else None.
         attributes: of the span.
         resource: the attributes of the process that made it.
-        links: the trace id and the span id of each linked span.
     """
 
     trace_id: str
@@ -41,7 +40,6 @@ class Span:
     error: str | None
     attributes: Attributes
     resource: Attributes
-    links: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +50,11 @@ class Row:
         span: that it shows.
         depth: levels below the root of the trace.
         offset_ms: from the start of the trace.
-        is_linked: whether the span belongs to another trace and has a link to this one.
     """
 
     span: Span
     depth: int
     offset_ms: float
-    is_linked: bool
-
-
-@dataclass(slots=True)
-class _Trace:
-    spans: dict[str, Span] = field(default_factory=dict)
-    linked: dict[str, Span] = field(default_factory=dict)
 
 
 class TraceStore:
@@ -76,7 +66,7 @@ class TraceStore:
 
     def __init__(self, max_traces: int = 5000) -> None:
         self._max_traces = max_traces
-        self._traces: OrderedDict[str, _Trace] = OrderedDict()
+        self._traces: OrderedDict[str, dict[str, Span]] = OrderedDict()
 
     def add(self, document: Mapping[str, Any]) -> None:
         """Adds the spans of an export.
@@ -85,23 +75,11 @@ class TraceStore:
             KeyError, TypeError, ValueError: the export is not valid.
         """
         for span in _spans(document):
-            self._put(self._trace(span.trace_id).spans, span)
-            for trace_id, _ in span.links:
-                if trace_id != span.trace_id:
-                    self._put(self._trace(trace_id).linked, span)
-
-    def _trace(self, trace_id: str) -> _Trace:
-        found = self._traces.get(trace_id)
-        if found is None:
-            found = self._traces[trace_id] = _Trace()
+            spans = self._traces.setdefault(span.trace_id, {})
+            if len(spans) < _MAX_SPANS:
+                spans[span.span_id] = span
             if len(self._traces) > self._max_traces:
                 self._traces.popitem(last=False)
-        return found
-
-    @staticmethod
-    def _put(spans: dict[str, Span], span: Span) -> None:
-        if len(spans) < _MAX_SPANS:
-            spans[span.span_id] = span
 
     def __len__(self) -> int:
         return len(self._traces)
@@ -114,23 +92,19 @@ class TraceStore:
             only_errors: whether to leave out traces without an error.
             min_ms: the minimum duration.
         """
-        roots = (_root(trace.spans) for trace in reversed(self._traces.values()) if trace.spans)
+        roots = (_root(spans) for spans in reversed(self._traces.values()))
         chosen = (root for root in roots if root.seconds * 1000 >= min_ms and not (only_errors and root.error is None))
         return sorted(islice(chosen, limit), key=lambda root: -root.start)
 
     def waterfall(self, trace_id: str) -> list[Row]:
-        """The spans of a trace, each below its parent, and the linked spans of other traces.
+        """The spans of a trace, each below its parent.
 
         Raises:
             KeyError: there is no trace with this id.
         """
-        trace = self._traces[trace_id]
-        if not trace.spans:
-            raise KeyError(trace_id)
-        began = min(span.start for span in trace.spans.values())
-        rows = [Row(span, depth, _ms(span.start - began), False) for span, depth in _nested(trace.spans)]
-        linked = sorted(trace.linked.values(), key=lambda span: span.start)
-        return rows + [Row(span, 1, _ms(span.start - began), True) for span in linked]
+        spans = self._traces[trace_id]
+        began = min(span.start for span in spans.values())
+        return [Row(span, depth, _ms(span.start - began)) for span, depth in _nested(spans)]
 
 
 def _ms(seconds: float) -> float:
@@ -184,7 +158,6 @@ def _span(span: Mapping[str, Any], resource: Attributes) -> Span:
         error=(status.get("message") or str(attributes.get("error.type", "error"))) if failed else None,
         attributes=attributes,
         resource=resource,
-        links=tuple((link["traceId"], link["spanId"]) for link in span.get("links", ())),
     )
 
 

@@ -82,14 +82,12 @@ function waterfall(trace, id) {
   if (trace.problem) return [back, h("section", { class: "panel" }, h("p", { class: "nothing" }, trace.problem))];
   const [root] = trace.rows;
   const total = Math.max(...trace.rows.map((row) => row.offset_ms + row.duration_ms));
-  const linked = trace.rows.some((row) => row.is_linked);
   return [
     back,
     h("section", { class: "panel trace" },
       h("h1", {}, root.name, " ", status(root)),
       h("p", { class: "hint" }, `${clock(root.start, true)} UTC, ${milliseconds(root.duration_ms)}, ${plural(trace.rows.length, "span")}. `, h("code", {}, id)),
-      h("div", { class: "waterfall" }, scale(total), trace.rows.map((row) => spanRow(row, total))),
-      linked && h("p", { class: "hint" }, "⇠ This batch also served this request. Its span belongs to the trace of another request.")),
+      h("div", { class: "waterfall" }, scale(total), trace.rows.map((row) => spanRow(row, total)))),
   ];
 }
 
@@ -99,21 +97,12 @@ function scale(total) {
 }
 
 function spanRow(row, total) {
-  const name = `${row.is_linked ? "⇠ " : ""}${row.name}`;
   const from = Math.max(0, row.offset_ms / total);
   return h("details", {},
     h("summary", {},
-      h("span", { class: "what", style: { "--depth": row.depth } }, h("b", {}, name), " ", h("small", {}, row.is_linked ? "linked" : row.kind), row.error !== null && h("span", { class: "badge bad" }, `▲ ${row.error}`)),
+      h("span", { class: "what", style: { "--depth": row.depth } }, h("b", {}, row.name), " ", h("small", {}, row.kind), row.error !== null && h("span", { class: "badge bad" }, `▲ ${row.error}`)),
       bar(from, Math.max(0.004, Math.min(row.duration_ms / total, 1 - from)), row.error !== null),
       h("span", { class: "number" }, milliseconds(row.duration_ms))),
     h("div", { class: "about" },
-      row.is_linked && h("p", {}, h("a", { href: `#/trace/${row.trace_id}` }, "Trace of this span")),
-      others(row),
       fields({ service: row.service, "span id": row.span_id, "starts after": milliseconds(row.offset_ms), ...row.attributes })));
-}
-
-function others(row) {
-  const traces = [...new Set(row.links.map(([trace]) => trace))].filter((trace) => trace !== here().argument);
-  if (!traces.length) return null;
-  return h("p", {}, `Also served ${plural(traces.length, "other sampled request")}: `, traces.slice(0, 20).map((trace, at) => [at ? ", " : "", h("a", { href: `#/trace/${trace}` }, trace.slice(0, 8))]).flat());
 }

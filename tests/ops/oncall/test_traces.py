@@ -23,9 +23,9 @@ def export(*spans: dict[str, Any]) -> dict[str, Any]:
     return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": list(spans)}]}]}
 
 
-def waterfall(store: TraceStore, trace_id: str) -> list[tuple[str, int, float, bool]]:
-    """The rows of a trace: span, depth, offset in ms, and whether it is linked."""
-    return [(row.span.span_id, row.depth, row.offset_ms, row.is_linked) for row in store.waterfall(trace_id)]
+def waterfall(store: TraceStore, trace_id: str) -> list[tuple[str, int, float]]:
+    """The rows of a trace: span, depth and offset in ms."""
+    return [(row.span.span_id, row.depth, row.offset_ms) for row in store.waterfall(trace_id)]
 
 
 def test_spans_are_below_their_parents_in_order_of_start() -> None:
@@ -35,22 +35,18 @@ def test_spans_are_below_their_parents_in_order_of_start() -> None:
     store.add(export(span(ONE, "root"), span(ONE, "early", "root", 1, 4)))
 
     assert waterfall(store, ONE) == [
-        ("root", 0, 0.0, False),
-        ("early", 1, 1.0, False),
-        ("inner", 2, 2.0, False),
-        ("late", 1, 6.0, False),
+        ("root", 0, 0.0),
+        ("early", 1, 1.0),
+        ("inner", 2, 2.0),
+        ("late", 1, 6.0),
     ]
 
 
-def test_a_batch_is_shown_in_the_trace_of_each_of_its_requests() -> None:
-    """It is a child of its first request, and a linked row in the traces of the others."""
-    links = [{"traceId": ONE, "spanId": "first"}, {"traceId": OTHER, "spanId": "second"}]
+def test_the_newest_traces_come_first() -> None:
+    """Each is listed by its root."""
     store = TraceStore()
-    store.add(export(span(ONE, "batch", "first", 2, 5, links=links)))
-    store.add(export(span(ONE, "first"), span(OTHER, "second", start=1)))
+    store.add(export(span(ONE, "batch", "first", 2, 5), span(ONE, "first"), span(OTHER, "second", start=1)))
 
-    assert waterfall(store, ONE) == [("first", 0, 0.0, False), ("batch", 1, 2.0, False)]
-    assert waterfall(store, OTHER) == [("second", 0, 0.0, False), ("batch", 1, 1.0, True)]
     assert [root.span_id for root in store.recent(10)] == ["second", "first"]
 
 
@@ -59,7 +55,7 @@ def test_a_span_with_an_unknown_parent_is_a_root() -> None:
     store = TraceStore()
     store.add(export(span(ONE, "child", "here"), span(ONE, "here", "elsewhere")))
 
-    assert waterfall(store, ONE) == [("here", 0, 0.0, False), ("child", 1, 0.0, False)]
+    assert waterfall(store, ONE) == [("here", 0, 0.0), ("child", 1, 0.0)]
     assert [root.span_id for root in store.recent(10)] == ["here"]
 
 
@@ -69,7 +65,7 @@ def test_spans_that_are_each_others_parents_are_shown_once() -> None:
     store.add(export(span(ONE, "egg", "hen"), span(ONE, "hen", "egg", start=1)))
 
     assert len(store.recent(10)) == 1
-    assert waterfall(store, ONE) == [("egg", 0, 0.0, False), ("hen", 1, 1.0, False)]
+    assert waterfall(store, ONE) == [("egg", 0, 0.0), ("hen", 1, 1.0)]
 
 
 def test_attributes_and_errors_are_parsed() -> None:
