@@ -8,7 +8,7 @@ import orjson
 
 from ops.cloudwatch.queries import read
 from ops.oncall.insights import Query, parse, run
-from ops.oncall.insights.query import DEFAULT_COLUMNS, Column, Field, Show, Stats
+from ops.oncall.insights.query import DEFAULT_COLUMNS, Column, Field, Pattern, Show, Stats
 from ops.oncall.logs import LINES, METRICS, LogStore
 
 Result: TypeAlias = dict[str, Any]
@@ -40,15 +40,15 @@ class QueryLibrary:
             group: the log group, unless the query names one.
 
         Returns:
-            The columns, the first rows, the record of each row unless the query has `stats`, the number of rows, the
-            number of lines that were read, and the number of requests for which these lines stand.
+            The columns, the first rows, the record of each row unless the query has `stats` or `pattern`, the number of
+            rows, the number of lines that were read, and the number of requests for which these lines stand.
 
         Raises:
             ValueError: the query is not valid; the message names the place.
         """
         query = parse(text)
         records = self._logs.recent(_group(query.group or group), start * 1000, end * 1000 + 1)
-        is_of_lines = not any(isinstance(command, Stats) for command in query.commands)
+        is_of_lines = not any(isinstance(command, Stats | Pattern) for command in query.commands)
         table = run(_with_message(query) if is_of_lines else query, records)
         columns, rows = table.columns, table.rows[:_MAX_ROWS]
         weights = (record.fields.get(_WEIGHT) for record in records)

@@ -1,5 +1,6 @@
 """Compiles expressions to functions of a row."""
 
+import time
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -32,6 +33,9 @@ def evaluator(expression: Expression) -> Evaluate:
             return itemgetter(name)
         case Literal(value):
             return lambda _: value
+        case Call("now"):
+            now = int(time.time())  # when the query starts, for all of its rows
+            return lambda _: now
         case Call("and" | "or" as name, (left, right)):
             return _junction(name, evaluator(left), evaluator(right))
         case Call(name, arguments):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ops.oncall.insights import addresses
 from ops.oncall.insights.values import equal, number, text
 from ops.oncall.logs import Timestamp, Value
 
@@ -73,6 +74,11 @@ def _floor_date(moment: Value, period: int) -> Timestamp | None:
     return Timestamp(milliseconds // period * period)
 
 
+def _ceil_date(moment: Value, period: int) -> Timestamp | None:
+    milliseconds = number(moment)
+    return None if milliseconds is None else _floor_date(-(-milliseconds // period) * period, 1)
+
+
 def _coalesce(*values: Value) -> Value:
     return next(filter(_present, values), None)
 
@@ -104,18 +110,22 @@ OPERATORS: Final[Mapping[str, Function]] = {
 }
 
 # What is true or false; a filter takes nothing else.
-CONDITIONS: Final = frozenset("= != < <= > >= like in not and or ispresent isempty isblank strcontains".split())
+CONDITIONS: Final = frozenset(
+    "= != < <= > >= like in not and or ispresent isempty isblank strcontains "
+    "isvalidip isvalidipv4 isvalidipv6 isipinsubnet isipv4insubnet isipv6insubnet".split()
+)
 
-PERIODIC: Final = ("bin", "datefloor")  # the last argument is a time, such as 5m
-UNITS_MS: Final[Mapping[str, int]] = {
-    unit: milliseconds
-    for units, milliseconds in {
-        "ms msec msecs millisecond milliseconds": 1,
-        "s sec secs second seconds": 1000,
-        "m min mins minute minutes": 60_000,
-        "h hr hrs hour hours": 3_600_000,
-        "d day days": 86_400_000,
-    }.items()
+PERIODIC: Final = ("bin", "datefloor", "dateceil")  # the last argument is a time, such as 5m
+# Of each unit, the milliseconds and the most that CloudWatch takes: it reads 300s as 60s.
+UNITS: Final[Mapping[str, tuple[int, float]]] = {
+    unit: (milliseconds, most)
+    for units, milliseconds, most in (
+        ("ms msec msecs millisecond milliseconds", 1, 1000),
+        ("s sec secs second seconds", 1000, 60),
+        ("m min mins minute minutes", 60_000, 60),
+        ("h hr hrs hour hours", 3_600_000, 24),
+        ("d day days", 86_400_000, math.inf),
+    )
     for unit in units.split()
 }
 
@@ -125,12 +135,21 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "ispresent": Function(_present, 1, 1, needs_all=False),
     "isempty": Function(lambda value: value is None or value == "", 1, 1, needs_all=False),
     "isblank": Function(lambda value: value is None or not str(value).strip(), 1, 1, needs_all=False),
+    "isvalidip": Function(lambda value: addresses.is_valid(value, 4, 6), 1, 1, needs_all=False),
+    "isvalidipv4": Function(lambda value: addresses.is_valid(value, 4), 1, 1, needs_all=False),
+    "isvalidipv6": Function(lambda value: addresses.is_valid(value, 6), 1, 1, needs_all=False),
+    "isipinsubnet": Function(lambda value, net: addresses.is_in_subnet(value, net, 4, 6), 2, 2, needs_all=False),
+    "isipv4insubnet": Function(lambda value, net: addresses.is_in_subnet(value, net, 4), 2, 2, needs_all=False),
+    "isipv6insubnet": Function(lambda value, net: addresses.is_in_subnet(value, net, 6), 2, 2, needs_all=False),
+    "unmask": Function(lambda value: value, 1, 1),  # nothing is masked on this machine
     "coalesce": Function(_coalesce, 1, _MAX_ARGUMENTS, needs_all=False),
     "concat": _of_text(lambda *values: "".join(values), 1, _MAX_ARGUMENTS),
     "strlen": _of_text(len),
     "toupper": _of_text(str.upper),
     "tolower": _of_text(str.lower),
     "trim": _of_text(str.strip, 1, 2),
+    "ltrim": _of_text(str.lstrip, 1, 2),
+    "rtrim": _of_text(str.rstrip, 1, 2),
     "replace": _of_text(str.replace, 3, 3),
     "strcontains": _of_text(lambda text, part: part in text, 2, 2),
     "substr": Function(_substr, 2, 3),
@@ -144,5 +163,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "frommillis": Function(lambda value: _floor_date(value, 1), 1, 1),
     "tomillis": Function(lambda value: None if number(value) is None else int(value), 1, 1),
     "datefloor": Function(_floor_date, 2, 2),
+    "dateceil": Function(_ceil_date, 2, 2),
+    "now": Function(int, 0, 0),  # the evaluator gives all rows the same one
     "bin": Function(_floor_date, 1, 1),  # the parser adds @timestamp as the first argument
 }

@@ -10,9 +10,11 @@ from lark.exceptions import VisitError
 from lark.tree import Meta
 
 from ops.oncall.insights.aggregates import AGGREGATES
-from ops.oncall.insights.functions import CONDITIONS, FUNCTIONS, PERIODIC, UNITS_MS
+from ops.oncall.insights.errors import InvalidQuery, unexpected
+from ops.oncall.insights.functions import CONDITIONS, FUNCTIONS, PERIODIC, UNITS
 from ops.oncall.insights.query import (
     MAX_ROWS,
+    PATTERN_COLUMNS,
     Call,
     Column,
     Command,
@@ -23,6 +25,7 @@ from ops.oncall.insights.query import (
     Limit,
     Literal,
     Parse,
+    Pattern,
     Query,
     Show,
     Sort,
@@ -34,27 +37,6 @@ from ops.oncall.insights.query import (
 MAX_CHARACTERS: Final = 10_000
 
 _MAX_DEPTH: Final = 100  # of nested expressions: each level takes a frame or two of Python's stack
-_OPERATORS: Final = "AND OR NOT LIKE IN MATCHES COMPARISON PLUS MINUS STAR DIVISION POWER".split()
-_MARKS: Final = {"VBAR": "|", "COMMA": ",", "LPAR": "(", "RPAR": ")", "LSQB": "[", "RSQB": "]"}
-_EXPECTED: Final = {  # by the name of the terminal; a keyword is expected as it is
-    **dict.fromkeys(_OPERATORS, "an operator"),
-    **{name: f"'{mark}'" for name, mark in _MARKS.items()},
-    "NAME": "a name",
-    "NUMBER": "a number",
-    "TEXT": "a text in quotes",
-    "REGEX": "a regular expression in slashes",
-    "PERIOD": "a time such as 5m",
-    "$END": "the end",
-}
-
-
-class InvalidQuery(ValueError):
-    """The query is not valid; the message is a sentence that names the line and the column."""
-
-    def __init__(self, text: str, position: int, reason: str) -> None:
-        line = text.count("\n", 0, position) + 1
-        column = position - text.rfind("\n", 0, position)
-        super().__init__(f"Line {line}, column {column}: {reason}.")
 
 
 class _Period(Literal):
@@ -78,7 +60,7 @@ def parse(text: str) -> Query:
         position: int = error.pos_in_stream  # type: ignore[assignment]  # lark declares it as None
         raise InvalidQuery(text, position, f"unexpected character {error.char}") from None
     except UnexpectedToken as error:
-        raise _unexpected(text, error) from None
+        raise unexpected(text, error) from None
     except VisitError as error:  # lark's wrapper around what a method of the builder raises
         raise error.orig_exc from None
 
@@ -94,15 +76,6 @@ def _depth(tree: Tree[Token]) -> int:
         children = (depths[id(child)] for child in subtree.children if isinstance(child, Tree))
         depths[id(subtree)] = 1 + max(children, default=0)
     return depths[id(tree)]
-
-
-def _unexpected(text: str, error: UnexpectedToken) -> InvalidQuery:
-    is_end = error.token.type == "$END"
-    found = "the end" if is_end else error.token
-    position = len(text) if is_end else error.token.start_pos or 0
-    names = error.accepts or error.expected
-    expected = sorted({_EXPECTED.get(name) or f"'{name.strip('_').lower()}'" for name in names})
-    return InvalidQuery(text, position, f"found {found}, expected {', '.join(expected)}")
 
 
 @v_args(inline=True)
@@ -129,24 +102,42 @@ class _Builder(Transformer[Token, Query]):
         names: list[str] | None = None  # that a command can use; None for all fields of a record
         for command in commands:
             if isinstance(command, Stats):
-                names = []
+                results: list[str] = []
                 for column in command.columns:
-                    self._check(column.expression, names, in_stats=True)
-                    names.append(column.name)
+                    self._check(column.expression, results, inside=names, in_stats=True)
+                    results.append(column.name)
                 for column in command.by:
-                    self._check(column.expression)
-                names = [column.name for column in (*command.by, *command.columns)]
+                    self._check(column.expression, names)
+                names = [*(column.name for column in command.by), *results]
+                continue
+            if isinstance(command, Pattern):
+                self._check(command.expression, names)
+                names = list(PATTERN_COLUMNS)
                 continue
             for expression, made in steps(command):
                 self._check(expression, names)
                 if names is not None:
                     names += made
 
-    def _check(self, expression: Expression, names: Sequence[str] | None = None, *, in_stats: bool = False) -> None:
-        """Checks that the fields are among the names, and that aggregates are in `stats` and not in one another."""
+    def _check(
+        self,
+        expression: Expression,
+        names: Sequence[str] | None,
+        *,
+        inside: Sequence[str] | None = None,
+        in_stats: bool = False,
+    ) -> None:
+        """Checks that the fields are among the names, and that aggregates are in `stats` and not in one another.
+
+        Args:
+            expression: what to check.
+            names: the fields that it may use; None for all fields of a record.
+            inside: the fields that an aggregate may use.
+            in_stats: whether aggregates are allowed.
+        """
         match expression:
             case Field(name) if names is not None and name not in names:
-                only = f"not a column of stats, which are {', '.join(names)}"
+                only = f"not a column any more: there are only {', '.join(names)}"
                 why = "not inside an aggregate, such as max or latest" if in_stats else only
                 self._refuse(expression.start, f"'{name}' is {why}")
             case Call(name) if name in AGGREGATES and not in_stats:
@@ -155,8 +146,9 @@ class _Builder(Transformer[Token, Query]):
                 )
             case Call(name, arguments):
                 is_aggregate = name in AGGREGATES
+                usable = inside if is_aggregate else names
                 for argument in arguments:
-                    self._check(argument, None if is_aggregate else names, in_stats=in_stats and not is_aggregate)
+                    self._check(argument, usable, inside=inside, in_stats=in_stats and not is_aggregate)
 
     def fields(self, *columns: Column) -> Show:
         return Show(columns, is_display=False)
@@ -173,6 +165,9 @@ class _Builder(Transformer[Token, Query]):
         if not names or len(names) != regex.groups:
             self._refuse(pattern.start, f"the pattern has {regex.groups} values and {len(names)} names")
         return Parse(source or Field("@message"), regex, names)
+
+    def pattern(self, expression: Expression) -> Pattern:
+        return Pattern(expression)
 
     def stats(self, columns: tuple[Column, ...], by: tuple[Column, ...] | None) -> Stats:
         return Stats(columns, by or ())
@@ -240,7 +235,7 @@ class _Builder(Transformer[Token, Query]):
         if name in PERIODIC and not isinstance(last, _Period):
             self._refuse(start, f"the last argument of {name} has to be a time such as 5m")
         if any(isinstance(argument, _Period) for argument in (arguments[:-1] if name in PERIODIC else arguments)):
-            self._refuse(start, f"only the last argument of {' and '.join(PERIODIC)} can be a time such as 5m")
+            self._refuse(start, f"only the last argument of {', '.join(PERIODIC)} can be a time such as 5m")
         if name == "bin":
             arguments.insert(0, Field("@timestamp", start=start))
         return Call(name, tuple(arguments), start=start)
@@ -270,9 +265,10 @@ class _Builder(Transformer[Token, Query]):
 
     def period(self, token: Token) -> _Period:
         count, unit = re.findall(r"\d+|\D+", token)
-        if unit not in UNITS_MS or not int(count):
+        if unit not in UNITS or not int(count):
             self._refuse(_start(token), f"'{token}' is not a time such as 30s, 5m, 1h or 1d")
-        return _Period(int(count) * UNITS_MS[unit], start=_start(token))
+        milliseconds, most = UNITS[unit]
+        return _Period(min(int(count), most) * milliseconds, start=_start(token))
 
 
 def _start(token: Token) -> int:

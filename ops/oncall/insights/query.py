@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 DEFAULT_COLUMNS: Final = ("@timestamp", "@message")  # of a query without fields, display or stats
+PATTERN_COLUMNS: Final = ("@pattern", "@ratio", "@sampleCount")
 MAX_ROWS: Final = 10_000  # of a result, also where the query sets no limit
 
 
@@ -72,6 +73,13 @@ class Parse:
 
 
 @dataclass(frozen=True)
+class Pattern:
+    """`pattern`: a row for each pattern of a text."""
+
+    expression: Expression
+
+
+@dataclass(frozen=True)
 class Stats:
     """`stats`: a row for each group."""
 
@@ -100,7 +108,7 @@ class Dedup:
     expressions: tuple[Expression, ...]
 
 
-Command: TypeAlias = Show | Filter | Parse | Stats | Sort | Limit | Dedup
+Command: TypeAlias = Show | Filter | Parse | Pattern | Stats | Sort | Limit | Dedup
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class Query:
 def fields_of(query: Query) -> set[str]:
     """The fields of records that a query reads, without those that it computes itself."""
     made: set[str] = set()
-    has_columns = any(isinstance(command, Show | Stats) for command in query.commands)
+    has_columns = any(isinstance(command, Show | Stats | Pattern) for command in query.commands)
     read = set() if has_columns else set(DEFAULT_COLUMNS)
     for command in query.commands:
         for expression, names in steps(command):
@@ -146,6 +154,8 @@ def steps(command: Command) -> Iterator[tuple[Expression, tuple[str, ...]]]:
             yield from ((one.expression, (one.name,)) for one in (*by, *columns))
         case Parse(expression, _, names):
             yield expression, names
+        case Pattern(expression):
+            yield expression, PATTERN_COLUMNS
         case Filter(condition):
             yield condition, ()
         case Sort(keys):

@@ -8,9 +8,11 @@ from typing import Any
 
 from ops.oncall.insights.aggregates import AGGREGATES
 from ops.oncall.insights.evaluate import Row, evaluator
+from ops.oncall.insights.patterns import patterns
 from ops.oncall.insights.query import (
     DEFAULT_COLUMNS,
     MAX_ROWS,
+    PATTERN_COLUMNS,
     Call,
     Column,
     Dedup,
@@ -20,6 +22,7 @@ from ops.oncall.insights.query import (
     Limit,
     Literal,
     Parse,
+    Pattern,
     Query,
     Show,
     Sort,
@@ -60,6 +63,9 @@ def run(query: Query, records: Iterable[Record]) -> Table:
                 rows = filter(evaluator(condition), rows)
             case Parse():
                 rows = _parsed(rows, command)
+            case Pattern():
+                rows = patterns(rows, command)
+                shown = _Shown(list(PATTERN_COLUMNS))
             case Stats():
                 rows = _grouped(rows, command)
                 shown = _Shown([column.name for column in (*command.by, *command.columns)])

@@ -1,6 +1,7 @@
 """The query language of Logs Insights: what each part of it does, and the errors of invalid queries."""
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -224,6 +225,38 @@ def test_a_record_meets_either_a_condition_or_its_negation(condition: str) -> No
         ("'1e999' + 1", None),
         ("10 ^ 999", None),
         ("datefloor(@timestamp, 1d)", "2026-01-01 00:00:00.000"),
+        ("dateceil(@timestamp, 1d)", "2026-01-02 00:00:00.000"),
+        ("dateceil(@timestamp, 1h)", "2026-01-01 12:00:00.000"),
+        ("dateceil(@timestamp - 1, 1h)", "2026-01-01 12:00:00.000"),
+        ("dateceil(@timestamp + 1, 1h)", "2026-01-01 13:00:00.000"),
+        ("dateceil(word, 1h)", None),
+        ("dateceil(253402300799999, 1d)", None),
+        ("datefloor(@timestamp - 1, 3600s)", "2026-01-01 11:59:00.000"),
+        ("datefloor(@timestamp - 1, 300m)", "2026-01-01 11:00:00.000"),
+        ("ltrim('xyZxyfooxyZ', 'xyZ')", "fooxyZ"),
+        ("rtrim('xyZfooxyxyZ', 'xyZ')", "xyZfoo"),
+        ("ltrim(blank)", "x "),
+        ("rtrim(blank)", "  x"),
+        ("unmask(word)", "Word"),
+        ("isValidIp(ip)", 1),
+        ("isValidIp(ip6)", 1),
+        ("isValidIp(word)", 0),
+        ("isValidIp(n)", 0),
+        ("isValidIp(nowhere)", 0),
+        ("isValidIpV4(ip)", 1),
+        ("isValidIpV4(ip6)", 0),
+        ("isValidIpV6(ip6)", 1),
+        ("isValidIpV6(ip)", 0),
+        ("isIpInSubnet(ip, '192.0.2.0/24')", 1),
+        ("isIpInSubnet(ip, '192.0.2.128/25')", 0),
+        ("isIpInSubnet(ip6, '2001:db8::/32')", 1),
+        ("isIpInSubnet(ip6, '192.0.2.0/24')", 0),
+        ("isIpv4InSubnet(ip, '192.0.2.0/24')", 1),
+        ("isIpv4InSubnet(ip6, '2001:db8::/32')", 0),
+        ("isIpv6InSubnet(ip6, '2001:db8::/32')", 1),
+        ("isIpv6InSubnet(ip, '192.0.2.0/24')", 0),
+        ("isIpv4InSubnet(ip, 'no subnet')", 0),
+        ("isIpv4InSubnet(nowhere, '192.0.2.0/24')", 0),
         ("bin(1h)", "2026-01-01 12:00:00.000"),
         ("bin(30s)", "2026-01-01 12:00:00.000"),
         ("@logStream", "stream"),
@@ -231,7 +264,7 @@ def test_a_record_meets_either_a_condition_or_its_negation(condition: str) -> No
 )
 def test_values_are_computed(expression: str, value: Value) -> None:
     """As AWS documents the functions. An operation without a result gives no value, and no error."""
-    found = {"n": 42, "word": "Word", "text": "12", "blank": "  x "}
+    found = {"n": 42, "word": "Word", "text": "12", "blank": "  x ", "ip": "192.0.2.9", "ip6": "2001:db8::9"}
 
     assert column(f"fields {expression} as value", found) == [value]
 
@@ -283,6 +316,10 @@ def test_stats_give_one_row_for_all_records_or_for_each_group() -> None:
         ("count(error)", 2),
         ("count_distinct(client)", 3),
         ("sum(status >= 400)", 2),
+        ("stddev(sampled)", 0.5),
+        ("stddev(route)", None),
+        ("sortsFirst(client)", "10.0.0.1"),
+        ("sortsLast(error)", "NoSuchClient"),
         ("pct(ms, 50)", 2.5),
         ("pct(ms, 99)", 70),
         ("pct(ms, 0)", 0.5),
@@ -326,6 +363,50 @@ def test_records_are_grouped_by_times_and_expressions() -> None:
     ]
     assert ask("stats count(*) as n by error | sort error") == [[None, 3], ["DatabaseBusy", 1], ["NoSuchClient", 1]]
     assert ask("stats count(*) as n by floor(status / 100) as class | sort class") == [[2, 3], [4, 1], [5, 1]]
+
+
+def test_a_second_stats_aggregates_the_rows_of_the_first() -> None:
+    """Other commands may come between them, and each can use what the one before it computed."""
+    by_route = "stats count(*) as n, sum(ms) as total by route, bin(2m) as @t"
+
+    assert ask(f"{by_route} | stats max(n) as most, sum(total), count(*)") == [[2, 83.5, 3]]
+    assert ask(
+        f"{by_route} | filter total > 5 | fields total * 2 as twice | stats sum(twice) by route | sort route"
+    ) == [
+        ["/add", 19],
+        ["/getall", 140],
+    ]
+    assert ask(f"{by_route} | stats sum(n) as n by dateceil(@t, 4m) as until | sort until") == [
+        ["2026-01-01 12:00:00.000", 2],
+        ["2026-01-01 12:04:00.000", 3],
+    ]
+    assert columns(f"{by_route} | stats max(n) as most by route") == ["route", "most"]
+
+
+def test_a_pattern_counts_the_texts_that_differ_in_numbers() -> None:
+    """The most frequent is first, and other commands read its columns."""
+    found: list[dict[str, Any]] = [
+        *({"log": f"GET /get/{number} took {number}.5 ms"} for number in range(3)),
+        {"log": "stopped"},
+        {"other": 1},
+    ]
+    pattern = "GET /get/<Token-1> took <Token-2> ms"
+
+    assert ask("pattern log", *found) == [[pattern, 0.75, 3], ["stopped", 0.25, 1]]
+    assert ask("pattern log | sort @sampleCount | limit 1 | display @pattern", *found) == [["stopped"]]
+    assert ask("filter log like 'GET' | pattern substr(log, 4) | display @ratio", *found) == [[1]]
+    assert ask("parse log 'took *' as rest | pattern rest | fields @sampleCount", *found) == [
+        ["<Token-1> ms", 1, 3],
+    ]
+
+
+def test_now_is_the_same_for_all_rows() -> None:
+    """In seconds, as AWS documents it."""
+    before = time.time()
+    (first, *others) = column("fields now() as now")
+
+    assert before - 1 < float(str(first)) <= time.time()
+    assert set(others) == {first}
 
 
 NUMBERS: Final = st.lists(st.integers(-1000, 1000), min_size=1, max_size=50)
@@ -421,6 +502,8 @@ def test_source_names_the_log_group() -> None:
         ("fields a as a | filter a = 1", {"a"}),
         ("fields a as b, b as c | dedup c", {"a"}),
         ("fields a | dedup b", {"a", "b"}),
+        ("stats max(a) as b by c | stats sum(b) as d by c", {"a", "c"}),
+        ("pattern a | sort @sampleCount", {"a"}),
     ],
 )
 def test_fields_of_a_query_are_the_fields_of_records_that_it_reads(query: str, fields: set[str]) -> None:
@@ -436,7 +519,7 @@ def test_fields_of_a_query_are_the_fields_of_records_that_it_reads(query: str, f
         ("fields a |", "column 11: found the end, expected"),
         ("fields a\n| stat count(*)", "Line 2, column 3: found stat, expected"),
         ("fields a filter b", "column 10: found filter, expected"),
-        ("pattern @message", "column 1: found pattern, expected"),
+        ("patterns @message", "column 1: found patterns, expected"),
         ("fields a,", "column 10: found the end, expected"),
         ("fields a as", "column 12: found the end, expected a name"),
         ("fields a-", "column 10: found the end, expected"),
@@ -457,18 +540,43 @@ def test_fields_of_a_query_are_the_fields_of_records_that_it_reads(query: str, f
         ("stats a", "column 7: 'a' is not inside an aggregate, such as max or latest"),
         ("stats max(a) - b", "column 16: 'b' is not inside an aggregate, such as max or latest"),
         ("stats bin(5m)", "column 7: '@timestamp' is not inside an aggregate, such as max or latest"),
-        ("stats count(*) as n by a | sort b", "column 33: 'b' is not a column of stats, which are a, n"),
+        ("stats count(*) as n by a | sort b", "column 33: 'b' is not a column any more: there are only a, n"),
         (
             "stats count(*) as n by bin(5m) | sort @timestamp",
-            "column 39: '@timestamp' is not a column of stats, which are bin(5m), n",
+            "column 39: '@timestamp' is not a column any more: there are only bin(5m), n",
         ),
-        ("stats count(*) | stats count(*)", "column 18: found stats, expected"),
-        ("sort a | stats count(*)", "column 10: found stats, expected"),
+        (
+            "stats count(*) as n by a | stats max(a) by n | stats count(*)",
+            "column 48: a query has at most two stats, with no sort, limit or pattern before them",
+        ),
+        (
+            "stats count(*) as n by a | sort n | stats max(n)",
+            "column 37: a query has at most two stats, with no sort, limit or pattern before them",
+        ),
+        ("stats count(*) as n by a | stats max(b)", "column 38: 'b' is not a column any more: there are only a, n"),
+        (
+            "stats count(*) as n by a | stats max(n) by b",
+            "column 44: 'b' is not a column any more: there are only a, n",
+        ),
+        (
+            "stats sum(a) as b by c | stats avg(b) by bin(5m)",
+            "column 42: '@timestamp' is not a column any more: there are only c, b",
+        ),
+        (
+            "pattern @message | filter @severityLabel = 'x'",
+            "column 27: '@severityLabel' is not a column any more: there are only @pattern, @ratio, @sampleCount",
+        ),
+        ("pattern max(a)", "column 9: max is an aggregate"),
+        ("pattern @message | diff", "column 20: diff is not supported: it compares with an earlier time"),
+        ("fields a | diff previousDay", "column 12: diff is not supported: it compares with an earlier time"),
+        ("filterIndex a = 1", "column 1: filterIndex is not supported: it reads only what a field index covers"),
+        ("fields a | unnest b into c", "column 12: unnest is not supported: lists as values are not supported"),
+        ("fields a diff", "column 10: found diff, expected"),
         ("limit 1 | sort a", "column 11: found sort, expected 'display'"),
         ("dedup a | filter b", "column 11: found filter, expected 'limit'"),
         ("stats pct(a, b)", "column 7: the last argument of pct has to be a number from 0 to 100"),
         ("stats pct(a, 101)", "column 7: the last argument of pct has to be a number from 0 to 100"),
-        ("stats stddev(a)", "column 7: 'stddev' is not a supported function"),
+        ("stats spread(a)", "column 7: 'spread' is not a supported function"),
         ("fields bin(300)", "column 8: the last argument of bin has to be a time such as 5m"),
         ("fields bin(5mo)", "column 12: '5mo' is not a time such as 30s, 5m, 1h or 1d"),
         ("fields bin(0m)", "column 12: '0m' is not a time such as 30s, 5m, 1h or 1d"),
@@ -507,11 +615,14 @@ def test_fields_of_a_query_are_the_fields_of_records_that_it_reads(query: str, f
         ("parse a 'x * y'", "column 16: found the end, expected 'as'"),
         ("parse a", "column 8: found the end, expected a regular expression in slashes, a text in quotes"),
         ("sort a up", "column 8: found up, expected"),
-        ("SOURCE logGroups() | fields a", "column 8: found logGroups, expected a text in quotes"),
+        (
+            "SOURCE logGroups() | fields a",
+            "column 8: SOURCE takes one log group in quotes here, since each query reads one",
+        ),
         ("SOURCE 'a' fields a", "column 12: found fields, expected '|'"),
         ("SOURCE 'a' | SOURCE 'b' | fields a", "column 14: found SOURCE, expected"),
         ("fields bin(1h, 5m)", "column 8: bin does not take 2 arguments"),
-        ("fields strlen(5m)", "column 8: only the last argument of bin and datefloor can be a time such as 5m"),
+        ("fields strlen(5m)", "column 8: only the last argument of bin, datefloor, dateceil can be a time such as 5m"),
         ("fields strlen(*)", "column 8: only count takes *"),
         ("filter " + "(" * 10_000, "a query has at most 10000 characters"),
         ("filter " + "not " * 2000 + "a = 1", "expressions are nested more than 100 levels deep"),
@@ -529,8 +640,8 @@ def test_an_invalid_query_is_refused_with_its_place(query: str, reason: str) -> 
 
 
 PIECES: Final = (
-    "fields display filter parse stats sort limit dedup SOURCE by as and or not like in asc desc count max pct bin "
-    "ispresent a b.c @message `d-e` 1 2.5 5m 'x*' \"y\" /z/ /(?<n>.)/ =~ = != < <= > >= + - * / ^ % ( ) [ ] , | #c \n"
+    "fields display filter parse pattern stats sort limit dedup SOURCE by as and or not like in asc desc count max pct "
+    "bin ispresent a b.c @message `d-e` 1 2.5 5m 'x*' /z/ /(?<n>.)/ =~ = != < <= > >= + - * / ^ % ( ) [ ] , | #c \n"
 ).split(" ")
 
 
@@ -543,6 +654,8 @@ COMMANDS: Final = st.lists(
                 "parse route '/*' as path",
                 "stats count(*) as n, avg(ms) by route, bin(5m) as period",
                 "stats max(ms) - 1 as n by client as route",
+                "stats sum(n) as n by route",
+                "pattern route",
                 "sort n desc, route",
                 "dedup route",
                 "limit 3",

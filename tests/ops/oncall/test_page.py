@@ -78,7 +78,7 @@ async def test_a_view_has_all_data_of_a_dashboard(page: Page) -> None:
 
 
 async def test_a_query_returns_rows_and_their_records(page: Page) -> None:
-    """A query with stats returns rows without records."""
+    """A query with stats or pattern returns rows without records."""
     saved = {query["name"]: query for query in await get(page, "/api/queries")}
     assert saved["requests"]["description"] == "The latest requests."
 
@@ -91,6 +91,10 @@ async def test_a_query_returns_rows_and_their_records(page: Page) -> None:
     counted = await get(page, "/api/query", q=saved["by-route"]["text"])
     assert counted["rows"] == [["/get/{id}", 5], ["/add", 1], ["/getall", 1]]
     assert "records" not in counted
+
+    patterns = await get(page, "/api/query", q="pattern @logStream")
+    assert [row[1:] for row in patterns["rows"]] == [[1, patterns["scanned"]]]
+    assert "records" not in patterns
 
     shown = await get(page, "/api/query", q="fields @timestamp | display status | limit 1")
     assert (shown["columns"], len(shown["records"])) == (["status"], 1)
