@@ -1,5 +1,6 @@
 """The trace of another service that a request is part of."""
 
+import logging
 import re
 from typing import Final, NamedTuple
 
@@ -9,6 +10,8 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _W3C: Final = TraceContextTextMapPropagator()
+# It warns of each tracestate that is not valid, so that a caller could add a line for each of its requests.
+logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
 # https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
 _XRAY_ROOT: Final = re.compile(r"\bRoot=1-([0-9a-f]{8})-([0-9a-f]{24})\b")
 _XRAY_PARENT: Final = re.compile(r"\bParent=([0-9a-f]{16})\b")

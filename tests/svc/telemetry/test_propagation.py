@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 
 from svc.telemetry import propagation
 from svc.telemetry.propagation import RemoteParent
+from tests.conftest import Log
 
 TRACE_ID: Final = "12345678901234567890123456789012"
 PARENT_ID: Final = "1234567890123456"
@@ -147,9 +148,10 @@ def test_a_valid_state_is_passed_on(headers: list[str], passed_on: str) -> None:
         [f"foo={'1' * 257}"],
     ],
 )
-def test_an_invalid_state_is_dropped_as_a_whole(headers: list[str]) -> None:
-    """The trace is joined all the same."""
+def test_an_invalid_state_is_dropped_as_a_whole(log: Log, headers: list[str]) -> None:
+    """The trace is joined all the same, and a caller who sends one with each request does not fill the log."""
     assert state(*headers) == ""
+    assert log.read() == []
 
 
 def test_a_state_has_at_most_32_members() -> None:
