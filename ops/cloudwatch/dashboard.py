@@ -183,8 +183,8 @@ def service(alarms: Alarms) -> list[list[Widget]]:
 def requests() -> list[list[Widget]]:
     """Returns the dashboard of single requests as rows of widgets.
 
-    Each refresh of a log widget reads all lines of the dashboard's time range, at $0.005 per GB, and such a widget
-    cannot have a range of its own. So none is on a dashboard that stays open, and this one's range is an hour.
+    Each refresh of a log widget reads all lines of the dashboard's time range, at $0.005 per GB. A log widget cannot
+    have a range of its own. So none is on a dashboard that stays open, and the range of this one is an hour.
     """
     return [
         [

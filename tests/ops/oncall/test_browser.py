@@ -235,7 +235,7 @@ def test_a_log_line_links_to_its_trace_and_back(browser: Chrome, shared: OnCall)
     find(browser, ".outcome", "7 rows")
 
     find(browser, "tr.opens", "/add").click()
-    assert "request_id" in find(browser, ".opened .fields").text
+    assert "trace_id" in find(browser, ".opened .fields").text
     find(browser, ".opened a", "Trace").click()
 
     waterfall = find(browser, ".waterfall", "INSERT clients")
