@@ -103,6 +103,19 @@ async def test_a_query_returns_rows_and_their_records(page: Page) -> None:
     assert "_aws" in metrics["records"][0]
 
 
+async def test_a_result_says_for_how_many_requests_its_lines_stand(tmp_path: Path, aiohttp_client: Clients) -> None:
+    """The sum of the weights of all lines that a query read. Other lines stand for no request."""
+    path = tmp_path / "recording.jsonl"
+    weighted = [{**json.loads(line(number)), "sample_weight": weight} for number, weight in enumerate((1, 90, 9))]
+    path.write_bytes(line(0) + b"".join(json.dumps(one).encode() + b"\n" for one in weighted))
+    page = await replayed(path, aiohttp_client)
+
+    found = await get(page, "/api/query", q='filter event = "request" | limit 1')
+    assert (len(found["rows"]), found["scanned"], found["requests"]) == (1, 4, 100)
+    (table,) = [one for one in (await get(page, "/api/view"))["panels"] if one["kind"] == "table"]
+    assert (table["scanned"], table["requests"]) == (4, 100)
+
+
 async def test_a_trace_has_a_waterfall_and_log_lines(page: Page) -> None:
     """A query for the trace ID finds the log line of the request."""
     traces = (await get(page, "/api/traces"))["traces"]
