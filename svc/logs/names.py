@@ -313,7 +313,9 @@ HTTP_STATUS: Final = _attribute(
     "http.response.status_code", "the response's status", "X-Ray: whether it is an error, a fault or a throttle"
 )
 URL_PATH: Final = _attribute("url.path", "the path, if it has a route", "anyone who reads the trace")
-URL_SCHEME: Final = _attribute("url.scheme", "http, because TLS ends in front of this service", "X-Ray")
+URL_SCHEME: Final = _attribute(
+    "url.scheme", "https if a trusted proxy reports it, since TLS ends in front of this service; else http", "X-Ray"
+)
 CLIENT_ADDRESS: Final = _attribute("client.address", "as the field client", "X-Ray")
 ENDUSER_ID: Final = _attribute("enduser.id", "as the field caller", "X-Ray: the segment's user")
 USER_AGENT: Final = _attribute("user_agent.original", "the User-Agent header", "X-Ray")
@@ -323,8 +325,12 @@ DATABASE_SECONDS: Final = _attribute("clients.database.duration", "database_ms, 
 
 # Attributes of a batch's span: the stable names, and the old ones, which X-Ray's exporter still reads.
 DB_SYSTEM: Final = _attribute("db.system.name", "postgresql", "anyone who reads the trace")
-SERVER_ADDRESS: Final = _attribute("server.address", "the database's host, or several", "anyone who reads the trace")
-SERVER_PORT: Final = _attribute("server.port", "the database's port, or several", "anyone who reads the trace")
+SERVER_ADDRESS: Final = _attribute(
+    "server.address",
+    "of a request, the host in its Host header, without which X-Ray shows no URL; of a batch, the database's hosts",
+    "X-Ray; anyone who reads the trace",
+)
+SERVER_PORT: Final = _attribute("server.port", "the port that belongs to server.address", "anyone who reads the trace")
 DB_NAMESPACE: Final = _attribute("db.namespace", "the database's name", "anyone who reads the trace")
 DB_OPERATION: Final = _attribute("db.operation.name", "SELECT or INSERT", "anyone who reads the trace")
 DB_COLLECTION: Final = _attribute("db.collection.name", "the table", "anyone who reads the trace")
@@ -337,7 +343,7 @@ DB_STATUS: Final = _attribute(
     "db.response.status_code", "the SQLSTATE, if PostgreSQL returned an error", "the on-call engineer"
 )
 OLD_DB_CONNECTION: Final = _attribute(
-    "db.connection_string", "the database's server as a URL, without a user", "X-Ray's exporter"
+    "db.connection_string", "the first of the database's hosts as a URL, without a user", "X-Ray's exporter"
 )
 OLD_DB_SYSTEM: Final = _attribute("db.system", "postgresql", "X-Ray's exporter")
 OLD_DB_NAME: Final = _attribute("db.name", "the database's name", "X-Ray's exporter")

@@ -112,7 +112,9 @@ async def running(
     async with AsyncExitStack() as stack:
         exported = None
         if settings.traces.protocol:
-            exported = await stack.enter_async_context(traces.running(settings.traces, resource, _database(dsn)))
+            exported = await stack.enter_async_context(
+                traces.running(settings.traces, resource, database_attributes(dsn), proxies)
+            )
         metrics = Metrics(metrics_output, _properties(resource))
         await stack.enter_async_context(metrics.running(settings.metrics_interval))
         telemetry = Telemetry(settings, proxies, metrics, exported)
@@ -132,16 +134,20 @@ def _properties(resource: Resource) -> dict[str, str]:
     return {name: str(value) for name, value in properties.items() if value}
 
 
-def _database(dsn: str) -> dict[str, str | int]:
+def database_attributes(dsn: str) -> dict[str, str | int]:
     """Attributes of all database spans."""
     parsed = dsns.parse(dsn)
     port = parsed.parameters["port"]
-    return {
+    attributes: dict[str, str | int] = {
         names.DB_SYSTEM: "postgresql",
         names.OLD_DB_SYSTEM: "postgresql",
         names.DB_NAMESPACE: parsed.database,
         names.OLD_DB_NAME: parsed.database,
         names.SERVER_ADDRESS: parsed.parameters["host"],
         names.SERVER_PORT: int(port) if port.isdigit() else port,
-        names.OLD_DB_CONNECTION: f"postgresql://{parsed.parameters['host']}:{port}",
     }
+    host, port = parsed.addresses[0]
+    if not host.startswith("/"):  # X-Ray's exporter has no use for a Unix socket
+        host = f"[{host}]" if ":" in host else host
+        attributes[names.OLD_DB_CONNECTION] = f"postgresql://{host}:{port}"
+    return attributes

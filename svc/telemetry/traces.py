@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -25,6 +26,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from svc import __version__
 from svc.errors import InvalidSetting
+from svc.http.proxies import Proxies
 from svc.logs import names
 from svc.postgres.batching import RoundTrip
 from svc.telemetry import spans
@@ -54,11 +56,13 @@ class Traces:
     Args:
         processor: exports the spans.
         database: attributes of all database spans.
+        proxies: the trusted proxies, which know by which scheme a request came.
     """
 
-    def __init__(self, processor: BatchSpanProcessor, database: Mapping[str, str | int]) -> None:
+    def __init__(self, processor: BatchSpanProcessor, database: Mapping[str, str | int], proxies: Proxies) -> None:
         self._processor = processor
         self._database = database
+        self._proxies = proxies
         self._operations: dict[str, bytes] = {}  # the attributes of their spans, encoded
 
     def add_operation(self, name: str, summary: str, sql: str) -> None:
@@ -87,11 +91,9 @@ class Traces:
         attributes = [
             (names.HTTP_METHOD, method),
             (names.HTTP_STATUS, request.status),
-            (names.URL_SCHEME, "http"),
+            (names.URL_SCHEME, "https" if self._proxies.is_https(request) else "http"),
             (names.CLIENT_ADDRESS, request.client),
         ]
-        if (agent := request.headers.get("User-Agent")) is not None:
-            attributes.append((names.USER_AGENT, _text(agent)))
         pieces = [
             spans.identity(
                 request.trace_id,
@@ -103,6 +105,14 @@ class Traces:
             spans.duration(names.QUEUE_SECONDS, request.queue_seconds),
             spans.duration(names.DATABASE_SECONDS, request.database_seconds),
         ]
+        # The caller chooses what follows, so none of it is encoded once for many spans.
+        host, port = _authority(request.headers.get("Host", ""))
+        if host:
+            pieces.append(spans.attribute(names.SERVER_ADDRESS, host))
+        if port:
+            pieces.append(spans.attribute(names.SERVER_PORT, port))
+        if (agent := request.headers.get("User-Agent")) is not None:
+            pieces.append(spans.attribute(names.USER_AGENT, _text(agent)))
         if request.caller:
             attributes.append((names.ENDUSER_ID, request.caller))
         if request.has_route:
@@ -142,13 +152,22 @@ class Traces:
         self._processor.on_end(_EncodedSpan(spans.join(pieces)))  # type: ignore[arg-type]  # see _EncodedSpan
 
 
+def _authority(header: str) -> tuple[str, int]:
+    """The host and the port of a Host header; an empty host where there is none, and 0 without a port."""
+    try:
+        found = urlsplit(f"//{header}")
+        return _text(found.hostname or ""), found.port or 0
+    except ValueError:
+        return "", 0
+
+
 def _text(value: str) -> str:
     return value[:_MAX_TEXT_CHARACTERS].encode(errors="backslashreplace").decode()
 
 
 @asynccontextmanager
 async def running(
-    settings: TraceSettings, resource: Resource, database: Mapping[str, str | int]
+    settings: TraceSettings, resource: Resource, database: Mapping[str, str | int], proxies: Proxies
 ) -> AsyncIterator[Traces]:
     """Exports spans to the collector while the context is open; at the end, takes at most 2 s for the last ones.
 
@@ -162,7 +181,7 @@ async def running(
             "an OTEL_* variable", "wrong", f"what OpenTelemetry takes: {str(error).rstrip('.')}"
         ) from error
     try:
-        yield Traces(processor, database)
+        yield Traces(processor, database, proxies)
     finally:
         # The processor's own shutdown has no time limit: it waits for the collector.
         stopping = threading.Thread(target=processor.shutdown, name="traces-stop", daemon=True)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 import yaml
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -400,9 +401,10 @@ def segment(span: Span, resource: Mapping[str, Any], exporter: Config) -> dict[s
     if http := _http(span_attributes):
         document["http"] = http
     if span_attributes.get("db.system") in _SQL:
+        server = span_attributes.get("db.connection_string", "localhost")
         document["sql"] = {
             "url": span.name,
-            "connection_string": f"localhost/{span_attributes['db.name']}",
+            "connection_string": f"{server}/{span_attributes['db.name']}",
             "database_type": span_attributes["db.system"],
             "sanitized_query": span_attributes["db.statement"],
         }
@@ -421,7 +423,10 @@ def xray_id(trace_id: str) -> str:
 
 def _name(span: Span, span_attributes: Mapping[str, Any], resource: Mapping[str, Any]) -> str:
     service = resource["service.name"] if span.kind == Span.SPAN_KIND_SERVER else None
-    return str(span_attributes.get("peer.service") or span_attributes.get("db.name") or service or span.name)
+    database = span_attributes.get("db.name")
+    if database and (host := urlsplit(span_attributes.get("db.connection_string", "")).hostname):
+        database = f"{database}@{host}"
+    return str(span_attributes.get("peer.service") or database or service or span.name)
 
 
 def _outcome(span: Span, span_attributes: Mapping[str, Any]) -> dict[str, bool]:
@@ -437,4 +442,8 @@ def _http(span_attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name, (part, field) in _HTTP.items():
         if name in span_attributes:
             http.setdefault(part, {})[field] = span_attributes[name]
+    if host := span_attributes.get("server.address") if http else None:
+        scheme, port = span_attributes["url.scheme"], span_attributes.get("server.port")
+        shown = f":{port}" if port and port != {"http": 80, "https": 443}[scheme] else ""
+        http["request"]["url"] = f"{scheme}://{host}{shown}{span_attributes.get('url.path', '/')}"
     return http

@@ -302,6 +302,8 @@ async def test_a_trace_is_found_by_the_id_in_the_log(
     assert (query["type"], query["namespace"], query["parent_id"]) == ("subsegment", "remote", request["id"])
     assert (query["sql"]["database_type"], query["sql"]["url"]) == ("postgresql", "SELECT clients")
     assert "$1" in query["sql"]["sanitized_query"]
+    assert request["http"]["request"]["url"].startswith("http://127.0.0.1:")
+    assert request["http"]["request"]["url"].endswith("/get/1")
     assert [[one["fault"], one["error"]] for one in succeeded] == [[False, False]] * 2
     assert [[one["fault"], one["error"]] for one in unknown] == [[False, True]]
     assert [[one["fault"], one["error"]] for one in failed] == [[True, False]] * 2

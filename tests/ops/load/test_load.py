@@ -101,7 +101,9 @@ async def test_a_run_from_end_to_end(
             DRAIN_SECONDS="0",
             API_KEY_HASHES=digest("a-key").hex(),
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            LOG_LINES_PER_SECOND="0",
             OTEL_TRACES_SAMPLER="always_on",
+            TRACES_PER_SECOND="0",
         )
         load = ("--rate", "100", "--duration", "2", "--processes", "2")
         done = await start_load("mixed", "--host", service.url, *load).done()

@@ -233,7 +233,7 @@ LOG: Final[list[dict[str, Any]]] = [
 def test_a_sample_is_read_and_run(query: str) -> None:
     """Also over records that lack its fields."""
     parsed = insights.parse(query)
-    table = insights.run(parsed, [Record(60_000 * number, "stream", fields) for number, fields in enumerate(LOG)])
+    table = insights.run(parsed, [Record(60_000 * at, "stream", fields, "") for at, fields in enumerate(LOG)])
 
     assert table.columns
     assert all(len(row) == len(table.columns) for row in table.rows)

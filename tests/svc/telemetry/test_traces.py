@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from ops.common.process import Service
 from svc.logs import names
 from svc.telemetry import spans
+from svc.telemetry.setup import database_attributes
 from tests.conftest import Owner
 from tests.svc.logs import lines
 from tests.svc.telemetry.otlp import Collector, attributes, collecting
@@ -299,3 +300,44 @@ def test_an_encoded_span_equals_that_of_the_sdk() -> None:
     found.flags = expected.flags
     expected.ClearField("status")  # the SDK writes UNSET, which is the default
     assert found == expected
+
+
+async def test_a_span_has_the_url_that_the_caller_asked_for(serve: Start) -> None:
+    """Without its host, X-Ray shows no URL. A header that is not a host is left out."""
+    expected: dict[str, tuple[str | None, int | None]] = {
+        "flask.olimac.link": ("flask.olimac.link", None),
+        "localhost:8080": ("localhost", 8080),
+        "[2001:db8::7]:8080": ("2001:db8::7", 8080),
+        "x" * 300: ("x" * 256, None),
+        "localhost:99999": (None, None),
+    }
+    with collecting("http/protobuf") as collector:
+        service = serve(**ALL, **TRUSTED, **to(collector, "http/protobuf"))
+        async with ClientSession() as session:
+            for host in expected:
+                headers = {"Host": host, "X-Forwarded-Proto": "https", "X-Request-Id": "of-the-caller"}
+                async with session.get(f"{service.url}/get/1", headers=headers) as response:
+                    assert response.status == 200
+        assert await asyncio.to_thread(service.stop) == 0
+
+    found = [attributes(span.attributes) for span in of_kind(collector, Span.SPAN_KIND_SERVER)]
+    servers = [(each.get(names.SERVER_ADDRESS), each.get(names.SERVER_PORT)) for each in found]
+    assert servers == list(expected.values())
+    assert {(each[names.URL_SCHEME], each[names.URL_PATH]) for each in found} == {("https", "/get/1")}
+
+
+@pytest.mark.parametrize(
+    ("dsn", "connection"),
+    [
+        ("postgresql://user:secret@db.internal/clients?sslmode=disable", "postgresql://db.internal:5432"),
+        ("postgresql://[::1]:5433/clients", "postgresql://[::1]:5433"),
+        ("postgresql://one:1,two:2/clients?sslmode=disable", "postgresql://one:1"),
+        ("postgresql:///clients?host=/run/postgresql", None),
+    ],
+)
+def test_database_spans_have_the_databases_server(dsn: str, connection: str | None) -> None:
+    """Without it, X-Ray shows the database as localhost. It has neither user nor password."""
+    found = database_attributes(dsn)
+
+    assert found.get(names.OLD_DB_CONNECTION) == connection
+    assert "secret" not in str(found)
