@@ -106,7 +106,7 @@ OURS: Final = Contender("clients-api", "this service", _module("svc", "serve"), 
 
 OURS_WITH_TELEMETRY: Final = Contender(
     "clients-api-telemetry",
-    "this service, with every request logged, all metrics, 5 % of traces",
+    "this service, with its telemetry as it is deployed",
     _module("svc", "serve"),
     _STOPS_AT_ONCE,
     exports_traces=True,

@@ -12,7 +12,7 @@ from operator import mul
 from typing import Any, Final
 
 MAX_ERROR: Final = 0.025  # of a value, in relation to it
-_BASE: Final = 1.05  # each value is this many times the one below it, so the nearest is within 2.47 %
+_BASE: Final = 1.049  # each value is this many times the one below it, so the nearest is within 2.42 %
 _BUCKETS_PER_E: Final = 1 / log(_BASE)
 _ONE: Final = 1000  # the bucket of 1.0, large enough that no bucket has a negative number
 _ZERO: Final = 0  # the bucket of 0

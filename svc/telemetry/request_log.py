@@ -98,9 +98,9 @@ class RequestLog:
         for request in requests:
             status, seconds = request.status, request.seconds
             kind = request.route, request.method if request.method in METHODS else "OTHER", status
-            metrics.latencies_ms[kind].add(seconds * 1e3)
+            metrics.latencies_ms[kind].add(int(seconds * 1e6) / 1e3)  # as milliseconds(), without the cost of a call
             if request.slot_seconds:
-                metrics.slot_waits_ms.add(request.slot_seconds * 1e3)
+                metrics.slot_waits_ms.add(milliseconds(request.slot_seconds))
             if request.caller:
                 metrics.callers[request.caller] += 1
             if isinstance(request.error, DatabaseBusy | ServiceBusy):
