@@ -7,7 +7,7 @@ The additions, and the reasons:
 * RDS: attributes of a database and of its parameters that moto does not store; the endpoint of the local database, and
   its owner's name and password in the secret, which moto would invent.
 * CloudWatch: composite alarms, which moto can describe but not create; saved queries of Logs Insights, which moto does
-  not implement.
+  not implement; the classes of log groups, which moto does not store.
 * EC2: the tags of a launch template itself, which moto adds to the tags of what it launches.
 * S3: bucket policies are stored but not enforced. Moto ignores conditions, so the policy against plain HTTP would deny
   every request.
@@ -36,6 +36,7 @@ from moto.eks import urls
 from moto.eks.exceptions import ResourceInUseException, ResourceNotFoundException
 from moto.eks.responses import EKSResponse
 from moto.iam.access_control import PermissionResult
+from moto.logs.models import LogGroup
 from moto.logs.responses import LogsResponse
 from moto.rds.models import DBInstance, DBParameterGroup, MasterUserSecret
 from moto.s3.models import FakeBucket
@@ -110,6 +111,7 @@ def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
     init_database = DBInstance.__init__
     set_parameters = DBParameterGroup.update_parameters
     init_version = LaunchTemplateVersion.__init__
+    describe_log_group = LogGroup.to_describe_dict
 
     def database(created: DBInstance, *args: Any, **given: Any) -> None:
         init_database(created, *args, **given)
@@ -125,6 +127,9 @@ def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
         tags = [one for one in data.get("TagSpecifications", []) if one["ResourceType"] != "launch-template"]
         init_version(created, template, number, {**data, "TagSpecifications": tags}, description)
 
+    def log_group(group: LogGroup) -> _Resource:
+        return {**describe_log_group(group), "logGroupClass": getattr(group, "log_group_class", "STANDARD")}
+
     def credentials(secret: MasterUserSecret) -> str:
         return json.dumps({"username": secret.resource.master_username, "password": endpoints.database_password})
 
@@ -137,11 +142,13 @@ def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
         (DBInstance, "address", endpoints.database[0]),
         (DBInstance, "endpoint", {"Address": endpoints.database[0], "Port": endpoints.database[1]}),
         (MasterUserSecret, "_generate_secret_string", credentials),
+        (LogGroup, "to_describe_dict", log_group),
         (FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL),
     ):
         stack.enter_context(mock.patch.object(owner, name, value))
     for responses, operation, handler in (
         (CloudWatchResponse, "put_composite_alarm", CloudWatchResponse.put_metric_alarm),
+        (LogsResponse, "create_log_group", _Logs.create_log_group),
         (LogsResponse, "put_query_definition", _Logs.put_query_definition),
         (LogsResponse, "describe_query_definitions", _Logs.describe_query_definitions),
         (LogsResponse, "delete_query_definition", _Logs.delete_query_definition),
@@ -160,8 +167,17 @@ _NOT_STORED: Final = {
 }
 
 
+_CREATE_LOG_GROUP: Final = LogsResponse.create_log_group
+
+
 class _Logs(LogsResponse):  # type: ignore[misc]  # moto's types are not read
-    """CloudWatch Logs, with saved queries."""
+    """CloudWatch Logs, with classes of log groups and with saved queries."""
+
+    def create_log_group(self) -> str:
+        created: str = _CREATE_LOG_GROUP(self)
+        group: Any = self.logs_backend.groups[self._get_param("logGroupName")]
+        group.log_group_class = self._get_param("logGroupClass", "STANDARD")
+        return created
 
     def put_query_definition(self) -> str:
         given = {name: self._get_param(name) for name in ("name", "queryString", "logGroupNames")}

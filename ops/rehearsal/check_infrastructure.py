@@ -201,9 +201,14 @@ def test_no_secret_is_in_the_state(state: dict[str, Any], database: dict[str, An
 
 
 def test_log_groups_have_a_retention_time_and_a_key(outputs: Outputs) -> None:
-    """Requirement: each log group has a retention time and an encryption key."""
+    """Requirement: each log group has a retention time and an encryption key; those that are seldom read cost half."""
     pages = aws_client("logs", outputs.region).get_paginator("describe_log_groups").paginate()
     groups = [group for page in pages for group in page["logGroups"]]
 
     assert len(groups) == 12
     assert all(group["retentionInDays"] == 30 and group["kmsKeyId"] for group in groups)
+    seldom_read = {group["logGroupName"] for group in groups if group["logGroupClass"] == "INFREQUENT_ACCESS"}
+    assert {name.rpartition("/")[2] for name in seldom_read} == {
+        *("dataplane", "host"),
+        *(f"{outputs.name}-{network}" for network in ("cluster", "database")),
+    }
