@@ -60,6 +60,7 @@ def log(postgres: EmbeddedPostgres, databases: Databases) -> Iterator[list[str]]
             "DATABASE_URL": postgres.dsn(SERVICE_ROLE, database),
             "WORKERS": "2",
             "LOG_FORMAT": "json",
+            "LOG_LINES_PER_SECOND": "0",  # a line for each request
             "METRICS_INTERVAL": "1",
             "DRAIN_SECONDS": "0",
             "API_KEY_HASHES": f"billing:{digest(KEY).hex()}",
