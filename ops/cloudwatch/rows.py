@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Any, Final, Literal, TypeAlias
@@ -35,17 +35,26 @@ class Metric:
         dimensions: pairs of name and value, sorted.
         statistic: Sum, Average, Minimum, Maximum, SampleCount, a percentile such as p99.9, or a percentile rank such
             as PR(:100): the percentage of samples above the lower bound, if there is one, and up to the upper bound.
+        over: a dimension: the statistic is that of all its values together, which CloudWatch computes by a query of
+            Metrics Insights. Only Sum, Minimum, Maximum and Average are possible then.
     """
 
     namespace: str
     name: str
     dimensions: Dimensions
     statistic: str
+    over: str = ""
 
     @property
     def key(self) -> MetricKey:
         """Identifies the metric, whatever the statistic."""
         return self.namespace, self.name, self.dimensions
+
+    @property
+    def query(self) -> str:
+        """The query of Metrics Insights for a metric with `over`."""
+        function = {"Minimum": "MIN", "Maximum": "MAX", "Average": "AVG"}.get(self.statistic, "SUM")
+        return f'SELECT {function}({self.name}) FROM SCHEMA("{self.namespace}", {self.over})'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +75,11 @@ class MetricAlarm:
         periods: the number of data points to evaluate.
         periods_to_alarm: how many of these have to breach the threshold.
         missing: how a missing data point is treated.
+        band: the width, in standard deviations, of the band of usual values that CloudWatch learns; the value is then the
+            distance to the band's lower limit. 0 without a band.
+        region: of the alarm, if it is not that of the deployment.
+        after: the alarm that has to fire, or have fired, before this one can.
+        suppressor: the alarm that keeps this one silent.
     """
 
     name: str
@@ -81,6 +95,10 @@ class MetricAlarm:
     periods: int
     periods_to_alarm: int
     missing: Missing
+    band: float = 0
+    region: str = ""
+    after: str = ""
+    suppressor: str = ""
 
     def is_breached_by(self, value: float) -> bool:
         """Whether a value breaches the threshold."""
@@ -103,65 +121,131 @@ class Objective:
         name: availability or latency.
         percent: the percentage of good requests to reach over 30 days.
         means: what a good request is.
-        metrics: the metrics in the expression `bad`, by their IDs.
-        bad: metric math that gives the percentage of bad requests.
+        metrics: the metrics in the expressions, by their IDs.
+        share: metric math that gives the percentage of bad requests.
+        requests: metric math that gives the number of bad requests.
+        floor: the number of bad requests up to which they count as none.
     """
 
     name: str
     percent: float
     means: str
     metrics: Mapping[str, Metric]
-    bad: str
+    share: str
+    requests: str
+    floor: float
 
     @property
     def budget(self) -> float:
         """The error budget: the percentage of requests that may be bad."""
         return round(100 - self.percent, 9)
 
+    @property
+    def bad(self) -> str:
+        """Metric math that gives the percentage of bad requests, and 0 up to the floor."""
+        return f"IF({self.requests} > {self.floor:g}, {self.share}, 0)"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A burn rate, and the windows over which it is measured.
+
+    Attributes:
+        burn: 1 consumes the budget in exactly 30 days.
+        long: window in seconds.
+        short: window in seconds.
+    """
+
+    burn: float
+    long: int
+    short: int
+
 
 @dataclass(frozen=True, kw_only=True)
 class BurnRate:
-    """A row of `burn_rates`: a composite alarm that fires while all of its parts fire.
+    """A row of `burn_rates`: it fires while both windows of any of its rates burn.
 
     Attributes:
         name: a short name, which is also the name of the runbook.
         severity: page or ticket.
         objective: the objective whose error budget is consumed.
-        burn: the burn rate at which the alarm fires: 1 consumes the budget in exactly 30 days.
-        windows: lengths in seconds, by the suffixes of the parts' names.
+        rates: by name.
         means: what is wrong when the alarm fires.
-        reason: why this rate and these windows.
+        reason: why these rates and windows.
+        suppressor: the alarm that keeps this one silent.
     """
 
     name: str
     severity: Severity
     objective: Objective
-    burn: float
-    windows: Mapping[str, int]
+    rates: Mapping[str, Rate]
     means: str
     reason: str
+    suppressor: str = ""
 
     @property
-    def parts(self) -> list[MetricAlarm]:
-        """One alarm per window."""
-        return [self._part(window, seconds) for window, seconds in self.windows.items()]
+    def parts(self) -> list[tuple[MetricAlarm, MetricAlarm]]:
+        """The alarms on the long and the short window of each rate. Only the long window has the floor."""
+        return [
+            (
+                self._part(f"{name}-long", rate.burn, rate.long, self.objective.bad),
+                self._part(f"{name}-short", rate.burn, rate.short, self.objective.share),
+            )
+            for name, rate in self.rates.items()
+        ]
 
-    def _part(self, window: str, seconds: int) -> MetricAlarm:
+    def _part(self, name: str, burn: float, seconds: int, expression: str) -> MetricAlarm:
         return MetricAlarm(
-            name=f"{self.name}-{window}",
+            name=f"{self.objective.name}-{name}",
             severity="part",
             means=self.means,
             reason=self.reason,
             metrics=self.objective.metrics,
-            expression=self.objective.bad,
+            expression=expression,
             unit="%",
             comparison="GreaterThanThreshold",
-            threshold=round(self.burn * self.objective.budget, 9),
+            threshold=round(burn * self.objective.budget, 9),
             period_seconds=seconds,
             periods=1,
             periods_to_alarm=1,
             missing="notBreaching",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composite:
+    """An alarm on other alarms.
+
+    Attributes:
+        name: a short name, which is also the name of the runbook.
+        severity: page, ticket, or part of others.
+        means: what is wrong when the alarm fires.
+        reason: why this rule.
+        rule: groups of metric alarms: it fires while all alarms of any group fire.
+        suppressor: the alarm that keeps this one silent; empty without one.
+        region: of the alarm, if it is not that of the deployment.
+    """
+
+    name: str
+    severity: Severity
+    means: str
+    reason: str
+    rule: tuple[tuple[str, ...], ...]
+    suppressor: str = ""
+    region: str = ""
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """How long a composite alarm is silent around the time in which its suppressor fires.
+
+    Attributes:
+        wait_seconds: that it waits for the suppressor before it notifies.
+        extension_seconds: that it stays silent after the suppressor.
+    """
+
+    wait_seconds: float
+    extension_seconds: float
 
 
 @dataclass(frozen=True)
@@ -170,13 +254,22 @@ class Alarms:
 
     Attributes:
         objectives: the service level objectives.
+        burn_rates: the alarms on them, which are among the composite ones too.
+        suppression: for all composite alarms with a suppressor.
         metric: the alarms on metrics.
         composite: the alarms on other alarms.
     """
 
     objectives: Mapping[str, Objective]
+    burn_rates: Mapping[str, BurnRate]
+    suppression: Suppression
     metric: Mapping[str, MetricAlarm]
-    composite: Mapping[str, BurnRate]
+    composite: Mapping[str, Composite]
+
+    @property
+    def notifying(self) -> list[MetricAlarm | Composite]:
+        """The alarms that notify someone; each has a runbook."""
+        return [row for row in (*self.composite.values(), *self.metric.values()) if row.severity != "part"]
 
 
 def load(name: str, path: Path = PATH) -> Alarms:
@@ -186,16 +279,69 @@ def load(name: str, path: Path = PATH) -> Alarms:
         TypeError: a row lacks a field, or has an unknown one.
     """
     rows = yaml.safe_load(Template(path.read_text()).substitute(name=name))
-    objectives = {row["name"]: Objective(**{**row, "metrics": _metrics(row["metrics"])}) for row in rows["objectives"]}
-    burn_rates = [BurnRate(**{**row, "objective": objectives[row["objective"]]}) for row in rows["burn_rates"]]
+    objectives = {
+        row["name"]: Objective(**{**row, "metrics": _metrics(row["metrics"]), "floor": rows["floor"]})
+        for row in rows["objectives"]
+    }
+    burn_rates = [_burn_rate(row, objectives) for row in rows["burn_rates"]]
     alarms = [MetricAlarm(**{**row, "metrics": _metrics(row["metrics"])}) for row in rows["alarms"]]
-    parts = [part for burn_rate in burn_rates for part in burn_rate.parts]
-    return Alarms(objectives, {row.name: row for row in [*parts, *alarms]}, {row.name: row for row in burn_rates})
+    windows = [part for row in burn_rates for parts in row.parts for part in parts]
+    composites = [_any_of(**row) for row in rows.get("composites", [])]
+    composites += [_guarded(row) for row in alarms if row.after or row.suppressor]
+    composites += [_burning(row) for row in burn_rates]
+    return Alarms(
+        objectives,
+        {row.name: row for row in burn_rates},
+        Suppression(**rows["suppression"]),
+        {row.name: row for row in [*windows, *map(_measured, alarms)]},
+        {row.name: row for row in composites},
+    )
+
+
+def _burn_rate(row: dict[str, Any], objectives: Mapping[str, Objective]) -> BurnRate:
+    rates = {name: Rate(**rate) for name, rate in row["rates"].items()}
+    return BurnRate(**{**row, "objective": objectives[row["objective"]], "rates": rates})
+
+
+def _measured(row: MetricAlarm) -> MetricAlarm:
+    """The metric alarm of a row: a part, if a composite alarm notifies in its place."""
+    return replace(row, name=f"{row.name}-measured", severity="part") if row.after or row.suppressor else row
+
+
+def _any_of(any: list[str], **fields: Any) -> Composite:  # noqa: A002 - the field's name in alarms.yaml
+    return Composite(rule=tuple((name,) for name in any), **fields)
+
+
+def _guarded(row: MetricAlarm) -> Composite:
+    group = (_measured(row).name, *([row.after] if row.after else []))
+    return _composite(row, (group,), region=row.region)
+
+
+def _burning(row: BurnRate) -> Composite:
+    return _composite(row, tuple((long.name, short.name) for long, short in row.parts))
+
+
+def _composite(row: MetricAlarm | BurnRate, rule: tuple[tuple[str, ...], ...], region: str = "") -> Composite:
+    return Composite(
+        name=row.name,
+        severity=row.severity,
+        means=row.means,
+        reason=row.reason,
+        rule=rule,
+        suppressor=row.suppressor,
+        region=region,
+    )
 
 
 def _metrics(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     return {
-        name: Metric(row["namespace"], row["name"], tuple(sorted(row.get("dimensions", {}).items())), row["statistic"])
+        name: Metric(
+            row["namespace"],
+            row["name"],
+            tuple(sorted(row.get("dimensions", {}).items())),
+            row["statistic"],
+            row.get("over", ""),
+        )
         for name, row in rows.items()
     }
 

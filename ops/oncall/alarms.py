@@ -3,20 +3,20 @@
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
 from typing import Final
 
-from ops.cloudwatch.rows import Alarms, BurnRate, MetricAlarm, Severity
+from ops.cloudwatch.rows import Alarms, Composite, MetricAlarm, Severity
 from ops.oncall.expressions import Series, evaluate
 from ops.oncall.metrics import MetricStore
-
-OK: Final = "OK"
-ALARM: Final = "ALARM"
-INSUFFICIENT_DATA: Final = "INSUFFICIENT_DATA"
+from ops.oncall.suppression import ALARM, INSUFFICIENT_DATA, OK, Notifications
 
 # CloudWatch reads a few more points than an alarm needs, in case some are missing: for 3 periods, 5 points.
 _EXTRA_POINTS: Final = 2
+# The points before these from which a band is computed here. CloudWatch trains a model on up to two weeks instead.
+_BAND_POINTS: Final = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class AlarmState:
         means: what is wrong when it fires.
         reason: of the state: the value and the threshold.
         parts: the alarms that decide a composite alarm.
+        notified: the state of which it last notified someone; a state that a suppressor hides is not among them.
     """
 
     name: str
@@ -40,6 +41,7 @@ class AlarmState:
     means: str
     reason: str
     parts: Sequence[str] = ()
+    notified: str = INSUFFICIENT_DATA
 
 
 class AlarmEvaluator:
@@ -54,6 +56,7 @@ class AlarmEvaluator:
         self._alarms = alarms
         self._store = store
         self._states: dict[str, AlarmState] = {}
+        self._notifications = Notifications(alarms)
 
     def evaluate(self, now: float) -> list[AlarmState]:
         """The states at a time in seconds since 1970, which must not be before that of the last call."""
@@ -62,16 +65,23 @@ class AlarmEvaluator:
             latest = next((value for value in reversed(points) if value is not None), None)
             self._set(row, state_of(row, points, self._state(row.name)), row.describe(latest), now)
         for composite in self._alarms.composite.values():
-            names = [part.name for part in composite.parts]
-            parts = [self._states[name] for name in names]
-            state = ALARM if all(part.state == ALARM for part in parts) else OK
-            self._set(composite, state, "; ".join(f"{part.name}: {part.reason}" for part in parts), now, names)
-        return list(self._states.values())
+            names = [name for group in composite.rule for name in group]
+            fires = any(all(self._state(name) == ALARM for name in group) for group in composite.rule)
+            reason = "; ".join(f"{name}: {self._states[name].reason}" for name in names)
+            self._set(composite, ALARM if fires else OK, reason, now, names)
+        return list(self._notifying(now))
+
+    def _notifying(self, now: float) -> Iterable[AlarmState]:
+        states = {state.name: (state.state, state.since) for state in self._states.values()}
+        for name, (notified, silence) in self._notifications.update(states, now).items():
+            state = self._states[name]
+            reason = f"{silence}; {state.reason}" if silence and state.state == ALARM else state.reason
+            yield replace(state, notified=notified, reason=reason)
 
     def _state(self, name: str) -> str:
         return self._states[name].state if name in self._states else INSUFFICIENT_DATA
 
-    def _set(self, row: MetricAlarm | BurnRate, state: str, reason: str, now: float, parts: Sequence[str] = ()) -> None:
+    def _set(self, row: MetricAlarm | Composite, state: str, reason: str, now: float, parts: Sequence[str] = ()) -> None:
         before = self._states.get(row.name)
         since = before.since if before and before.state == state else now
         self._states[row.name] = AlarmState(
@@ -109,5 +119,19 @@ def state_of(row: MetricAlarm, points: Series, before: str) -> str:
 def points_of(row: MetricAlarm, store: MetricStore, now: float) -> Series:
     """The points of the alarm's periods and a few before them, oldest first."""
     count = row.periods + _EXTRA_POINTS
+    points = _values(row, store, now, count + _BAND_POINTS if row.band else count)
+    return _above_band(points[-count:], points[:-count], row.band) if row.band else points
+
+
+def _values(row: MetricAlarm, store: MetricStore, now: float, count: int) -> Series:
     series = {name: store.series(metric, row.period_seconds, now, count) for name, metric in row.metrics.items()}
     return evaluate(row.expression or next(iter(series)), series, row.period_seconds)
+
+
+def _above_band(points: Series, before: Series, width: float) -> Series:
+    """How far points are above the lower limit of the band of usual values; nothing, where too few are known."""
+    known = [value for value in before if value is not None]
+    if len(known) < _BAND_POINTS / 2:
+        return [None] * len(points)
+    lower = fmean(known) - width * pstdev(known)
+    return [None if value is None else value - lower for value in points]

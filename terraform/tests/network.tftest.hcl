@@ -4,6 +4,11 @@ mock_provider "aws" {
   source = "./tests"
 }
 
+mock_provider "aws" {
+  alias  = "us_east_1"
+  source = "./tests"
+}
+
 variables {
   admins = ["arn:aws:iam::123456789012:role/deploy"]
 }
