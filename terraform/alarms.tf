@@ -144,7 +144,7 @@ resource "aws_cloudwatch_metric_alarm" "main" {
 resource "aws_cloudwatch_composite_alarm" "outage" {
   alarm_name        = "${var.name}-outage"
   alarm_description = "${local.outage.means} ${local.outage.reason}"
-  alarm_rule        = join(" OR ", [for name in local.outage.any : "ALARM(\"${aws_cloudwatch_metric_alarm.main[name].alarm_name}\")" if contains(keys(local.alarms), name)])
+  alarm_rule        = join(" OR ", [for name in flatten(local.outage.rule) : "ALARM(\"${aws_cloudwatch_metric_alarm.main[name].alarm_name}\")" if contains(keys(local.alarms), name)])
 }
 
 resource "aws_cloudwatch_composite_alarm" "main" {

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ops.cloudwatch.rows import Alarms, Metric, load
+from ops.cloudwatch.rows import Alarms, Composite, Metric, MetricAlarm, load
 from ops.cloudwatch.widgets import (
     GROUPS,
     NAME,
@@ -51,7 +51,7 @@ def service(alarms: Alarms) -> list[list[Widget]]:
                 2,
             )
         ],
-        [states("Alarms", [*alarms.composite, *_notifying(alarms, of_service=True)], 4)],
+        [states("Alarms", _notifying(alarms, of_service=True), 4)],
         [
             budget(alarms, "availability"),
             budget(alarms, "latency"),
@@ -213,6 +213,37 @@ def platform(alarms: Alarms) -> list[list[Widget]]:
         [states("Alarms", _notifying(alarms, of_service=False), 4)],
         [
             chart(
+                "Public name, checked from outside",
+                [
+                    line(
+                        _outside("AWS/Route53", "HealthCheckStatus", "HealthCheckId", "HEALTH_CHECK"),
+                        "answers (1) or not (0)",
+                        color=_GOOD,
+                        region="us-east-1",
+                    )
+                ],
+                limits=limits(alarms, "unreachable"),
+            ),
+            chart(
+                "Load balancer",
+                [
+                    line(_balancer("HTTPCode_ELB_5XX", "Sum"), "its own errors (5xx)", color=_BAD),
+                    line(_balancer("BackendConnectionErrors", "Sum"), "connection errors", color=_WARN),
+                    line(_balancer("UnHealthyHostCount", "Maximum"), "unhealthy nodes", color=_OTHER, axis="right"),
+                ],
+            ),
+            number(
+                "Certificate",
+                [
+                    line(
+                        _outside("AWS/CertificateManager", "DaysToExpiry", "CertificateArn", "CERTIFICATE"), "days left"
+                    )
+                ],
+                period=86400,
+            ),
+        ],
+        [
+            chart(
                 "Ready pods",
                 [
                     line(
@@ -341,14 +372,14 @@ def platform(alarms: Alarms) -> list[list[Widget]]:
 _PERCENTILES: Final = (("50", _GOOD), ("90", _NEUTRAL), ("99", _WARN), ("99.9", _BAD))
 
 
-def _notifying(alarms: Alarms, *, of_service: bool) -> list[str]:
-    """Returns the metric alarms that notify someone: those on the service's own metrics, or the others."""
-    return [
-        row.name
-        for row in alarms.metric.values()
-        if row.severity != "part"
-        and all(metric.namespace == names.NAMESPACE for metric in row.metrics.values()) == of_service
-    ]
+def _notifying(alarms: Alarms, *, of_service: bool) -> list[MetricAlarm | Composite]:
+    """Returns the alarms that notify someone: those on the service's own metrics, or the others."""
+    return [row for row in alarms.notifying if (_namespaces(alarms, row) == {names.NAMESPACE}) == of_service]
+
+
+def _namespaces(alarms: Alarms, row: MetricAlarm | Composite) -> set[str]:
+    parts = [row] if isinstance(row, MetricAlarm) else [alarms.metric[name] for group in row.rule for name in group]
+    return {metric.namespace for part in parts for metric in part.metrics.values()}
 
 
 def _service_metric(name: str, statistic: str = "Sum") -> Metric:
@@ -377,6 +408,14 @@ def _container_insights(name: str, dimensions: Mapping[str, str], statistic: str
 
 def _rds(name: str, statistic: str) -> Metric:
     return Metric("AWS/RDS", name, tuple(_DATABASE.items()), statistic)
+
+
+def _outside(namespace: str, name: str, dimension: str, value: str) -> Metric:
+    return Metric(namespace, name, ((dimension, value),), "Minimum")
+
+
+def _balancer(name: str, statistic: str) -> Metric:
+    return Metric("AWS/ELB", name, (), statistic, over="LoadBalancerName")
 
 
 def _shipper(name: str) -> Metric:

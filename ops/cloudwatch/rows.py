@@ -36,7 +36,7 @@ class Metric:
         statistic: Sum, Average, Minimum, Maximum, SampleCount, a percentile such as p99.9, or a percentile rank such
             as PR(:100): the percentage of samples above the lower bound, if there is one, and up to the upper bound.
         over: a dimension: the statistic is that of all its values together, which CloudWatch computes by a query of
-            Metrics Insights. Only Sum, Minimum, Maximum and Average are possible then.
+            Metrics Insights. It has to be Sum or Maximum then.
     """
 
     namespace: str
@@ -53,8 +53,8 @@ class Metric:
     @property
     def query(self) -> str:
         """The query of Metrics Insights for a metric with `over`."""
-        function = {"Minimum": "MIN", "Maximum": "MAX", "Average": "AVG"}.get(self.statistic, "SUM")
-        return f'SELECT {function}({self.name}) FROM SCHEMA("{self.namespace}", {self.over})'
+        function = {"Sum": "SUM", "Maximum": "MAX"}[self.statistic]
+        return f'SELECT {function}({self.name}) FROM SCHEMA("{self.namespace}", {self.over})'  # noqa: S608 # nosec B608
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,8 @@ class MetricAlarm:
         periods: the number of data points to evaluate.
         periods_to_alarm: how many of these have to breach the threshold.
         missing: how a missing data point is treated.
-        band: the width, in standard deviations, of the band of usual values that CloudWatch learns; the value is then the
-            distance to the band's lower limit. 0 without a band.
+        band: the width, in standard deviations, of the band of usual values that CloudWatch learns; the value is then
+            the distance to the band's lower limit. 0 without a band.
         region: of the alarm, if it is not that of the deployment.
         after: the alarm that has to fire, or have fired, before this one can.
         suppressor: the alarm that keeps this one silent.
@@ -269,7 +269,8 @@ class Alarms:
     @property
     def notifying(self) -> list[MetricAlarm | Composite]:
         """The alarms that notify someone; each has a runbook."""
-        return [row for row in (*self.composite.values(), *self.metric.values()) if row.severity != "part"]
+        rows: list[MetricAlarm | Composite] = [*self.composite.values(), *self.metric.values()]
+        return [row for row in rows if row.severity != "part"]
 
 
 def load(name: str, path: Path = PATH) -> Alarms:
@@ -286,7 +287,7 @@ def load(name: str, path: Path = PATH) -> Alarms:
     burn_rates = [_burn_rate(row, objectives) for row in rows["burn_rates"]]
     alarms = [MetricAlarm(**{**row, "metrics": _metrics(row["metrics"])}) for row in rows["alarms"]]
     windows = [part for row in burn_rates for parts in row.parts for part in parts]
-    composites = [_any_of(**row) for row in rows.get("composites", [])]
+    composites = [Composite(**{**row, "rule": tuple(map(tuple, row["rule"]))}) for row in rows.get("composites", [])]
     composites += [_guarded(row) for row in alarms if row.after or row.suppressor]
     composites += [_burning(row) for row in burn_rates]
     return Alarms(
@@ -306,10 +307,6 @@ def _burn_rate(row: dict[str, Any], objectives: Mapping[str, Objective]) -> Burn
 def _measured(row: MetricAlarm) -> MetricAlarm:
     """The metric alarm of a row: a part, if a composite alarm notifies in its place."""
     return replace(row, name=f"{row.name}-measured", severity="part") if row.after or row.suppressor else row
-
-
-def _any_of(any: list[str], **fields: Any) -> Composite:  # noqa: A002 - the field's name in alarms.yaml
-    return Composite(rule=tuple((name,) for name in any), **fields)
 
 
 def _guarded(row: MetricAlarm) -> Composite:

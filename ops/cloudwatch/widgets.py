@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from ops.cloudwatch.queries import FOLDER, read
-from ops.cloudwatch.rows import Alarms, Metric
+from ops.cloudwatch.rows import Alarms, Composite, Metric, MetricAlarm
 
 NAME: Final = "${name}"  # filled in by Terraform, as are ${region} and ${account}
 GROUPS: Final = {
@@ -22,14 +22,17 @@ Lines: TypeAlias = list[Line]
 
 _COLUMNS: Final = 24
 _REGION: Final = "${region}"
-_ALARM: Final = "arn:aws:cloudwatch:${region}:${account}:alarm:${name}-"
+_ALARM: Final = "arn:aws:cloudwatch:{region}:${{account}}:alarm:${{name}}-{alarm}"
 
 
 def line(metric: Metric, label: str, *, color: str = "", axis: str = "", **more: Any) -> Line:
     """Returns a line that shows a metric."""
+    given = {"label": label, "color": color, "yAxis": axis, **more}
+    options = {name: value for name, value in given.items() if value != ""}
+    if metric.over:
+        return [{"expression": metric.query, **options}]
     dimensions = [part for pair in metric.dimensions for part in pair]
-    options = {"stat": metric.statistic, "label": label, "color": color, "yAxis": axis, **more}
-    return [metric.namespace, metric.name, *dimensions, {name: value for name, value in options.items() if value != ""}]
+    return [metric.namespace, metric.name, *dimensions, {"stat": metric.statistic, **options}]
 
 
 def expression(math: str, label: str, color: str = "") -> Line:
@@ -63,7 +66,8 @@ def budget(alarms: Alarms, name: str) -> Widget:
 
 def limits(alarms: Alarms, name: str) -> list[tuple[float, str]]:
     """Returns the threshold of an alarm with a label, for a chart."""
-    return [(alarms.metric[name].threshold, f"alarm {name}")]
+    row = alarms.metric.get(name) or alarms.metric[f"{name}-measured"]
+    return [(row.threshold, f"alarm {name}")]
 
 
 def text(markdown: str, height: int) -> Widget:
@@ -71,9 +75,10 @@ def text(markdown: str, height: int) -> Widget:
     return {"type": "text", "width": _COLUMNS, "height": height, "properties": {"markdown": markdown}}
 
 
-def states(title: str, alarms: Sequence[str], height: int) -> Widget:
+def states(title: str, alarms: Sequence[MetricAlarm | Composite], height: int) -> Widget:
     """Returns an alarm status widget as wide as the dashboard."""
-    properties = {"title": title, "alarms": [_ALARM + name for name in alarms]}
+    names = [_ALARM.format(region=alarm.region or _REGION, alarm=alarm.name) for alarm in alarms]
+    properties = {"title": title, "alarms": names}
     return {"type": "alarm", "width": _COLUMNS, "height": height, "properties": properties}
 
 

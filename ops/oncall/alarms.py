@@ -81,7 +81,9 @@ class AlarmEvaluator:
     def _state(self, name: str) -> str:
         return self._states[name].state if name in self._states else INSUFFICIENT_DATA
 
-    def _set(self, row: MetricAlarm | Composite, state: str, reason: str, now: float, parts: Sequence[str] = ()) -> None:
+    def _set(
+        self, row: MetricAlarm | Composite, state: str, reason: str, now: float, parts: Sequence[str] = ()
+    ) -> None:
         before = self._states.get(row.name)
         since = before.since if before and before.state == state else now
         self._states[row.name] = AlarmState(

@@ -18,6 +18,9 @@ FOLDER: Final = Path(__file__).resolve().parents[1] / "cloudwatch" / "dashboards
 
 _PERIOD_SECONDS: Final = 300  # CloudWatch's default
 _STATISTIC: Final = "Average"  # CloudWatch's default
+# The statistic of a metric over all values of a dimension: the one kind of query of Metrics Insights that is used here.
+_QUERY: Final = re.compile(r'SELECT (SUM|MAX)\((\w+)\) FROM SCHEMA\("([\w/]+)", (\w+)\)')
+_STATISTICS: Final = {"SUM": "Sum", "MAX": "Maximum"}
 _VARIABLE: Final = re.compile(r"\$?\$\{(\w+)\}")
 
 
@@ -102,7 +105,7 @@ def _rows(rows: Sequence[Sequence[Any]]) -> Iterator[tuple[list[str], Mapping[st
 
 
 def _line(parts: Sequence[str], options: Mapping[str, Any], properties: Mapping[str, Any]) -> Line:
-    of: Metric | str = options["expression"] if "expression" in options else _metric(parts, options, properties)
+    of = _expression(options["expression"]) if "expression" in options else _metric(parts, options, properties)
     return Line(
         id=options.get("id", ""),
         label=options.get("label") or (of if isinstance(of, str) else _label(of)),
@@ -112,6 +115,14 @@ def _line(parts: Sequence[str], options: Mapping[str, Any], properties: Mapping[
         axis=options.get("yAxis", "left"),
         color=options.get("color", ""),
     )
+
+
+def _expression(text: str) -> Metric | str:
+    found = _QUERY.fullmatch(text)
+    if found is None:
+        return text
+    function, name, namespace, over = found.groups()
+    return Metric(namespace, name, (), _STATISTICS[function], over)
 
 
 def _metric(parts: Sequence[str], options: Mapping[str, Any], properties: Mapping[str, Any]) -> Metric:

@@ -2,7 +2,8 @@
 
 The panels for these metrics then show data without AWS, and a panel with a wrong name stays empty. A worker process
 is shown as a pod; this machine as the node, and as the machine of RDS; the service's PostgreSQL as the database of RDS;
-the recorder as the log and trace shippers.
+the recorder as the log and trace shippers, and its requests of /readyz as the check of the public name. There is no
+load balancer, so it never fails, and no certificate.
 """
 
 from collections.abc import Mapping
@@ -19,8 +20,10 @@ _CLUSTER: Final = {"ClusterName": NAME}
 _SERVICE: Final = {**_CLUSTER, "Namespace": "clients", "Service": "clients-api"}
 _PODS: Final = {**_CLUSTER, "Namespace": "clients", "PodName": "clients-api"}
 _DATABASE: Final = {"DBInstanceIdentifier": NAME}
+_HEALTH_CHECK: Final = {"HealthCheckId": "HEALTH_CHECK"}
 _METRICS_GROUP: Final = {"LogGroupName": f"/{NAME}/clients-api/metrics"}
 
+_BALANCER: Final = ("HTTPCode_ELB_5XX", "BackendConnectionErrors", "UnHealthyHostCount")
 _POD_MEMORY_BYTES: Final = 384 * 2**20  # the limit in k8s/base/deployment.yaml
 _DATABASE_TIMEOUT_SECONDS: Final = 2.0
 _UNITS: Final = {
@@ -55,6 +58,7 @@ class Shipped:
         unread: metric documents that are not JSON.
         invalid: metric documents that break the rules of the format.
         restarts: worker processes that exited and were restarted.
+        is_reachable: whether the last request of /readyz was answered with 200.
     """
 
     records: int = 0
@@ -63,6 +67,7 @@ class Shipped:
     unread: int = 0
     invalid: int = 0
     restarts: int = 0
+    is_reachable: bool = True
 
 
 class Machine:
@@ -74,7 +79,7 @@ class Machine:
         folder: on the disk whose figures are shown as the database's.
 
     Attributes:
-        shipped: reported and reset at each sample.
+        shipped: reported at each sample; its counts are reset then.
     """
 
     def __init__(self, service: int, dsn: str, folder: Path) -> None:
@@ -89,7 +94,7 @@ class Machine:
         """Documents in the Embedded Metric Format, for the time since the last sample."""
         self._find_pods()
         database = {**self._database_machine(), **await self._database()}
-        shipped, self.shipped = self.shipped, Shipped()
+        shipped, self.shipped = self.shipped, Shipped(is_reachable=self.shipped.is_reachable)
         errors = {"EMFParsingErrors": shipped.unread, "EMFValidationErrors": shipped.invalid}
         return [
             document("ContainerInsights", _CLUSTER, self._node(), at_ms),
@@ -98,6 +103,8 @@ class Machine:
             document("AWS/RDS", _DATABASE, database, at_ms),
             document("Telemetry", _CLUSTER, _shipping(shipped), at_ms),
             document("AWS/Logs", _METRICS_GROUP, errors, at_ms),
+            document("AWS/ELB", {}, dict.fromkeys(_BALANCER, 0), at_ms),
+            document("AWS/Route53", _HEALTH_CHECK, {"HealthCheckStatus": int(shipped.is_reachable)}, at_ms),
         ]
 
     def _find_pods(self) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -169,8 +169,16 @@ class Recorder:
             while True:
                 await asyncio.sleep(_PROBE_SECONDS)
                 if self.port is not None:
-                    with suppress(aiohttp.ClientError, TimeoutError):
-                        await (await session.get(f"http://127.0.0.1:{self.port}/readyz")).read()
+                    self._machine.shipped.is_reachable = await _is_ready(session, self.port)
+
+
+async def _is_ready(session: aiohttp.ClientSession, port: int) -> bool:
+    try:
+        async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
+            await response.read()
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
 
 
 async def serve(settings: Settings) -> int:

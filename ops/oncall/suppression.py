@@ -16,8 +16,8 @@ INSUFFICIENT_DATA: Final = "INSUFFICIENT_DATA"
 class Notifications:
     """Keeps the state of which each alarm has last notified someone.
 
-    An alarm whose suppressor fires is silent; so it is for a while after the suppressor, and while it waits for it. What
-    it would have said meanwhile is said at the end, if it is still true.
+    An alarm whose suppressor fires is silent; so it is for a while after the suppressor, and while it waits for it.
+    What it would have said meanwhile is said at the end, if it is still true.
 
     Args:
         alarms: their definitions.

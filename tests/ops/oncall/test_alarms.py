@@ -6,10 +6,11 @@ from typing import Any, Final
 import pytest
 
 from ops.cloudwatch.rows import Metric, MetricAlarm
-from ops.oncall.alarms import ALARM, INSUFFICIENT_DATA, OK, state_of
+from ops.oncall.alarms import state_of
 from ops.oncall.expressions import InvalidExpression, evaluate, names_in
 from ops.oncall.machine import document
 from ops.oncall.metrics import MetricStore
+from ops.oncall.suppression import ALARM, INSUFFICIENT_DATA, OK
 
 NOW: Final = 1_800_000_000.0
 KEEP: Final = "the state before"

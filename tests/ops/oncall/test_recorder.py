@@ -133,7 +133,10 @@ def test_a_recording_has_log_lines_metrics_traces_and_figures_of_the_machine(fin
     assert query["kind"] == 3  # client; OTLP's JSON has numbers here
     assert query["parentSpanId"] == line["span_id"]
     namespaces = {one["_aws"]["CloudWatchMetrics"][0]["Namespace"] for one in found if "_aws" in one}
-    assert namespaces == {"ClientsApi", "ContainerInsights", "AWS/RDS", "Telemetry", "AWS/Logs"}
+    assert namespaces == {
+        *("ClientsApi", "ContainerInsights", "Telemetry"),
+        *("AWS/RDS", "AWS/Logs", "AWS/ELB", "AWS/Route53"),
+    }
     assert {one["event"] for one in found if "event" in one} >= {"started", "request", "stopping", "stopped"}
 
 
