@@ -6,8 +6,8 @@ The additions, and the reasons:
   clusters and node groups that moto does not store or invents; the endpoint and the CA of the fake cluster.
 * RDS: attributes of a database and of its parameters that moto does not store; the endpoint of the local database, and
   its owner's name and password in the secret, which moto would invent.
-* CloudWatch: composite alarms, which moto can describe but not create; saved queries of Logs Insights, which moto does
-  not implement; the classes of log groups, which moto does not store.
+* CloudWatch: composite alarms with their suppressors, which moto can describe but not create; saved queries of Logs
+  Insights, which moto does not implement; the classes of log groups, which moto does not store.
 * EC2: the tags of a launch template itself, which moto adds to the tags of what it launches.
 * S3: bucket policies are stored but not enforced. Moto ignores conditions, so the policy against plain HTTP would deny
   every request.
@@ -147,7 +147,7 @@ def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
     ):
         stack.enter_context(mock.patch.object(owner, name, value))
     for responses, operation, handler in (
-        (CloudWatchResponse, "put_composite_alarm", CloudWatchResponse.put_metric_alarm),
+        (CloudWatchResponse, "put_composite_alarm", _CloudWatch.put_composite_alarm),
         (LogsResponse, "create_log_group", _Logs.create_log_group),
         (LogsResponse, "put_query_definition", _Logs.put_query_definition),
         (LogsResponse, "describe_query_definitions", _Logs.describe_query_definitions),
@@ -168,6 +168,18 @@ _NOT_STORED: Final = {
 
 
 _CREATE_LOG_GROUP: Final = LogsResponse.create_log_group
+
+
+class _CloudWatch(CloudWatchResponse):  # type: ignore[misc]  # moto's types are not read
+    """CloudWatch, with composite alarms."""
+
+    def put_composite_alarm(self) -> ActionResult:
+        created = self.put_metric_alarm()
+        (alarm,) = self.cloudwatch_backend.get_alarms_by_alarm_names([self._get_param("AlarmName")])
+        alarm.actions_suppressor = self._get_param("ActionsSuppressor")
+        alarm.actions_suppressor_wait_period = self._get_param("ActionsSuppressorWaitPeriod")
+        alarm.actions_suppressor_extension_period = self._get_param("ActionsSuppressorExtensionPeriod")
+        return created
 
 
 class _Logs(LogsResponse):  # type: ignore[misc]  # moto's types are not read
@@ -420,6 +432,7 @@ _KINDS: Final[dict[str, Callable[[], list[str]]]] = {
     "database subnet group": _paged("rds", "describe_db_subnet_groups", "DBSubnetGroups", "DBSubnetGroupName"),
     "elastic address": _filtered("ec2", "describe_addresses", "Addresses", "AllocationId"),
     "flow log": _paged("ec2", "describe_flow_logs", "FlowLogs", "FlowLogId"),
+    "health check": _paged("route53", "list_health_checks", "HealthChecks", "Id"),
     "internet gateway": _paged("ec2", "describe_internet_gateways", "InternetGateways", "InternetGatewayId"),
     "key": _keys,
     "key alias": _paged("kms", "list_aliases", "Aliases", "AliasName"),
