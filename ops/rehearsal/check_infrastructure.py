@@ -189,6 +189,18 @@ def test_the_database_is_encrypted_backed_up_and_requires_tls(database: dict[str
     assert set(database["EnabledCloudwatchLogsExports"]) == {"postgresql", "upgrade"}
 
 
+def test_an_alarm_reads_the_check_of_the_public_name(outputs: Outputs) -> None:
+    """Route 53 checks the public name over HTTPS, and an alarm has the check's id, which only AWS knows."""
+    (check,) = aws_client("route53", outputs.region).list_health_checks()["HealthChecks"]
+    (alarm,) = aws_client("cloudwatch", "us-east-1").describe_alarms(
+        AlarmNames=[f"{outputs.name}-unreachable-measured"]
+    )["MetricAlarms"]
+    (query,) = alarm["Metrics"]
+
+    assert check["HealthCheckConfig"]["FullyQualifiedDomainName"] == outputs.hostname
+    assert query["MetricStat"]["Metric"]["Dimensions"] == [{"Name": "HealthCheckId", "Value": check["Id"]}]
+
+
 def test_no_secret_is_in_the_state(state: dict[str, Any], database: dict[str, Any], outputs: Outputs) -> None:
     """The owner's password is in Secrets Manager, and not in Terraform's state."""
     secret = aws_client("secretsmanager", outputs.region).get_secret_value(
