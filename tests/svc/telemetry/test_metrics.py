@@ -84,6 +84,8 @@ async def test_each_request_has_one_line_and_one_count(serve: Start, workers: in
     service = serve(
         WORKERS=str(workers),
         MAX_CONCURRENT="1",
+        DB_ACQUIRE_SECONDS="20",  # a busy machine refuses nobody
+        SHUTDOWN_SECONDS="50",
         LOG_FORMAT="json",
         LOG_LINES_PER_SECOND="0",
         DRAIN_SECONDS="0.2",
