@@ -36,7 +36,7 @@ class Deployment:
         database_gb: its storage.
         zones: of availability.
         nats: gateways.
-        alarm_metrics: the metrics that alarms evaluate.
+        alarm_metrics: the metrics that alarms evaluate, and the two limits of each band of usual values.
         composite_alarms: how many.
         kept_months: how long logs are kept.
         shipper_series: the metrics of Fluent Bit and the collector.
@@ -93,7 +93,7 @@ def read() -> Deployment:
         database_gb=_default(terraform, "database_storage_gb")["first"],
         zones=zones,
         nats=zones if _default(terraform, "nat_per_zone") else 1,
-        alarm_metrics=sum(len(alarm.metrics) for alarm in alarms.metric.values()),
+        alarm_metrics=sum(len(alarm.metrics) + 2 * bool(alarm.band) for alarm in alarms.metric.values()),
         composite_alarms=len(alarms.composite),
         kept_months=24 * _default(terraform, "log_days") / PRICES["hours"],
         shipper_series=_series("collector.yaml", manifests),
@@ -107,15 +107,6 @@ def probes() -> list[str]:
     (deployment,) = (each for each in _documents("base") if each["kind"] == "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     return [container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")]
-
-
-def ships_bare_lines() -> bool:
-    """Whether Fluent Bit ships the service's lines without a pod's metadata."""
-    config = yaml.safe_load((ROOT / "ops/fluent-bit/fluent-bit.yaml").read_text())
-    outputs = config["pipeline"]["outputs"]
-    return any(
-        "log_key" in output and output.get("log_group_name", "").endswith("/clients-api/lines") for output in outputs
-    )
 
 
 def _default(terraform: str, variable: str) -> Any:

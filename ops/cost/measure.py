@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gzip
 import math
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import asyncpg
 import orjson
@@ -22,7 +21,7 @@ from ops.common.collector import Collector
 from ops.common.ports import free_port
 from ops.common.process import Service
 from ops.cost import load
-from ops.cost.deployment import MANIFESTS, PRICES, probes, ships_bare_lines
+from ops.cost.deployment import MANIFESTS, PRICES, probes
 from ops.cost.model import Design, Sample
 from svc.logs import names
 from svc.postgres import maintenance
@@ -61,7 +60,6 @@ class Subject:
         metadata_bytes: that Fluent Bit adds to each line.
         probes: paths that are requested once before the load.
         max_rate: in requests per second, above which it writes the same for each.
-        has_log_on_stderr: whether it does not log to stdout alone.
     """
 
     name: str
@@ -70,7 +68,6 @@ class Subject:
     metadata_bytes: int
     probes: Sequence[str] = ()
     max_rate: float = math.inf
-    has_log_on_stderr: bool = False
 
 
 def subjects() -> list[Subject]:
@@ -79,11 +76,10 @@ def subjects() -> list[Subject]:
     shipped = dict(line.split("=", 1) for line in lines if line and not line.startswith(("#", *_OF_THE_CLUSTER)))
     settings = {**shipped, **_POD, "DRAIN_SECONDS": "0"}
     unbuffered = {"AWS_EMF_ENVIRONMENT": "local", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": ""}
-    added: int = PRICES["assumed"]["metadata_bytes"]
     peer = ("ops.bench.peers.aiohttp_telemetry",)
     return [
-        Subject("this", ("svc", "serve"), settings, 0 if ships_bare_lines() else added, probes()),
-        Subject("off-the-shelf", peer, unbuffered, added, max_rate=100, has_log_on_stderr=True),
+        Subject("this", ("svc", "serve"), settings, 0, probes()),  # Fluent Bit ships its lines as they are
+        Subject("off-the-shelf", peer, unbuffered, PRICES["assumed"]["metadata_bytes"], max_rate=100),
     ]
 
 
@@ -117,14 +113,14 @@ async def _run(
     subject: Subject, plan: Plan, rate: float, server: EmbeddedPostgres, port: int
 ) -> tuple[Sample, list[bytes], load.Traffic]:
     assert server.process is not None
-    async with Collector().running() as collector, _serving(subject, port, collector) as serving:
-        pids = serving.service.process.pid, server.process.pid
+    async with Collector().running() as collector, _serving(subject, port, collector) as (service, url):
+        pids, start = (service.process.pid, server.process.pid), len(service.output)
         before = [cpu.seconds(pid) for pid in pids]
         async with _lock_once(server.dsn(), plan):
-            traffic = await load.run(serving.url, rate, plan.seconds, plan.failed)
+            traffic = await load.run(url, rate, plan.seconds, plan.failed)
         used = [cpu.seconds(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
-        written = await serving.stop()
-    lines, documents = parted(written)
+        await asyncio.to_thread(service.stop)
+        lines, documents = parted(service.output[start:].encode())
     counts = {
         "rate": traffic.requests,
         "lines": len(lines),
@@ -140,31 +136,11 @@ async def _run(
     return Sample(**{name: count / plan.seconds for name, count in counts.items()}), lines + documents, traffic
 
 
-@dataclass
-class _Serving:
-    """A subject that serves, and what it wrote before the load."""
-
-    url: str
-    service: Service
-    stdout: IO[bytes]
-    has_log_on_stderr: bool
-    start: int = 0
-    errors: int = 0
-
-    def mark(self) -> None:
-        self.start, self.errors = self.stdout.seek(0, 2), len(self.service.output)
-
-    async def stop(self) -> bytes:
-        """Stops it, and returns what it wrote since the mark."""
-        await asyncio.to_thread(self.service.stop)
-        self.stdout.seek(self.start)
-        on_stderr = self.service.output[self.errors :].encode() if self.has_log_on_stderr else b""
-        return self.stdout.read() + on_stderr
-
-
 @contextlib.asynccontextmanager
-async def _serving(subject: Subject, database: int, collector: Collector) -> AsyncIterator[_Serving]:
+async def _serving(subject: Subject, database: int, collector: Collector) -> AsyncIterator[tuple[Service, str]]:
+    """Starts the subject, and gives it with its URL once it responds."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     environment = {
         "PGHOST": "127.0.0.1",
         "PGPORT": str(database),
@@ -174,16 +150,13 @@ async def _serving(subject: Subject, database: int, collector: Collector) -> Asy
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
         "PORT": str(port),
     }
-    with tempfile.TemporaryFile() as stdout:
-        service = Service({**subject.settings, **environment}, stdout=stdout.fileno(), module=subject.module)
-        try:
-            serving = _Serving(f"http://127.0.0.1:{port}", service, stdout, subject.has_log_on_stderr)
-            for path in ("/get/1", *subject.probes):
-                await asyncio.to_thread(_request, service, serving.url + path)
-            serving.mark()
-            yield serving
-        finally:
-            await asyncio.to_thread(service.end)
+    service = Service({**subject.settings, **environment}, module=subject.module)
+    try:
+        for path in ("/get/1", *subject.probes):
+            await asyncio.to_thread(_request, service, url + path)
+        yield service, url
+    finally:
+        await asyncio.to_thread(service.end)
 
 
 def _request(service: Service, url: str) -> None:
