@@ -11,9 +11,9 @@ import aiohttp
 
 from ops.load.arrivals import scheduled_times, steady
 from ops.load.scenarios import SCENARIOS
+from svc.telemetry.record import SLOW_SECONDS
 
 SEEDED: Final = 4  # clients that exist before a run
-SLOW_SECONDS: Final = 0.1  # as the objective of latency counts
 
 _MIX: Final = SCENARIOS["mixed"].shares
 _WITHOUT_MONEY: Final = ("POST", "/add?name=Client+without+money")

@@ -26,6 +26,7 @@ from ops.cost.model import Design, Sample
 from svc.logs import names
 from svc.postgres import maintenance
 from svc.postgres.embedded import EmbeddedPostgres
+from svc.telemetry.record import SLOW_SECONDS
 
 _READY_SECONDS: Final = 60.0
 _POD: Final = {"POD": "clients-api-7d4b9c6f5d-x2x4q", "NODE": "ip-10-0-12-34.ec2.internal", "CLUSTER": "olimac"}
@@ -182,7 +183,7 @@ async def _lock_once(dsn: str, plan: Plan) -> AsyncIterator[None]:
         async with connection.transaction():
             await connection.execute("LOCK TABLE clients")
             # Requests wait for longer than 100 ms, but for those that arrive in its last 100 ms.
-            await asyncio.sleep(load.SLOW_SECONDS + plan.slow * plan.seconds)
+            await asyncio.sleep(SLOW_SECONDS + plan.slow * plan.seconds)
 
     try:
         await connection.execute("DELETE FROM clients WHERE id > $1", load.SEEDED)
