@@ -16,7 +16,9 @@ def main() -> int:
     arguments = _parser().parse_args()
     designs = model.load()
     if not arguments.saved:
-        designs |= _measure(measure.Plan(arguments.rates, arguments.seconds, arguments.failed, arguments.slow))
+        designs |= _measure(
+            measure.Plan(arguments.rates, arguments.warm_up, arguments.seconds, arguments.failed, arguments.slow)
+        )
     deployed = deployment.read()
 
     def bills(rates: list[float]) -> report.Bills:
@@ -57,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="requests per second of the runs, rising (default: 1 10 100 1000)",
     )
-    number("--seconds", 20, "length of each run")
+    number("--warm-up", 20, "seconds of the same load before each run")
+    number("--seconds", 40, "length of each run")
     number("--failed", 0.0005, "share of requests that fail")
     number("--slow", 0.0005, "share of requests that take longer than 100 ms")
     parser.add_argument("--saved", action="store_true", help="instead of measuring, read ops/cost/measured.json")

@@ -30,7 +30,11 @@ from svc.telemetry.record import SLOW_SECONDS
 
 _READY_SECONDS: Final = 60.0
 _POD: Final = {"POD": "clients-api-7d4b9c6f5d-x2x4q", "NODE": "ip-10-0-12-34.ec2.internal", "CLUSTER": "olimac"}
-_OF_THE_CLUSTER: Final = ("DB_SSL", "TRUSTED_PROXIES", "OTEL_EXPORTER")  # settings that a run replaces or leaves out
+_OF_THE_CLUSTER: Final = (
+    "DB_SSL",
+    "TRUSTED_PROXIES",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)  # settings that a run replaces or leaves out
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,14 @@ class Plan:
 
     Attributes:
         rates: requests per second, in turn.
+        warm_up_seconds: before each run. A burst after a quiet time has more lines and traces than a steady load.
         seconds: the length of a run.
         failed: the share of requests that are not valid.
         slow: the share of requests that wait for longer than 100 ms, while something else locks the table.
     """
 
     rates: Sequence[float]
+    warm_up_seconds: float
     seconds: float
     failed: float
     slow: float
@@ -115,7 +121,9 @@ async def _run(
 ) -> tuple[Sample, list[bytes], load.Traffic]:
     assert server.process is not None
     async with Collector().running() as collector, _serving(subject, port, collector) as (service, url):
+        await load.run(url, rate, plan.warm_up_seconds, plan.failed)
         pids, start = (service.process.pid, server.process.pid), len(service.output)
+        exported = len(collector.traces), collector.bytes
         before = [cpu.seconds(pid) for pid in pids]
         async with _lock_once(server.dsn(), plan):
             traffic = await load.run(url, rate, plan.seconds, plan.failed)
@@ -127,8 +135,8 @@ async def _run(
         "lines": len(lines),
         "line_bytes": sum(map(len, lines)),
         "metric_bytes": sum(map(len, documents)),
-        "traces": len(collector.traces),
-        "trace_bytes": collector.bytes,
+        "traces": len(collector.traces) - exported[0],
+        "trace_bytes": collector.bytes - exported[1],
         "service_cpus": used[0],
         "postgres_cpus": used[1],
         "request_bytes": traffic.request_bytes,

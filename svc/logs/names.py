@@ -159,7 +159,12 @@ TRACE_ID: Final = _field(
     "the ID of the request's trace, 32 hexadecimal digits; it is the X-Request-Id as well, unless the caller sent one",
     "support: callers quote it; finding the trace",
 )
-SPAN_ID: Final = _field("span_id", "the ID of the request's span, 16 hexadecimal digits", "finding the trace")
+SPAN_ID: Final = _field(
+    "span_id",
+    "the ID of the request's span, 16 hexadecimal digits; only if the trace began elsewhere: otherwise, these are the "
+    "first 16 of trace_id",
+    "finding the trace",
+)
 SAMPLED: Final = _field("sampled", "whether the trace is recorded", "finding the trace")
 CLIENT: Final = _field("client", "the caller's address, from the trusted proxies' headers", "abuse investigation")
 

@@ -18,6 +18,7 @@ from aws_embedded_metrics.logger.metrics_context import MetricsContext
 from aws_embedded_metrics.serializers.log_serializer import LogSerializer
 
 from svc.logs import names
+from svc.logs import setup as logs
 from svc.logs.writer import LineWriter
 from svc.postgres.batching import OnRoundTrip, RoundTrip
 from svc.telemetry.distribution import Distribution
@@ -28,6 +29,7 @@ _GAUGE_SAMPLES: Final = 100  # per interval
 _MAX_FIELDS: Final = 100  # of a document, flattened: Logs Insights reads 200 fields of an event at most
 _MAX_VALUES: Final = 36  # of a distribution in a document: with their counts, they leave room for the other fields
 
+_POD: Final = {names.POD: logs.POD}
 _OUTCOMES: Final = {4: names.ERRORS, 5: names.FAULTS}  # metrics that count a request, by its status's first digit
 _METHODS: Final = {"GET": "GET", "HEAD": "GET", "POST": "POST"}
 
@@ -42,7 +44,7 @@ class Metrics:
 
     Args:
         output: takes the documents; None if they are not written.
-        properties: further fields of each document, for searches in the log.
+        properties: further fields of the documents on the process, for searches in the log. The others have the pod.
 
     Attributes:
         latencies_ms: the latencies of requests that ended and are not yet written, by kind.
@@ -145,17 +147,14 @@ class Metrics:
             **self._samples,
             names.SLOT_WAIT: self.slot_waits_ms,
         }
-        yield from self._as_documents(((),), of_process)
+        yield from documents(((),), of_process, self._properties)
         for dimensions, latencies_ms in by_dimensions.items():
             requests: Values = {names.REQUESTS: latencies_ms.count, names.LATENCY: latencies_ms}
-            yield from self._as_documents(dimensions, requests)
+            yield from documents(dimensions, requests, _POD)
         for operation, distributions in self._round_trips.items():
-            yield from self._as_documents((((names.OPERATION_DIMENSION, operation),),), {**distributions})
+            yield from documents((((names.OPERATION_DIMENSION, operation),),), {**distributions}, _POD)
         for caller, count in self.callers.items():
-            yield from self._as_documents((((names.CALLER_DIMENSION, caller),),), {names.REQUESTS: count})
-
-    def _as_documents(self, dimensions: _Dimensions, values: Values) -> Iterator[bytes]:
-        return documents(dimensions, values, self._properties)
+            yield from documents((((names.CALLER_DIMENSION, caller),),), {names.REQUESTS: count}, _POD)
 
 
 def documents(dimensions: _Dimensions, values: Values, properties: Mapping[str, str]) -> Iterator[bytes]:

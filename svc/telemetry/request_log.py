@@ -137,12 +137,13 @@ def _record(line: _Line) -> dict[str, Any]:
         "bytes": request.body_bytes,
         "sample_weight": weight,
         "trace_id": request.trace_id,
-        "span_id": request.span_id,
         "sampled": request.is_sampled,
         "client": request.client,
     }
     if request.id != request.trace_id:
         record[names.REQUEST_ID] = request.id
+    if request.remote_parent is not None:
+        record[names.SPAN_ID] = request.span_id
     if request.slot_seconds:
         record[names.SLOT_MS] = milliseconds(request.slot_seconds)
     if request.stream_seconds:

@@ -19,7 +19,7 @@ class TraceSettings:
     protocol: str = ""
     ratio: float = 0.05
     is_parent_based: bool = True
-    per_second: float = 0.2
+    per_second: float = 0.1
 
 
 @dataclass(frozen=True)

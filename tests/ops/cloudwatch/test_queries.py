@@ -63,6 +63,7 @@ def log(postgres: EmbeddedPostgres, databases: Databases) -> Iterator[list[str]]
             "LOG_LINES_PER_SECOND": "0",  # a line for each request
             "METRICS_INTERVAL": "1",
             "DRAIN_SECONDS": "0",
+            "TRUSTED_PROXIES": "127.0.0.1",
             "API_KEY_HASHES": f"billing:{digest(KEY).hex()}",
             "MAX_CONCURRENT": "8",
             "MAX_QUEUE": "1",
@@ -135,7 +136,7 @@ async def _request(service: Service, path: str) -> None:
     method = "POST" if path.startswith("add") else "GET"
     headers = {"Authorization": f"Bearer {KEY}"}
     if path == "getall":
-        headers["X-Request-Id"] = "its-callers-own"
+        headers |= {"X-Request-Id": "its-callers-own", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
     async with ClientSession(service.url, headers=headers) as session, session.request(method, f"/{path}") as response:
         await response.read()
 

@@ -149,7 +149,13 @@ def test_the_page_has_the_bill_of_this_repository(deployed: deployment.Deploymen
 @pytest.mark.slow
 def test_a_run_from_end_to_end(tmp_path: Path) -> None:
     """A short run measures the service and the peer, and writes the table, the bills and the plot."""
-    command = [sys.executable, "-m", "ops.cost", *"--rates 5 25 --seconds 2 --output".split(), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "ops.cost",
+        *"--rates 5 25 --warm-up 1 --seconds 2 --output".split(),
+        str(tmp_path),
+    ]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     bills = json.loads((tmp_path / "costs.json").read_text())
 

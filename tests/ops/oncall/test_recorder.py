@@ -27,6 +27,7 @@ from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Databases
 from tests.ops.cloudwatch.recording import Run
+from tests.svc.logs import lines
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +132,7 @@ def test_a_recording_has_log_lines_metrics_traces_and_figures_of_the_machine(fin
     assert {span["name"] for span in spans} == {"GET /get/{id}", "SELECT clients"}
     (query,) = [span for span in spans if span["name"] == "SELECT clients"]
     assert query["kind"] == 3  # client; OTLP's JSON has numbers here
-    assert query["parentSpanId"] == line["span_id"]
+    assert query["parentSpanId"] == lines.span_id(line)
     namespaces = {one["_aws"]["CloudWatchMetrics"][0]["Namespace"] for one in found if "_aws" in one}
     assert namespaces == {
         *("ClientsApi", "ContainerInsights", "Telemetry"),

@@ -27,6 +27,11 @@ def requests(output: str) -> list[Record]:
     return [record for record in records(output) if record.get("event") == names.REQUEST]
 
 
+def span_id(line: Record) -> str:
+    """The ID of a request's span. A line has it only where the trace began elsewhere."""
+    return str(line.get(names.SPAN_ID, line[names.TRACE_ID][:16]))
+
+
 def documents(output: str) -> list[Record]:
     """The JSON lines that are metrics documents. Checks each of them."""
     found = [record for record in records(output) if "_aws" in record]
