@@ -14,9 +14,11 @@ _Item = TypeVar("_Item")
 _NOTABLE_TRACES_PER_SECOND: Final = 50.0
 
 # The rate of a kind is the smaller of two averages. The slow one lets a burst after a quiet time pass as a whole; the
-# fast one lets all requests pass again soon after a flood.
-_FAST_SECONDS: Final = 1.0
+# fast one lets all requests pass again soon after a flood. It covers the time of ten requests of the budget, since one
+# that covers few requests is often much too low.
+_MIN_FAST_SECONDS: Final = 1.0
 _SLOW_SECONDS: Final = 10.0
+_FAST_REQUESTS: Final = 10
 _SHARE_SECONDS: Final = 0.25  # between two divisions of the budget among the kinds
 LATE_SECONDS: Final = 2.0  # the longest that skipped requests wait for one that stands for them
 
@@ -26,7 +28,7 @@ class _Rate(Generic[_Item]):
 
     Attributes:
         at: until when the averages are computed.
-        fast: the requests of the last second, the older the less.
+        fast: the requests of the last `fast_seconds`, the older the less.
         slow: the same of the last ten seconds.
         chosen_at: when the last one was chosen.
         step: the share of the next requests to choose, up to 1.
@@ -35,9 +37,10 @@ class _Rate(Generic[_Item]):
         last: the newest of these.
     """
 
-    __slots__ = ("at", "chosen_at", "credit", "fast", "last", "slow", "step", "waiting")
+    __slots__ = ("_fast_seconds", "at", "chosen_at", "credit", "fast", "last", "slow", "step", "waiting")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, fast_seconds: float, now: float) -> None:
+        self._fast_seconds = fast_seconds
         self.at = self.chosen_at = now
         self.fast = self.slow = 0.0
         self.step = 1.0
@@ -48,12 +51,12 @@ class _Rate(Generic[_Item]):
     def move_to(self, now: float) -> None:
         """Lets the averages forget what is past."""
         elapsed, self.at = now - self.at, now
-        self.fast *= math.exp(-elapsed / _FAST_SECONDS)
+        self.fast *= math.exp(-elapsed / self._fast_seconds)
         self.slow *= math.exp(-elapsed / _SLOW_SECONDS)
 
     def per_second(self) -> float:
         """How many requests arrive."""
-        return min(self.fast / _FAST_SECONDS, self.slow / _SLOW_SECONDS)
+        return min(self.fast / self._fast_seconds, self.slow / _SLOW_SECONDS)
 
     def adapt(self, share: float) -> None:
         """Chooses so many requests per second from now on."""
@@ -72,6 +75,7 @@ class Sampler(Generic[_Item]):
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
+        self._fast_seconds = min(_SLOW_SECONDS, max(_MIN_FAST_SECONDS, _FAST_REQUESTS / (per_second or 1)))
         self._share = per_second
         self._divided_at = -math.inf
         self._rates: dict[Kind, _Rate[_Item]] = {}
@@ -117,7 +121,7 @@ class Sampler(Generic[_Item]):
     def _update(self, kind: Kind, now: float) -> _Rate[_Item]:
         rate = self._rates.get(kind)
         if rate is None:
-            rate = self._rates[kind] = _Rate(now)
+            rate = self._rates[kind] = _Rate(self._fast_seconds, now)
         rate.move_to(now)
         if now - self._divided_at >= _SHARE_SECONDS:
             self._divided_at = now

@@ -135,6 +135,16 @@ def test_requests_that_wait_get_a_line_in_time(run: Run) -> None:
     assert run.weights[GET] + weight == run.requests[GET]
 
 
+@pytest.mark.parametrize("rate", [0.5, 5, 500])
+def test_a_small_budget_holds_at_every_rate(rate: float) -> None:
+    """Far less than one request per second is chosen, also where few arrive."""
+    random.seed(7)
+    run = Run(Sampler[int](0.1))
+    run.send(1200, lambda _: {GET: rate})
+
+    assert run.count(GET, 1000) == pytest.approx(100, rel=0.3)
+
+
 def test_zero_is_without_a_limit() -> None:
     """Each request has a line, whatever the traffic."""
     run = Run(Sampler[int](0))
