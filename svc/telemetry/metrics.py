@@ -166,13 +166,13 @@ def documents(dimensions: _Dimensions, values: Values, properties: Mapping[str, 
         properties: further fields.
     """
     named = dict(pair for values in dimensions for pair in values)
-    free = max_values = _MAX_FIELDS - _fields({**_template(dimensions, ()), **named, **properties})
+    free = room = _MAX_FIELDS - _fields({**_template(dimensions, ()), **named, **properties})
     targets: dict[str, Any] = {}
     for name, target in _targets(values):
         needed = 2 + _fields(target)  # the metric's name and its unit
         if needed > free or name in targets:
             yield _document(dimensions, targets, properties)
-            targets, free = {}, max_values
+            targets, free = {}, room
         targets[name] = target
         free -= needed
     if targets:

@@ -73,18 +73,18 @@ class RequestLog:
     def _flush(self) -> None:
         requests, self._requests = self._requests, []
         self._write(self._chosen(requests, time.monotonic()))
-        if self._late_lines is None and (self._notable.is_waiting or self._others.is_waiting):
-            self._late_lines = self._loop.call_later(LATE_SECONDS, self._write_when_late)
+        self._expect_late()
 
-    def _write_when_late(self) -> None:
-        self._late_lines = None
-        self._write_late(LATE_SECONDS)
-        self._flush()
+    def _expect_late(self) -> None:
+        if self._late_lines is None and (self._notable.is_waiting or self._others.is_waiting):
+            self._late_lines = self._loop.call_later(LATE_SECONDS, self._write_late, LATE_SECONDS)
 
     def _write_late(self, seconds: float) -> None:
         """Writes lines that stand for requests skipped so long ago."""
+        self._late_lines = None
         now = time.monotonic()
         self._write([*self._notable.late(now, seconds), *self._others.late(now, seconds)])
+        self._expect_late()
 
     def _write(self, lines: Iterable[_Line]) -> None:
         self._logger.write_all(map(_record, lines))
@@ -103,7 +103,7 @@ class RequestLog:
                 metrics.slot_waits_ms.add(milliseconds(request.slot_seconds))
             if request.caller:
                 metrics.callers[request.caller] += 1
-            if isinstance(request.error, DatabaseBusy | ServiceBusy):
+            if request.error is not None and isinstance(request.error, DatabaseBusy | ServiceBusy):
                 metrics.shed += 1
             if request.route in PROBES and status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 continue  # a successful probe is only counted

@@ -160,9 +160,9 @@ class TraceSampler:
         self._notable = Sampler[None](_NOTABLE_TRACES_PER_SECOND if settings.per_second else 0)
         self._others = Sampler[None](settings.per_second)
 
-    def is_sampled(self, parent: RemoteParent | None) -> bool | None:
-        """What a trusted caller decided about its trace; None where there is no such decision."""
-        return parent.is_sampled if parent is not None and self._is_parent_based else None
+    def is_sampled(self, parent: RemoteParent) -> bool | None:
+        """What a trusted caller decided about its trace; None where it did not, or where that does not count."""
+        return parent.is_sampled if self._is_parent_based else None
 
     def should_record(self, request: RequestRecord, kind: Kind, now: float, *, is_notable: bool) -> bool:
         """Whether to record the trace of a request that has ended.
@@ -173,8 +173,7 @@ class TraceSampler:
             now: by a monotonic clock.
             is_notable: whether it failed or was slow.
         """
-        decision = self.is_sampled(request.remote_parent)
-        if decision is not None:
+        if request.remote_parent is not None and (decision := self.is_sampled(request.remote_parent)) is not None:
             return decision
         if is_notable:
             return self._records_any and self._notable.choose(kind, now, None) > 0
