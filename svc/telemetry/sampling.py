@@ -19,6 +19,7 @@ _NOTABLE_TRACES_PER_SECOND: Final = 50.0
 _MIN_FAST_SECONDS: Final = 1.0
 _SLOW_SECONDS: Final = 10.0
 _FAST_REQUESTS: Final = 10
+_UPDATE_SECONDS: Final = 0.02  # between two updates of a rate
 _SHARE_SECONDS: Final = 0.25  # between two divisions of the budget among the kinds
 LATE_SECONDS: Final = 2.0  # the longest that skipped requests wait for one that stands for them
 
@@ -85,13 +86,13 @@ class Sampler(Generic[_Item]):
 
         Args:
             kind: of the request.
-            now: by a monotonic clock; the same value for requests that are recorded together.
+            now: by a monotonic clock.
             item: the request, which `late` returns if no other is chosen in its place.
         """
         if not self._per_second:
             return 1
         rate = self._rates.get(kind)
-        if rate is None or rate.at != now:
+        if rate is None or now - rate.at >= _UPDATE_SECONDS:
             rate = self._update(kind, now)
         rate.fast += 1
         rate.slow += 1
