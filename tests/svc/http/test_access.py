@@ -254,6 +254,7 @@ async def test_keys_are_never_exported(serve: Start) -> None:
             LOG_FORMAT="json",
             DRAIN_SECONDS="0",
             OTEL_TRACES_SAMPLER="always_on",
+            TRACES_PER_SECOND="0",
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
         )
         async with ClientSession() as session:
@@ -282,6 +283,7 @@ async def test_the_callers_name_is_recorded(serve: Start) -> None:
             LOG_FORMAT="json",
             DRAIN_SECONDS="0",
             OTEL_TRACES_SAMPLER="always_on",
+            TRACES_PER_SECOND="0",
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
         )
         async with ClientSession() as session:
