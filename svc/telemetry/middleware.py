@@ -1,6 +1,5 @@
 """The middleware that times each request, joins its trace, and adds it to the request log."""
 
-import time
 from http import HTTPStatus
 
 from svc.http.messages import AnyResponse
@@ -33,11 +32,9 @@ class Middleware:
 
     async def __call__(self, request: RequestRecord) -> AnyResponse:
         """The handler's response."""
-        started = time.perf_counter()
-        if self._proxies is None:
-            request.start(request.peer, None)
-        else:
-            self._join_remote_trace(request, self._proxies)
+        request.start(request.peer if self._proxies is None else self._proxies.client_address(request))
+        if self._proxies is not None and self._proxies.trusts(request.client):
+            self._join_remote_trace(request)
         batching.current_request.set(request)
         self._request_log.in_flight += 1
         try:
@@ -50,18 +47,15 @@ class Middleware:
             raise
         finally:
             self._request_log.in_flight -= 1
-            request.end(started)
+            request.end()
             self._request_log.add(request)
         return response
 
-    def _join_remote_trace(self, request: RequestRecord, proxies: Proxies) -> None:
-        """Reads the caller's address from a trusted proxy's headers; joins the remote trace of a trusted caller."""
-        client = proxies.client_address(request)
-        remote_parent = propagation.extract(request.headers) if proxies.trusts(client) else None
+    def _join_remote_trace(self, request: RequestRecord) -> None:
+        """Joins the trace of a trusted caller, if its headers name one."""
+        request.remote_parent = remote_parent = propagation.extract(request.headers)
         if remote_parent is not None:
             request.join_trace(remote_parent.trace_id)
-        request.start(client, remote_parent)
-        if remote_parent is not None:
             request.is_sampled = self._sampler is not None and bool(self._sampler.is_sampled(remote_parent))
             traceresponse = f"00-{request.trace_id}-{request.span_id}-{request.is_sampled:02d}"
             request.response_headers = {"traceresponse": traceresponse}

@@ -2,6 +2,7 @@
 
 import random
 import time
+from functools import cached_property
 from typing import Final
 
 from aiohttp import web
@@ -21,79 +22,81 @@ class RequestRecord(Request):
 
     Attributes:
         client: the caller's address.
-        span_id: 16 hexadecimal digits.
         remote_parent: the parent span in another service; None if the trace begins here.
         is_sampled: whether the trace is recorded; before the request ends, whether a trusted caller asked for that.
         status: the response's status.
         body_bytes: the size of the response's body.
+        ended: when the request ended, by time.perf_counter().
         seconds: from the complete request head to the response, or to the start of a streamed one.
-        stream_seconds: from the start of a streamed response to its end, which waits for the caller to read; else 0.
-        ended_at: when the request ended, in seconds since 1970.
-        database_seconds: the time spent in round trips to the database.
-        queue_seconds: the time spent waiting to be sent to the database.
-        batch_size: the number of items in the largest batch that it was part of.
-        round_trips: these batches; after the start of a streamed response, only the one that failed.
+        stream_started: when a streamed response started, by time.perf_counter(); else 0.
+        waits: the batches that it was part of, and how long it waited for each to be sent, in seconds; after the start
+            of a streamed response, only a batch that failed, without a wait.
     """
 
-    # With these in its __dict__, it would have more than 30 attributes, and Python shares keys between instances only
-    # up to 30.
-    __slots__ = (
-        *("client", "span_id", "remote_parent", "is_sampled", "status", "body_bytes", "ended_at"),
-        *("seconds", "stream_seconds", "stream_started_at"),
-        *("database_seconds", "queue_seconds", "batch_size", "round_trips"),
-    )
+    # Each request sets these, and Python shares the keys of a __dict__ between instances only up to 30.
+    __slots__ = ("body_bytes", "client", "ended", "seconds", "started", "status", "waits")
 
     client: str
-    span_id: str
-    remote_parent: RemoteParent | None
-    is_sampled: bool
     status: int
     body_bytes: int
-    ended_at: float
+    started: float
+    ended: float
     seconds: float
-    stream_seconds: float
-    stream_started_at: float
-    database_seconds: float
-    queue_seconds: float
-    batch_size: int
-    round_trips: tuple[RoundTrip, ...]
+    waits: tuple[tuple[RoundTrip, float | None], ...]
+    remote_parent: RemoteParent | None = None
+    is_sampled: bool = False
+    stream_started: float = 0.0
 
-    def start(self, client: str, remote_parent: RemoteParent | None) -> None:
-        """Sets the initial values."""
+    def start(self, client: str) -> None:
+        """The head is complete."""
         self.client = client
-        self.remote_parent = remote_parent
-        self.span_id = self.trace_id[:16] if remote_parent is None else f"{random.getrandbits(64) or 1:016x}"
-        self.is_sampled = False
         self.status = CLIENT_CLOSED_REQUEST
         self.body_bytes = 0
-        self.database_seconds = 0.0
-        self.queue_seconds = 0.0
-        self.batch_size = 0
-        self.round_trips = ()
-        self.stream_started_at = 0.0
+        self.waits = ()
+        self.started = time.perf_counter()
 
-    def end(self, started_at: float) -> None:
-        """Sets the times of a request that has ended.
-
-        Args:
-            started_at: when its head was complete, by time.perf_counter().
-        """
-        ended_at = time.perf_counter()
-        self.ended_at = time.time()
-        self.stream_seconds = ended_at - self.stream_started_at if self.stream_started_at else 0.0
-        self.seconds = ended_at - self.stream_seconds - started_at
+    def end(self) -> None:
+        """There is a response, or a streamed one is complete, or there will be none."""
+        self.ended = time.perf_counter()
+        self.seconds = (self.stream_started or self.ended) - self.started
 
     def add_round_trip(self, round_trip: RoundTrip, queue_seconds: float) -> None:
         """See batching.RoundTripObserver."""
-        if not self.stream_started_at:
-            self.database_seconds += round_trip.seconds
-            self.queue_seconds += queue_seconds
-            if round_trip.items > self.batch_size:  # noqa: PLR1730 - max() costs 0.1 µs
-                self.batch_size = round_trip.items
-        elif round_trip.error is None:
-            return  # not part of the request's duration, and there may be thousands
-        self.round_trips += (round_trip,)
+        if not self.stream_started:
+            self.waits += ((round_trip, queue_seconds),)
+        elif round_trip.error is not None:  # the others are not part of its duration, and there may be thousands
+            self.waits += ((round_trip, None),)
+
+    @property
+    def ended_at(self) -> float:
+        """When the request ended, in seconds since 1970."""
+        return time.time() - (time.perf_counter() - self.ended)
+
+    @property
+    def stream_seconds(self) -> float:
+        """From the start of a streamed response to its end, which waits for the caller to read; else 0."""
+        return self.ended - self.stream_started if self.stream_started else 0.0
+
+    @property
+    def database_seconds(self) -> float:
+        """The time spent in round trips to the database."""
+        return sum(round_trip.seconds for round_trip, wait in self.waits if wait is not None)
+
+    @property
+    def queue_seconds(self) -> float:
+        """The time spent waiting to be sent to the database."""
+        return sum(wait for _, wait in self.waits if wait is not None)
+
+    @property
+    def batch_size(self) -> int:
+        """The number of items in the largest batch that it was part of."""
+        return max((round_trip.items for round_trip, wait in self.waits if wait is not None), default=0)
+
+    @cached_property
+    def span_id(self) -> str:
+        """16 hexadecimal digits."""
+        return self.trace_id[:16] if self.remote_parent is None else f"{random.getrandbits(64) or 1:016x}"
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         await super()._prepare_hook(response)
-        self.stream_started_at = time.perf_counter()
+        self.stream_started = time.perf_counter()

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -13,19 +12,49 @@ from svc.logs import names
 from svc.logs import setup as logs
 from svc.telemetry.metrics import Metrics, milliseconds
 from svc.telemetry.record import METHODS, PROBES, SLOW_SECONDS, RequestRecord
-from svc.telemetry.sampling import LATE_SECONDS, Sampler, TraceSampler
+from svc.telemetry.sampling import LATE_SECONDS, UPDATE_SECONDS, Kind, Sampler, TraceSampler
 from svc.telemetry.traces import Traces
 
-# To record many requests at once costs less than one by one: code and data stay in the CPU caches.
-_MAX_COLLECTED: Final = 64
 _COLLECT_SECONDS: Final = 0.02
+_MAX_LINES: Final = 64  # to write them together costs less than one by one, and what they refer to is freed soon
 _NOTABLE_FACTOR: Final = 10  # failed and slow requests have ten times the budget of the others
 
 _Line = tuple[RequestRecord, int]  # a request, and how many requests its line stands for
 
 
+class _Kind:
+    """The requests of a route, a method and a status.
+
+    Attributes:
+        name: the three.
+        is_probe: whether they are successful probes, which are only counted.
+        is_failure: whether they failed.
+        seconds: how long those took that are not in the metrics yet.
+        skippable: how many may be skipped without asking the samplers.
+        until: until when, by time.perf_counter().
+        skipped: how many were.
+        newest: the last one of these.
+    """
+
+    __slots__ = ("is_failure", "is_probe", "name", "newest", "seconds", "skippable", "skipped", "until")
+
+    def __init__(self, name: Kind) -> None:
+        route, _, status = self.name = name
+        self.is_probe = route in PROBES and status < HTTPStatus.INTERNAL_SERVER_ERROR
+        # A key or a client that does not exist is no failure: anyone can ask for one.
+        self.is_failure = status >= HTTPStatus.BAD_REQUEST and status not in (401, 404)
+        self.seconds: list[float] = []
+        self.skippable = self.skipped = 0
+        self.until = 0.0
+        self.newest: RequestRecord | None = None
+
+
 class RequestLog:
-    """Collects requests that have ended, for up to 20 ms, and records them together.
+    """Records requests that have ended: counts them every 20 ms, and writes the lines and the spans of some.
+
+    Most requests at high traffic get neither. Such a request costs little more than a count: the samplers say in
+    advance how many of its kind they will skip, and it is freed at once, so that its memory is reused from the CPU
+    cache.
 
     Args:
         lines_per_second: the lines to write of requests that neither failed nor were slow; 0 is without a limit.
@@ -46,33 +75,93 @@ class RequestLog:
         self._metrics = metrics
         self._trace_sampler = trace_sampler
         self._traces = traces
-        self._requests: list[RequestRecord] = []
-        self._is_due = False
+        self._kinds: dict[Kind, _Kind] = {}
+        self._counted: list[_Kind] = []  # those with requests that are not in the metrics yet
+        self._lines: list[_Line] = []
         self._late_lines: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._logger = structlog.get_logger().bind()
 
     def add(self, request: RequestRecord) -> None:
         """Adds a request that has ended."""
-        self._requests.append(request)
-        if len(self._requests) >= _MAX_COLLECTED:
-            self._flush()
-        elif not self._is_due:
-            self._is_due = True
-            self._loop.call_later(_COLLECT_SECONDS, self._flush_when_due)
+        kind = self._kinds.get((request.route, request.method, request.status)) or self._kind(request)
+        seconds = request.seconds
+        if not kind.seconds:
+            self._expect_flush(kind)
+        kind.seconds.append(seconds)
+        if request.slot_seconds:
+            self._metrics.slot_waits_ms.add(milliseconds(request.slot_seconds))
+        if request.caller:
+            self._metrics.callers[request.caller] += 1
+        if (
+            kind.skipped < kind.skippable
+            and request.ended < kind.until
+            and seconds <= SLOW_SECONDS
+            and request.remote_parent is None
+        ):
+            kind.skipped += 1
+            kind.newest = request
+        elif not kind.is_probe:
+            self._choose(kind, request)
 
     def close(self) -> None:
         """Records all requests that were added."""
         self._flush()
-        self._write_late(0)
+        self._add_late_lines(0)
+        self._write_lines()
 
-    def _flush_when_due(self) -> None:
-        self._is_due = False
-        self._flush()
+    def _kind(self, request: RequestRecord) -> _Kind:
+        """The kind of a request; all methods that nobody knows are one kind."""
+        name = request.route, request.method if request.method in METHODS else "OTHER", request.status
+        return self._kinds.setdefault(name, _Kind(name))
+
+    def _expect_flush(self, kind: _Kind) -> None:
+        if not self._counted:
+            self._loop.call_later(_COLLECT_SECONDS, self._flush)
+        self._counted.append(kind)
+
+    def _choose(self, kind: _Kind, request: RequestRecord) -> None:
+        """Writes the request's spans and its line, if it is chosen for them."""
+        now = request.ended
+        self._count_skipped(kind, now)
+        if request.error is not None and isinstance(request.error, DatabaseBusy | ServiceBusy):
+            self._metrics.shed += 1
+        is_notable = kind.is_failure or request.seconds > SLOW_SECONDS
+        sampler = self._notable if is_notable or request.is_sampled else self._others
+        if self._traces and self._trace_sampler.should_record(request, kind.name, now, is_notable=is_notable):
+            request.is_sampled = True
+            self._traces.add_request(request)
+        weight = sampler.choose(kind.name, now, request)
+        if weight:
+            self._lines.append((request, weight))
+            if len(self._lines) == _MAX_LINES:
+                self._write_lines()
+        if not kind.is_failure:
+            kind.skippable = self._others.skippable(kind.name)
+            if self._traces:
+                kind.skippable = min(kind.skippable, self._trace_sampler.skippable(kind.name))
+            kind.until = now + UPDATE_SECONDS
+
+    def _count_skipped(self, kind: _Kind, now: float) -> None:
+        if kind.newest is not None:
+            self._others.skip(kind.name, now, kind.skipped, kind.newest)
+            if self._traces:
+                self._trace_sampler.skip(kind.name, now, kind.skipped)
+            kind.skippable -= kind.skipped
+            kind.skipped = 0
+            kind.newest = None
 
     def _flush(self) -> None:
-        requests, self._requests = self._requests, []
-        self._write(self._chosen(requests, time.monotonic()))
+        """Counts the requests in the metrics, and writes the lines."""
+        now = time.perf_counter()
+        counted, self._counted = self._counted, []
+        for kind in counted:
+            latencies_ms = self._metrics.latencies_ms[kind.name]
+            for seconds in kind.seconds:
+                latencies_ms.add(int(seconds * 1e6) / 1e3)  # as milliseconds(), without the cost of a call
+            kind.seconds.clear()
+            self._count_skipped(kind, now)
+        self._write_lines()
         self._expect_late()
 
     def _expect_late(self) -> None:
@@ -80,42 +169,19 @@ class RequestLog:
             self._late_lines = self._loop.call_later(LATE_SECONDS, self._write_late, LATE_SECONDS)
 
     def _write_late(self, seconds: float) -> None:
-        """Writes lines that stand for requests skipped so long ago."""
         self._late_lines = None
-        now = time.monotonic()
-        self._write([*self._notable.late(now, seconds), *self._others.late(now, seconds)])
+        self._add_late_lines(seconds)
+        self._write_lines()
         self._expect_late()
 
-    def _write(self, lines: Iterable[_Line]) -> None:
+    def _add_late_lines(self, seconds: float) -> None:
+        """Adds lines that stand for requests skipped so long ago."""
+        now = time.perf_counter()
+        self._lines += [*self._notable.late(now, seconds), *self._others.late(now, seconds)]
+
+    def _write_lines(self) -> None:
+        lines, self._lines = self._lines, []
         self._logger.write_all(map(_record, lines))
-
-    def _chosen(self, requests: Sequence[RequestRecord], now: float) -> Iterator[_Line]:
-        """Counts the requests, writes spans, and yields those that get a line.
-
-        One at a time: each one's memory is freed at once and reused from the CPU cache.
-        """
-        metrics = self._metrics
-        for request in requests:
-            status, seconds = request.status, request.seconds
-            kind = request.route, request.method if request.method in METHODS else "OTHER", status
-            metrics.latencies_ms[kind].add(int(seconds * 1e6) / 1e3)  # as milliseconds(), without the cost of a call
-            if request.slot_seconds:
-                metrics.slot_waits_ms.add(milliseconds(request.slot_seconds))
-            if request.caller:
-                metrics.callers[request.caller] += 1
-            if request.error is not None and isinstance(request.error, DatabaseBusy | ServiceBusy):
-                metrics.shed += 1
-            if request.route in PROBES and status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                continue  # a successful probe is only counted
-            # A key or a client that does not exist is no failure: anyone can ask for one.
-            is_notable = (status >= 400 and status not in (401, 404)) or seconds > SLOW_SECONDS
-            sampler = self._notable if is_notable or request.is_sampled else self._others
-            if self._traces and self._trace_sampler.should_record(request, kind, now, is_notable=is_notable):
-                request.is_sampled = True
-                self._traces.add_request(request)
-            weight = sampler.choose(kind, now, request)
-            if weight:
-                yield request, weight
 
 
 def _record(line: _Line) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Chooses which requests are recorded one by one, so that the cost follows the time and not the number of requests."""
 
 import math
+import sys
 from collections.abc import Iterator
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -19,7 +20,7 @@ _NOTABLE_TRACES_PER_SECOND: Final = 50.0
 _MIN_FAST_SECONDS: Final = 1.0
 _SLOW_SECONDS: Final = 10.0
 _FAST_REQUESTS: Final = 10
-_UPDATE_SECONDS: Final = 0.02  # between two updates of a rate
+UPDATE_SECONDS: Final = 0.02  # between two updates of a rate
 _SHARE_SECONDS: Final = 0.25  # between two divisions of the budget among the kinds
 LATE_SECONDS: Final = 2.0  # the longest that skipped requests wait for one that stands for them
 
@@ -63,6 +64,13 @@ class _Rate(Generic[_Item]):
         """Chooses so many requests per second from now on."""
         self.step = share / max(share, self.per_second())
 
+    def add(self, requests: int) -> None:
+        """Counts requests."""
+        self.fast += requests
+        self.slow += requests
+        self.waiting += requests
+        self.credit += requests * self.step
+
 
 class Sampler(Generic[_Item]):
     """Chooses about as many requests per second as its budget has, which is shared fairly among kinds of requests.
@@ -91,13 +99,8 @@ class Sampler(Generic[_Item]):
         """
         if not self._per_second:
             return 1
-        rate = self._rates.get(kind)
-        if rate is None or now - rate.at >= _UPDATE_SECONDS:
-            rate = self._update(kind, now)
-        rate.fast += 1
-        rate.slow += 1
-        rate.waiting += 1
-        rate.credit += rate.step
+        rate = self._rate(kind, now)
+        rate.add(1)
         if rate.credit < 1:
             rate.last = item
             return 0
@@ -105,6 +108,27 @@ class Sampler(Generic[_Item]):
         weight, rate.waiting, rate.last, rate.chosen_at = rate.waiting, 0, None, now
         rate.adapt(self._share)
         return weight
+
+    def skippable(self, kind: Kind) -> int:
+        """How many of the next requests of a kind would not be chosen, if they ended within the next 20 ms."""
+        rate = self._rates.get(kind)
+        return max(0, math.ceil((1 - rate.credit) / rate.step) - 1) if rate else 0
+
+    def skip(self, kind: Kind, now: float, items: int, newest: _Item) -> None:
+        """Counts requests that were not chosen, since they were skippable.
+
+        Args:
+            kind: of the requests.
+            now: by a monotonic clock.
+            items: how many.
+            newest: the last of them, which `late` returns if no other is chosen in its place.
+        """
+        if not self._per_second:
+            return
+        rate = self._rate(kind, now)
+        rate.add(items)
+        rate.credit = min(rate.credit, 1.0)
+        rate.last = newest
 
     def late(self, now: float, seconds: float = LATE_SECONDS) -> Iterator[tuple[_Item, int]]:
         """The newest skipped request of each kind of which none was chosen for so long, and how many it stands for."""
@@ -119,10 +143,13 @@ class Sampler(Generic[_Item]):
         """Whether there are skipped requests that no chosen one stands for yet."""
         return any(rate.last is not None for rate in self._rates.values())
 
-    def _update(self, kind: Kind, now: float) -> _Rate[_Item]:
+    def _rate(self, kind: Kind, now: float) -> _Rate[_Item]:
+        """The rate of a kind, updated at times."""
         rate = self._rates.get(kind)
         if rate is None:
             rate = self._rates[kind] = _Rate(self._fast_seconds, now)
+        elif now - rate.at < UPDATE_SECONDS:
+            return rate
         rate.move_to(now)
         if now - self._divided_at >= _SHARE_SECONDS:
             self._divided_at = now
@@ -178,4 +205,16 @@ class TraceSampler:
             return decision
         if is_notable:
             return self._records_any and self._notable.choose(kind, now, None) > 0
-        return request.trace_id[16:] < self._bound and self._others.choose(kind, now, None) > 0
+        if request.trace_id[16:] < self._bound:
+            return self._others.choose(kind, now, None) > 0
+        if self._records_any:
+            self.skip(kind, now, 1)
+        return False
+
+    def skippable(self, kind: Kind) -> int:
+        """As Sampler.skippable, of requests that are not notable and have no remote parent."""
+        return self._others.skippable(kind) if self._records_any else sys.maxsize
+
+    def skip(self, kind: Kind, now: float, items: int) -> None:
+        """As Sampler.skip."""
+        self._others.skip(kind, now, items, None)

@@ -22,10 +22,16 @@ TICK = 0.01  # seconds between two groups of requests
 
 
 class Run:
-    """Requests over time, and the lines that a sampler chose for them."""
+    """Requests over time, and the lines that a sampler chose for them.
 
-    def __init__(self, sampler: Sampler[int]) -> None:
+    Args:
+        sampler: chooses.
+        skips: whether requests that are skippable are counted together, without asking for each.
+    """
+
+    def __init__(self, sampler: Sampler[int], *, skips: bool = False) -> None:
         self.sampler = sampler
+        self.skips = skips
         self.now = 1000.0
         self.requests: Counter[Kind] = Counter()
         self.weights: Counter[Kind] = Counter()
@@ -37,10 +43,20 @@ class Run:
         while self.now < end:
             self.now += TICK
             for kind, rate in per_second(self.now).items():
-                for _ in range(int(rate * TICK + random.random())):
-                    self.requests[kind] += 1
-                    if weight := self.sampler.choose(kind, self.now, 0):
-                        self.add(kind, weight)
+                self.end(kind, int(rate * TICK + random.random()))
+
+    def end(self, kind: Kind, requests: int) -> None:
+        """Ends so many requests of a kind."""
+        self.requests[kind] += requests
+        while requests:
+            skipped = min(requests, self.sampler.skippable(kind)) if self.skips else 0
+            if skipped:
+                self.sampler.skip(kind, self.now, skipped, 0)
+                requests -= skipped
+            else:
+                requests -= 1
+                if weight := self.sampler.choose(kind, self.now, 0):
+                    self.add(kind, weight)
 
     def add(self, kind: Kind, weight: int) -> None:
         self.weights[kind] += weight
@@ -51,10 +67,10 @@ class Run:
         return sum(line[1] == kind and line[0] > self.now - seconds for line in self.lines)
 
 
-@pytest.fixture
-def run() -> Run:
+@pytest.fixture(params=[False, True], ids=["asked for each", "skipped where possible"])
+def run(request: pytest.FixtureRequest) -> Run:
     random.seed(7)
-    return Run(Sampler[int](PER_SECOND))
+    return Run(Sampler[int](PER_SECOND), skips=request.param)
 
 
 def test_each_request_is_chosen_at_low_traffic(run: Run) -> None:
@@ -135,11 +151,12 @@ def test_requests_that_wait_get_a_line_in_time(run: Run) -> None:
     assert run.weights[GET] + weight == run.requests[GET]
 
 
+@pytest.mark.parametrize("skips", [False, True])
 @pytest.mark.parametrize("rate", [0.5, 5, 500])
-def test_a_small_budget_holds_at_every_rate(rate: float) -> None:
+def test_a_small_budget_holds_at_every_rate(rate: float, skips: bool) -> None:
     """Far less than one request per second is chosen, also where few arrive."""
     random.seed(7)
-    run = Run(Sampler[int](0.1))
+    run = Run(Sampler[int](0.1), skips=skips)
     run.send(1200, lambda _: {GET: rate})
 
     assert run.count(GET, 1000) == pytest.approx(100, rel=0.3)
@@ -147,10 +164,20 @@ def test_a_small_budget_holds_at_every_rate(rate: float) -> None:
 
 def test_zero_is_without_a_limit() -> None:
     """Each request has a line, whatever the traffic."""
-    run = Run(Sampler[int](0))
+    run = Run(Sampler[int](0), skips=True)
     run.send(1, lambda _: {GET: 5000})
 
     assert len(run.lines) == run.weights[GET] == run.requests[GET]
+
+
+def test_in_a_flood_most_requests_are_skipped_without_asking(run: Run) -> None:
+    """So most cost no more than a count, and the skippable ones are exactly those until the next chosen one."""
+    run.send(20, lambda _: {GET: 10_000})
+    skippable = run.sampler.skippable(GET)
+    chosen = [run.sampler.choose(GET, run.now, 0) > 0 for _ in range(skippable + 1)]
+
+    assert 100 <= skippable <= 2000
+    assert chosen == [False] * skippable + [True]
 
 
 def test_slow_is_what_misses_the_objective() -> None:
@@ -195,3 +222,19 @@ def test_traces_have_a_budget_and_callers_decide_beyond_it() -> None:
     assert recorded["refused"] == 0
     assert 20 <= recorded["other"] + recorded["open"] <= 60  # 100 s, and the start of the flood
     assert 5000 <= recorded["notable"] <= 9000
+
+
+@pytest.mark.parametrize(("per_second", "expected"), [(1.0, 30), (1000.0, 30 * 1000 * 0.05)])
+def test_the_ratio_is_the_upper_bound_of_the_budget(per_second: float, expected: float) -> None:
+    """Traces are recorded within the budget and within the ratio, whichever is less, and only those of the ratio."""
+    random.seed(7)
+    sampler = TraceSampler(TraceSettings("grpc", 0.05, per_second=per_second))
+    request = Mock(remote_parent=None)
+    recorded = []
+    for step in range(40_000):
+        request.trace_id = f"{random.getrandbits(128):032x}"
+        if sampler.should_record(request, GET, step / 1000, is_notable=False) and step >= 10_000:
+            recorded.append(request.trace_id)
+
+    assert len(recorded) == pytest.approx(expected, rel=0.2)
+    assert all(int(trace_id[16:], 16) < 0.05 * 2**64 for trace_id in recorded)
