@@ -180,8 +180,9 @@ class RequestLog:
         self._lines += [*self._notable.late(now, seconds), *self._others.late(now, seconds)]
 
     def _write_lines(self) -> None:
-        lines, self._lines = self._lines, []
-        self._logger.write_all(map(_record, lines))
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._logger.write_all(map(_record, lines))
 
 
 def _record(line: _Line) -> dict[str, Any]:
