@@ -34,6 +34,12 @@ DIMENSIONS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
+def latencies(ms: float, requests: int = 200) -> dict[str, Any]:
+    """The latency of requests that all take equally long."""
+    ends = {"Min": ms, "Max": ms, "Count": requests, "Sum": ms * requests}
+    return {**ends, "Values": [ms], "Counts": [requests]}
+
+
 def usual() -> World:
     """Two pods that serve 20 requests a second, of which few vary."""
     return {
@@ -41,7 +47,7 @@ def usual() -> World:
         ("ClientsApi", "DatabaseUnavailable"): [0, 0],
         ("ClientsApi", "Requests"): 200,
         ("ClientsApi", "Faults"): 0,
-        ("ClientsApi", "Latency"): [5] * 200,
+        ("ClientsApi", "Latency"): latencies(5),
         ("AWS/Route53", "HealthCheckStatus"): 1,
         ("ContainerInsights", "service_number_of_running_pods"): 2,
         ("Telemetry", "fluentbit_output_proc_records_total"): 100,
@@ -79,7 +85,7 @@ def bad_build(world: World, _: float) -> None:
 
 def slow(world: World, _: float) -> None:
     """Each request is slow."""
-    world["ClientsApi", "Latency"] = [400] * 200
+    world["ClientsApi", "Latency"] = latencies(400)
 
 
 def undelivered(world: World, _: float) -> None:
@@ -137,7 +143,7 @@ def lasting(change: Change, end: float, until: float = float("inf"), delay: floa
         world = usual()
         if second < -EVALUATED_SECONDS:
             world["ClientsApi", "Requests"] *= 6
-            world["ClientsApi", "Latency"] *= 6
+            world["ClientsApi", "Latency"] = latencies(5, 1200)
         if delay <= second < delay + until:
             change(world, second - delay)
         yield START + second, world
