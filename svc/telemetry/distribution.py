@@ -4,10 +4,11 @@ AWS's own collector exports histograms in this form:
 https://github.com/open-telemetry/opentelemetry-collector-contrib/tree/main/exporter/awsemfexporter
 """
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from math import log
+from math import log, ulp
 from operator import mul
 from typing import Any, Final
 
@@ -47,13 +48,26 @@ class Distribution:
 
     def add(self, value: float) -> None:
         """Adds a value."""
-        # int() after 0.5 is added rounds as round() does, in half the time. No bucket is negative.
-        self.counts[int(log(value) * _BUCKETS_PER_E + _ONE + 0.5) if value > 0 else _ZERO] += 1
+        self.counts[_bucket(value)] += 1
         self.total += value
         if value < self.minimum:  # noqa: PLR1730 - min() costs 0.1 µs
             self.minimum = value
         if value > self.maximum:  # noqa: PLR1730 - as above
             self.maximum = value
+
+    def extend(self, values: Sequence[float]) -> None:
+        """Adds one value or more. All values of a bucket are counted at once, which costs a third of add()."""
+        ordered = sorted(values)
+        counted = 0
+        while counted < len(ordered):
+            bucket = _bucket(ordered[counted])
+            # At least one, since a bound may be rounded down to a value of its bucket.
+            end = max(counted + 1, bisect_left(ordered, _upper_bound(bucket), counted))
+            self.counts[bucket] += end - counted
+            counted = end
+        self.total += sum(ordered)
+        self.minimum = min(self.minimum, ordered[0])
+        self.maximum = max(self.maximum, ordered[-1])
 
     def merge(self, other: "Distribution") -> None:
         """Adds the values of another distribution."""
@@ -84,6 +98,16 @@ class Distribution:
                 "Values": values,
                 "Counts": counts,
             }
+
+
+def _bucket(value: float) -> int:
+    # int() after 0.5 is added rounds as round() does, in half the time. No bucket is negative.
+    return int(log(value) * _BUCKETS_PER_E + _ONE + 0.5) if value > 0 else _ZERO
+
+
+@lru_cache(maxsize=1024)
+def _upper_bound(bucket: int) -> float:
+    return ulp(0.0) if bucket == _ZERO else float(_BASE ** (bucket - _ONE + 0.5))
 
 
 @lru_cache(maxsize=1024)

@@ -1,6 +1,7 @@
 """Distributions: whatever the values, statistics stay within the stated error, and memory stays small."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -19,6 +20,19 @@ def of(values: Sequence[float]) -> Distribution:
     for value in values:
         distribution.add(value)
     return distribution
+
+
+@given(st.lists(VALUES | st.floats(-1, 1), min_size=1, max_size=300))
+def test_values_together_count_as_one_by_one(values: list[float]) -> None:
+    """Whatever their order, extend() counts each value as add() does; at the bound of two buckets either is right."""
+    together = Distribution()
+    together.extend(values)
+    single = of(values)
+
+    assert (together.minimum, together.maximum) == (single.minimum, single.maximum)
+    assert together.total == pytest.approx(single.total, rel=1e-9, abs=1e-9)
+    ranks = [sorted(Counter(each.counts).elements()) for each in (together, single)]
+    assert max(abs(one - other) for one, other in zip(*ranks, strict=True)) <= 1
 
 
 @given(st.lists(VALUES, min_size=1, max_size=200), st.integers(1, 100), st.floats(0, 100))
