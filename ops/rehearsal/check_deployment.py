@@ -55,6 +55,16 @@ def test_the_load_balancer_has_the_certificate(outputs: Outputs) -> None:
     assert len(described["Subnets"]) == 2
 
 
+def test_the_load_balancer_checks_the_nodes(outputs: Outputs) -> None:
+    """The check asks the kube-proxy of each node, by a target that the load balancer accepts."""
+    found = load_balancer.find(outputs)
+    assert found
+    elb = aws_client("elb", outputs.region)
+    (described,) = elb.describe_load_balancers(LoadBalancerNames=[found.name])["LoadBalancerDescriptions"]
+
+    assert described["HealthCheck"]["Target"] == "HTTP:10256/healthz"
+
+
 def test_the_services_credentials_were_injected(secret: dict[str, str], database: dict[str, Any]) -> None:
     """Requirement: injected credentials: the database's address, and a role with its own password."""
     assert secret["DB_HOST"] == database["Endpoint"]["Address"]

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -12,16 +13,18 @@ from ops.rehearsal.kubernetes import Change, Object, Store, kind_of
 from ops.rehearsal.pods import Pod
 from ops.rehearsal.tls import Address
 
+_LOG: Final = logging.getLogger(__name__)
+
 _DEPLOYMENT: Final = kind_of("Deployment")
 _JOB: Final = kind_of("Job")
 _SERVICE: Final = kind_of("Service")
 
 
 class CloudProvider(Protocol):
-    """Creates and deletes load balancers for the cluster."""
+    """Creates, configures and deletes load balancers for the cluster."""
 
-    def create(self, service: Object, upstream: Callable[[], Address | None]) -> str:
-        """Creates the Service's load balancer and returns its hostname."""
+    def ensure(self, service: Object, upstream: Callable[[], Address | None]) -> str:
+        """Creates the Service's load balancer if there is none, configures it, and returns its hostname."""
 
     def delete(self, service: Object) -> None:
         """Deletes it."""
@@ -64,19 +67,25 @@ class Controllers:
         return self.pods[pod].log(container)
 
     async def _reconcile(self, store: Store, changes: AsyncIterator[Change]) -> None:
-        """Handles each Job, Deployment and Service whose specification changed, and cancels what it did before."""
+        """Handles each Job, Deployment and Service whose specification changed, and cancels what it did before.
+
+        The annotations of a Service specify its load balancer.
+        """
         handlers = {_DEPLOYMENT: self._roll_out, _JOB: self._run_job, _SERVICE: self._sync_load_balancer}
         handled: dict[str, object] = {}
         async for change in changes:
-            uid = change.object["metadata"]["uid"]
-            spec = None if change.type == "DELETED" else change.object.get("spec")
-            if change.kind not in handlers or (uid in handled and handled[uid] == spec):
+            metadata = change.object["metadata"]
+            uid, is_deleted = metadata["uid"], change.type == "DELETED"
+            annotations = metadata.get("annotations") if change.kind is _SERVICE else None
+            desired = None if is_deleted else (change.object.get("spec"), annotations)
+            if change.kind not in handlers or (uid in handled and handled[uid] == desired):
                 continue
-            handled[uid] = spec
+            handled[uid] = desired
             if uid in self._tasks:
                 await _cancel(self._tasks[uid])
-            handling = handlers[change.kind](store, change.object, is_deleted=spec is None)
-            self._tasks[uid] = asyncio.create_task(handling)
+            handling = handlers[change.kind](store, change.object, is_deleted=is_deleted)
+            name = f"{change.kind.name} {metadata['namespace']}/{metadata['name']}"
+            self._tasks[uid] = asyncio.create_task(_logging_errors(name, handling))
 
     async def _run_job(self, store: Store, job: Object, *, is_deleted: bool) -> None:
         """Runs a pod of the Job, and after each failure another one, up to the Job's backoff limit."""
@@ -113,13 +122,13 @@ class Controllers:
         store.set_status(_DEPLOYMENT, deployment, status)
 
     async def _sync_load_balancer(self, store: Store, service: Object, *, is_deleted: bool) -> None:
-        """Creates or deletes the load balancer of a Service of that type."""
+        """Creates, configures or deletes the load balancer of a Service of that type."""
         if service["spec"].get("type") != "LoadBalancer":
             return
         if is_deleted:
             await asyncio.to_thread(self.cloud.delete, service)
-        elif not service.get("status"):
-            hostname = await asyncio.to_thread(self.cloud.create, service, self.next_pod)
+        else:
+            hostname = await asyncio.to_thread(self.cloud.ensure, service, self.next_pod)
             store.set_status(_SERVICE, service, {"loadBalancer": {"ingress": [{"hostname": hostname}]}})
 
     def _start(self, store: Store, owner: Object) -> Pod:
@@ -145,6 +154,14 @@ def _replicas(store: Store, deployment: Object) -> int:
             return minimum
     replicas: int = deployment["spec"].get("replicas", 1)
     return replicas
+
+
+async def _logging_errors(name: str, handling: Coroutine[None, None, None]) -> None:
+    """Logs why an object could not be handled, as a cluster does with an event of the object, and goes on."""
+    try:
+        await handling
+    except Exception:  # noqa: BLE001 - the other objects are still handled
+        _LOG.exception("the cluster cannot handle %s", name)
 
 
 def _condition(kind: str) -> Object:

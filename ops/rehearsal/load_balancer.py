@@ -2,17 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Final
 
 from ops.deploy.common import aws_client
+from ops.rehearsal import annotations
 from ops.rehearsal.aws import REGION
 from ops.rehearsal.certificates import Certificate
 from ops.rehearsal.kubernetes import Object
 from ops.rehearsal.tls import Address, TlsProxy, listen
 
+_NODE_PORT: Final = 30080  # the cluster chooses this port of the nodes
+
+
+class Refused(Exception):
+    """The cloud controller or AWS refuses the load balancer; the message has a sentence for each reason."""
+
 
 @dataclass
 class LoadBalancers:
-    """Creates and deletes classic load balancers, with the tags that the cluster's cloud controller gives them.
+    """Creates, configures and deletes classic load balancers as the cluster's cloud controller does.
+
+    Simplified: the listeners of a load balancer that exists do not change.
 
     Attributes:
         cluster: its name.
@@ -25,15 +35,33 @@ class LoadBalancers:
     address: Address
     _listener: TlsProxy | None = None
 
-    def create(self, service: Object, upstream: Callable[[], Address | None]) -> str:
-        """Creates the Service's load balancer in the public subnets that are tagged for it; returns its hostname.
+    def ensure(self, service: Object, upstream: Callable[[], Address | None]) -> str:
+        """Creates the Service's load balancer if there is none, and configures it; returns its hostname.
 
         Args:
             service: of type LoadBalancer.
             upstream: returns the address for the next connection.
+
+        Raises:
+            Refused: an annotation has a wrong value, which the mock AWS would accept.
         """
-        name, metadata = self._name(service), service["metadata"]
-        ec2, elb = aws_client("ec2", REGION), aws_client("elb", REGION)
+        if problems := list(annotations.problems(service)):
+            raise Refused("; ".join(problems))
+        name, elb = self._name(service), aws_client("elb", REGION)
+        if not self._listener:
+            self._create(name, service)
+            self._listener = listen(self.certificate, upstream, self.address)
+        given = annotations.given(service)
+        elb.configure_health_check(LoadBalancerName=name, HealthCheck=_health_check(given))
+        elb.modify_load_balancer_attributes(LoadBalancerName=name, LoadBalancerAttributes=_attributes(given))
+        (described,) = elb.describe_load_balancers(LoadBalancerNames=[name])["LoadBalancerDescriptions"]
+        hostname: str = described["DNSName"]
+        return hostname
+
+    def _create(self, name: str, service: Object) -> None:
+        """Creates the load balancer in the public subnets that are tagged for it, with its security group."""
+        metadata, given = service["metadata"], annotations.given(service)
+        ec2 = aws_client("ec2", REGION)
         public = [
             {"Name": f"tag:kubernetes.io/cluster/{self.cluster}", "Values": ["owned", "shared"]},
             {"Name": "tag:kubernetes.io/role/elb", "Values": ["1"]},
@@ -46,29 +74,18 @@ class LoadBalancers:
             VpcId=subnets[0]["VpcId"],
             TagSpecifications=[{"ResourceType": "security-group", "Tags": [owned]}],
         )
-        port = service["spec"]["ports"][0]
-        certificate_arn = metadata["annotations"]["service.beta.kubernetes.io/aws-load-balancer-ssl-cert"]
-        created = elb.create_load_balancer(
+        additional = [one.split("=") for one in given.get("additional-resource-tags", "").split(",") if one]
+        aws_client("elb", REGION).create_load_balancer(
             LoadBalancerName=name,
-            Listeners=[
-                {
-                    "Protocol": "HTTPS",
-                    "LoadBalancerPort": port["port"],
-                    "InstanceProtocol": "HTTP",
-                    "InstancePort": 30080,  # the cluster chooses this port of the nodes
-                    "SSLCertificateId": certificate_arn,
-                }
-            ],
+            Listeners=[_listener(port, given) for port in service["spec"]["ports"]],
             Subnets=[subnet["SubnetId"] for subnet in subnets],
             SecurityGroups=[group["GroupId"]],
             Tags=[
+                *({"Key": key, "Value": value} for key, value in additional),
                 owned,
                 {"Key": "kubernetes.io/service-name", "Value": f"{metadata['namespace']}/{metadata['name']}"},
             ],
         )
-        self._listener = listen(self.certificate, upstream, self.address)
-        hostname: str = created["DNSName"]
-        return hostname
 
     def delete(self, service: Object) -> None:
         """Deletes the Service's load balancer and its security group."""
@@ -89,3 +106,40 @@ class LoadBalancers:
     @staticmethod
     def _name(service: Object) -> str:
         return "a" + str(service["metadata"]["uid"]).replace("-", "")[:31]  # as the cloud controller names it
+
+
+def _listener(port: Object, given: dict[str, str]) -> dict[str, Any]:
+    """Returns the listener of a port: with TLS if the annotations give it the certificate."""
+    backend = given.get("backend-protocol", "tcp")
+    ports = {"LoadBalancerPort": port["port"], "InstancePort": _NODE_PORT}
+    with_tls = given.get("ssl-ports", "*").split(",")
+    if "ssl-cert" in given and {"*", port["name"], str(port["port"])} & set(with_tls):
+        secure = "HTTPS" if backend in {"http", "https"} else "SSL"
+        certificate = {"SSLCertificateId": given["ssl-cert"]}
+        return {**ports, "Protocol": secure, "InstanceProtocol": backend.upper(), **certificate}
+    plain = "HTTP" if backend == "http" else "TCP"
+    return {**ports, "Protocol": plain, "InstanceProtocol": plain}
+
+
+def _health_check(given: dict[str, str]) -> dict[str, Any]:
+    """Returns the health check. The target has the annotations as they are, except for the default values."""
+    protocol, port = given.get("healthcheck-protocol", "TCP"), given.get("healthcheck-port", annotations.TRAFFIC_PORT)
+    path = given.get("healthcheck-path", "/") if protocol in {"HTTP", "HTTPS"} else ""
+    return {
+        "Target": f"{protocol}:{_NODE_PORT if port == annotations.TRAFFIC_PORT else port}{path}",
+        "Interval": int(given.get("healthcheck-interval", "10")),
+        "Timeout": int(given.get("healthcheck-timeout", "5")),
+        "HealthyThreshold": int(given.get("healthcheck-healthy-threshold", "2")),
+        "UnhealthyThreshold": int(given.get("healthcheck-unhealthy-threshold", "6")),
+    }
+
+
+def _attributes(given: dict[str, str]) -> dict[str, Any]:
+    return {
+        "CrossZoneLoadBalancing": {"Enabled": given.get("cross-zone-load-balancing-enabled") == "true"},
+        "ConnectionDraining": {
+            "Enabled": given.get("connection-draining-enabled") == "true",
+            "Timeout": int(given.get("connection-draining-timeout", "300")),
+        },
+        "ConnectionSettings": {"IdleTimeout": int(given.get("connection-idle-timeout", "60"))},
+    }

@@ -27,6 +27,7 @@ from ops.deploy import database, load_balancer, manifests
 from ops.deploy.common import CannotProceed, Outputs
 from ops.deploy.kubernetes import kubectl
 from ops.load import measurements
+from ops.rehearsal import annotations
 from svc import __main__ as command_line
 from svc import settings
 from svc.http import connections
@@ -694,30 +695,34 @@ async def test_the_jobs_of_a_load_test_load_the_service(
 
 # --- The load balancer
 
-_ANNOTATION = "service.beta.kubernetes.io/aws-load-balancer-"
+
+def test_the_load_balancer_accepts_its_annotations() -> None:
+    """The API server accepts any value of an annotation, and the cloud controller passes most of them on."""
+    for manifest in find_all("Service"):
+        assert list(annotations.problems(manifest)) == []
 
 
 def test_the_load_balancer_terminates_tls_with_the_certificate() -> None:
     """It is a Classic Load Balancer, which requires at least TLS 1.2 on its only port, and uses HTTP to the pods."""
     manifest = find("Service", load_balancer.SERVICE)
-    annotations = {name.removeprefix(_ANNOTATION): value for name, value in manifest["metadata"]["annotations"].items()}
+    given = annotations.given(manifest)
 
     assert manifest["metadata"]["namespace"] == load_balancer.NAMESPACE
     assert manifest["spec"]["type"] == "LoadBalancer"
-    assert "type" not in annotations
-    assert annotations["ssl-cert"] == OUTPUTS.certificate_arn
-    assert annotations["ssl-ports"] == manifest["spec"]["ports"][0]["name"]
-    assert annotations["ssl-negotiation-policy"] == "ELBSecurityPolicy-TLS-1-2-2017-01"
-    assert annotations["backend-protocol"] == "http"
-    assert annotations["cross-zone-load-balancing-enabled"] == annotations["connection-draining-enabled"] == "true"
-    assert annotations["additional-resource-tags"] == f"Project={OUTPUTS.name}"
+    assert "type" not in given
+    assert given["ssl-cert"] == OUTPUTS.certificate_arn
+    assert given["ssl-ports"] == manifest["spec"]["ports"][0]["name"]
+    assert given["ssl-negotiation-policy"] == "ELBSecurityPolicy-TLS-1-2-2017-01"
+    assert given["backend-protocol"] == "http"
+    assert given["cross-zone-load-balancing-enabled"] == given["connection-draining-enabled"] == "true"
+    assert given["additional-resource-tags"] == f"Project={OUTPUTS.name}"
 
 
 def test_the_load_balancer_closes_idle_connections_before_the_service_does() -> None:
     """If the service closed first, a request that is just being sent would be lost."""
-    annotations = find("Service", load_balancer.SERVICE)["metadata"]["annotations"]
+    given = annotations.given(find("Service", load_balancer.SERVICE))
 
-    assert float(annotations[f"{_ANNOTATION}connection-idle-timeout"]) < connections.KEEPALIVE_SECONDS
+    assert float(given["connection-idle-timeout"]) < connections.KEEPALIVE_SECONDS
 
 
 # --- The cluster's autoscaler
