@@ -41,7 +41,7 @@ pytest_plugins = ["tests.ops.cloudwatch.recording"]  # fixtures of a recorded ru
 SLOW_FIXTURES = frozenset(
     (
         *("serve", "needs_wrk", "chrome", "busy_run", "recording", "mock_aws", "mock_ec2", "start_load"),
-        *("fast_harness", "osv", "service", "command"),
+        *("fast_harness", "osv", "service", "command", "real_server"),
     )
 )
 

@@ -1,9 +1,11 @@
 """The GitHub workflows and actions, parsed from their YAML."""
 
+import hashlib
 import json
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -302,16 +304,50 @@ def test_another_name_stops_the_destruction(typed: str, is_confirmed: bool, tmp_
     assert (result.returncode == 0) is is_confirmed
 
 
+def _api_server() -> Mapping:
+    """Returns the step that downloads an API server."""
+    (step,) = [step for step in JOBS["ci/infra"]["steps"] if "SHA512" in step.get("env", {})]
+    return step
+
+
+@pytest.mark.parametrize("is_expected", [True, False])
+def test_only_the_expected_archive_is_unpacked(is_expected: bool, tmp_path: Path) -> None:
+    """An archive with another hash fails the job, and no file of it is unpacked."""
+    programs = tmp_path / "source" / "controller-tools" / "envtest"
+    programs.mkdir(parents=True)
+    (programs / "kube-apiserver").touch()
+    archive = tmp_path / "archive.tar.gz"
+    with tarfile.open(archive, "w:gz") as created:
+        created.add(tmp_path / "source" / "controller-tools", "controller-tools")
+    curl = tmp_path / "curl"
+    curl.write_text(f'#!/bin/bash\nwhile [ "$1" != --output ]; do shift; done\ncp {archive} "$2"\n')
+    curl.chmod(0o755)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    digest = hashlib.sha512(archive.read_bytes()).hexdigest() if is_expected else "0" * 128
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RUNNER_TEMP": str(temporary), "VERSION": "1", "SHA512": digest}
+
+    command = ["bash", "-eo", "pipefail", "-c", _api_server()["run"]]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+
+    assert (result.returncode == 0) is is_expected
+    (make,) = [step for step in JOBS["ci/infra"]["steps"] if step.get("run") == "make infra"]
+    folder = Path(make["env"]["REAL_API_SERVER"].replace("${{ runner.temp }}", str(temporary)))
+    assert (folder / "kube-apiserver").exists() is is_expected
+    assert (list(temporary.iterdir()) != []) is is_expected
+
+
 # --- The actions
 
 
-def test_kubectl_has_the_clusters_minor_version() -> None:
-    """One minor version of difference would be allowed."""
+def test_kubectl_and_the_api_server_have_the_clusters_minor_version() -> None:
+    """For kubectl, one minor version of difference would be allowed."""
     variables = (ROOT / "terraform" / "variables.tf").read_text(encoding="utf-8")
     (cluster,) = re.findall(r'variable "kubernetes_version" {[^}]*?default\s*= "([\d.]+)"', variables)
     (kubectl,) = [step["with"] for step in ACTIONS["tools"]["runs"]["steps"] if "setup-kubectl" in step["uses"]]
 
     assert kubectl["version"].startswith(f"v{cluster}.")
+    assert _api_server()["env"]["VERSION"].startswith(f"{cluster}.")
 
 
 def test_keys_are_used_only_without_a_role() -> None:

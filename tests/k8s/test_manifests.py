@@ -774,6 +774,22 @@ def test_permissions_are_minimal() -> None:
     }
 
 
+def test_each_binding_grants_a_role_that_exists() -> None:
+    """The API server accepts a binding to any name."""
+    roles = {
+        (one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"])
+        for kind in ("Role", "ClusterRole")
+        for one in find_all(kind)
+    }
+    granted = {
+        (one["roleRef"]["kind"], one["metadata"].get("namespace"), one["roleRef"]["name"])
+        for kind in ("RoleBinding", "ClusterRoleBinding")
+        for one in find_all(kind)
+    }
+
+    assert granted == roles
+
+
 # --- The collector
 
 COLLECTORS = {"collector": "Deployment", "container-insights": "DaemonSet"}
