@@ -23,7 +23,7 @@ _SERVICE: Final = kind_of("Service")
 class CloudProvider(Protocol):
     """Creates, configures and deletes load balancers for the cluster."""
 
-    def ensure(self, service: Object, upstream: Callable[[], Address | None]) -> str:
+    def create(self, service: Object, upstream: Callable[[], Address | None]) -> str:
         """Creates the Service's load balancer if there is none, configures it, and returns its hostname."""
 
     def delete(self, service: Object) -> None:
@@ -128,7 +128,7 @@ class Controllers:
         if is_deleted:
             await asyncio.to_thread(self.cloud.delete, service)
         else:
-            hostname = await asyncio.to_thread(self.cloud.ensure, service, self.next_pod)
+            hostname = await asyncio.to_thread(self.cloud.create, service, self.next_pod)
             store.set_status(_SERVICE, service, {"loadBalancer": {"ingress": [{"hostname": hostname}]}})
 
     def _start(self, store: Store, owner: Object) -> Pod:

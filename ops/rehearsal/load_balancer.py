@@ -22,7 +22,7 @@ class Refused(Exception):
 class LoadBalancers:
     """Creates, configures and deletes classic load balancers as the cluster's cloud controller does.
 
-    Simplified: the listeners of a load balancer that exists do not change.
+    Simplified: the listeners of a load balancer that exists do not change, and have the default TLS policy.
 
     Attributes:
         cluster: its name.
@@ -35,7 +35,7 @@ class LoadBalancers:
     address: Address
     _listener: TlsProxy | None = None
 
-    def ensure(self, service: Object, upstream: Callable[[], Address | None]) -> str:
+    def create(self, service: Object, upstream: Callable[[], Address | None]) -> str:
         """Creates the Service's load balancer if there is none, and configures it; returns its hostname.
 
         Args:
@@ -49,7 +49,7 @@ class LoadBalancers:
             raise Refused("; ".join(problems))
         name, elb = self._name(service), aws_client("elb", REGION)
         if not self._listener:
-            self._create(name, service)
+            self._create_balancer(name, service)
             self._listener = listen(self.certificate, upstream, self.address)
         given = annotations.given(service)
         elb.configure_health_check(LoadBalancerName=name, HealthCheck=_health_check(given))
@@ -58,7 +58,7 @@ class LoadBalancers:
         hostname: str = described["DNSName"]
         return hostname
 
-    def _create(self, name: str, service: Object) -> None:
+    def _create_balancer(self, name: str, service: Object) -> None:
         """Creates the load balancer in the public subnets that are tagged for it, with its security group."""
         metadata, given = service["metadata"], annotations.given(service)
         ec2 = aws_client("ec2", REGION)
@@ -135,7 +135,16 @@ def _health_check(given: dict[str, str]) -> dict[str, Any]:
 
 
 def _attributes(given: dict[str, str]) -> dict[str, Any]:
+    log = {
+        "S3BucketName": given.get("access-log-s3-bucket-name"),
+        "S3BucketPrefix": given.get("access-log-s3-bucket-prefix"),
+    }
     return {
+        "AccessLog": {
+            "Enabled": given.get("access-log-enabled") == "true",
+            "EmitInterval": int(given.get("access-log-emit-interval", "60")),
+            **{name: value for name, value in log.items() if value},
+        },
         "CrossZoneLoadBalancing": {"Enabled": given.get("cross-zone-load-balancing-enabled") == "true"},
         "ConnectionDraining": {
             "Enabled": given.get("connection-draining-enabled") == "true",

@@ -306,6 +306,7 @@ def test_another_name_stops_the_destruction(typed: str, is_confirmed: bool, tmp_
 
 def _api_server() -> Mapping:
     """Returns the step that downloads an API server."""
+    step: Mapping
     (step,) = [step for step in JOBS["ci/infra"]["steps"] if "SHA512" in step.get("env", {})]
     return step
 

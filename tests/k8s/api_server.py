@@ -65,7 +65,7 @@ def find_programs() -> dict[str, str]:
         pytest.fail(f"{FOLDER} is {folder!r}, where there is no {' and no '.join(absent)}")
     if absent:
         pytest.skip(f"no API server: PATH has no {' and no '.join(absent)}; {FOLDER} can name a folder with both")
-    return {name: path for name, path in found.items() if path is not None}
+    return {name: str(Path(path).absolute()) for name, path in found.items() if path is not None}
 
 
 @contextlib.contextmanager

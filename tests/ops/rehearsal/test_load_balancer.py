@@ -60,7 +60,7 @@ def described() -> list[dict[str, Any]]:
 
 def test_the_load_balancer_has_what_the_annotations_say(balancers: LoadBalancers, service: Object) -> None:
     """Its listener, health check, attributes and tags are those of the deployment's Service."""
-    hostname = balancers.ensure(service, lambda: None)
+    hostname = balancers.create(service, lambda: None)
     elb = aws_client("elb", REGION)
     (balancer,) = described()
     (listener,) = [one["Listener"] for one in balancer["ListenerDescriptions"]]
@@ -88,18 +88,37 @@ def test_a_wrong_annotation_is_refused(balancers: LoadBalancers, service: Object
     annotate(service, "healthcheck-protocol", "http")
 
     with pytest.raises(Refused, match="healthcheck-protocol is 'http'; it must be HTTP or HTTPS or SSL or TCP"):
-        balancers.ensure(service, lambda: None)
+        balancers.create(service, lambda: None)
     assert described() == []
 
 
 def test_a_changed_annotation_changes_the_load_balancer(balancers: LoadBalancers, service: Object) -> None:
     """It remains the same load balancer."""
-    hostname = balancers.ensure(service, lambda: None)
+    hostname = balancers.create(service, lambda: None)
     annotate(service, "healthcheck-path", "/livez")
 
-    assert balancers.ensure(service, lambda: None) == hostname
+    assert balancers.create(service, lambda: None) == hostname
     (balancer,) = described()
     assert balancer["HealthCheck"]["Target"] == "HTTP:10256/livez"
+
+
+def test_access_logs_are_written_to_the_bucket_of_the_annotations(balancers: LoadBalancers, service: Object) -> None:
+    """With the prefix and the interval that are given."""
+    annotate(service, "access-log-enabled", "true")
+    annotate(service, "access-log-emit-interval", "5")
+    annotate(service, "access-log-s3-bucket-name", "a-bucket")
+    annotate(service, "access-log-s3-bucket-prefix", "api")
+    balancers.create(service, lambda: None)
+    (balancer,) = described()
+    elb = aws_client("elb", REGION)
+    attributes = elb.describe_load_balancer_attributes(LoadBalancerName=balancer["LoadBalancerName"])
+
+    assert attributes["LoadBalancerAttributes"]["AccessLog"] == {
+        "Enabled": True,
+        "EmitInterval": 5,
+        "S3BucketName": "a-bucket",
+        "S3BucketPrefix": "api",
+    }
 
 
 @pytest.mark.parametrize(
@@ -145,7 +164,7 @@ class OneChance:
     def __init__(self) -> None:
         self.targets: list[str] = []
 
-    def ensure(self, service: Object, upstream: Callable[[], Address | None]) -> str:
+    def create(self, service: Object, upstream: Callable[[], Address | None]) -> str:
         assert upstream() is None
         self.targets.append(service["metadata"]["annotations"][f"{PREFIX}healthcheck-protocol"])
         if self.targets[-1] != "HTTP":
