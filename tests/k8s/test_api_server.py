@@ -6,6 +6,7 @@ The server checks more than the schemas: quantities, limits between fields, sche
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,18 @@ def test_a_pod_of_every_template_is_admitted(real_server: ApiServer) -> None:
     assert sorted(one["metadata"]["generateName"] for one in created) == sorted(
         f"{manifest['metadata']['name']}-" for manifest in templates
     )
+
+
+def test_the_next_release_and_an_upgrade_are_accepted(real_server: ApiServer) -> None:
+    """They change no field that is immutable, except in the Job, which the deployment deletes before."""
+    image = f"{IMAGE.partition('@')[0]}@sha256:{'fedcba9876543210' * 4}"
+    upgraded = replace(OUTPUTS, kubernetes_version="1.99", certificate_arn=f"{OUTPUTS.certificate_arn}-2")
+    for overlay in manifests.OVERLAYS:
+        objects = [
+            one for one in yaml.safe_load_all(manifests.render(overlay, upgraded, image)) if one["kind"] != "Job"
+        ]
+        if objects:
+            real_server.kubectl(*APPLY, "--dry-run=server", stdin=yaml.safe_dump_all(objects))
 
 
 @each_wrong("refused_by_the_server")

@@ -84,12 +84,13 @@ def test_the_load_balancer_has_what_the_annotations_say(balancers: LoadBalancers
 
 
 def test_a_wrong_annotation_is_refused(balancers: LoadBalancers, service: Object) -> None:
-    """The mock AWS would accept it."""
+    """The mock AWS would accept it. The Service can be deleted without a load balancer."""
     annotate(service, "healthcheck-protocol", "http")
 
     with pytest.raises(Refused, match="healthcheck-protocol is 'http'; it must be HTTP or HTTPS or SSL or TCP"):
         balancers.create(service, lambda: None)
     assert described() == []
+    balancers.delete(service)
 
 
 def test_a_changed_annotation_changes_the_load_balancer(balancers: LoadBalancers, service: Object) -> None:
