@@ -1,4 +1,5 @@
--- The role that the service logs in as. It can read and add clients and store idempotency keys, and nothing else.
+-- The role that the service logs in as. It can read and add clients, store idempotency keys, and read which
+-- migrations the database has, and nothing else.
 -- It has no password until `migrate` or the database's owner sets one. This script can run any number of times.
 DO $$
 BEGIN
@@ -11,6 +12,7 @@ EXCEPTION
 END
 $$;
 
+GRANT SELECT ON schema_migrations TO clients_service; -- whether the schema is the one that a build needs
 GRANT SELECT, INSERT ON clients TO clients_service;
 GRANT USAGE ON SEQUENCE clients_id_seq TO clients_service;
 GRANT SELECT, INSERT, UPDATE (key), DELETE ON idempotency_keys TO clients_service;

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from svc.clients.model import NewClient
-from svc.errors import DatabaseRightsMissing, KeyReused, NoSuchClient
+from svc.errors import DatabaseNotMigrated, DatabaseRightsMissing, KeyReused, NoSuchClient
 from svc.postgres import queries
 from svc.postgres.batching import Batcher, Limits, OnRoundTrip
 from svc.postgres.database import Database
@@ -18,6 +18,8 @@ _GET: Final = queries.read("get")
 _PAGE: Final = queries.read("page")
 _ADD: Final = queries.read("add")
 _READY: Final = queries.read("ready")
+_MISSING_MIGRATIONS: Final = queries.read("missing_migrations")
+_NEEDED_MIGRATIONS: Final = queries.migrations()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +132,14 @@ class Store:
             yield page
 
     async def check(self) -> None:
-        """Checks that the database can serve the queries above.
+        """Checks that the database has the schema that this build needs, and can serve the queries above.
 
         Raises:
             ServiceError: it cannot, for the reason that the error has.
         """
+        if missing := await self._database.value(_MISSING_MIGRATIONS, _NEEDED_MIGRATIONS):
+            lacks = f"it lacks migration {', '.join(missing)}"
+            raise DatabaseNotMigrated(f"The database's schema is older than this build: {lacks}.")
         if not await self._database.value(_READY):
             raise DatabaseRightsMissing
 

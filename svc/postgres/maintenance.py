@@ -79,6 +79,9 @@ async def find_problem(url: str, seconds: float) -> str:
     where = f"{parsed.database} on {', '.join(f'{host}:{port}' for host, port in parsed.addresses)}"
     try:
         async with asyncio.timeout(seconds), _connection(url) as connection:
+            missing = await connection.fetchval(queries.read("missing_migrations"), queries.migrations())
+            if missing:
+                return f"the database {where} lacks migration {', '.join(missing)}: run `python -m svc migrate`"
             if await connection.fetchval(queries.read("ready")):
                 return ""
     except TimeoutError:

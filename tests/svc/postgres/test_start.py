@@ -70,6 +70,17 @@ async def test_a_database_that_is_not_migrated_is_reported(warning: Callable[[st
     assert "run `python -m svc migrate`" in found
 
 
+async def test_a_database_with_an_older_schema_is_reported(
+    warning: Callable[[str], str], postgres: EmbeddedPostgres, owner: Owner, test_database: str
+) -> None:
+    """The warning names the missing migrations and the command that runs them."""
+    await owner.execute("DELETE FROM schema_migrations WHERE version = '0002'")
+    found = warning(postgres.dsn(SERVICE_ROLE, test_database))
+
+    assert f"the database {test_database} on " in found
+    assert "lacks migration 0002: run `python -m svc migrate`" in found
+
+
 @pytest.mark.parametrize("right", ["SELECT", "INSERT"])
 async def test_a_role_without_a_right_is_reported(
     warning: Callable[[str], str], postgres: EmbeddedPostgres, owner: Owner, test_database: str, right: str

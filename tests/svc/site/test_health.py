@@ -56,6 +56,25 @@ async def test_a_service_with_a_database_that_is_not_migrated_is_not_ready(api: 
     assert "not migrated" in (await response.json(content_type=None))["detail"]
 
 
+async def test_a_service_whose_schema_is_older_than_its_build_is_not_ready(api: Client, owner: Owner) -> None:
+    """GET /readyz is 503 and names the migrations that are missing, until the database has them."""
+    (removed,) = await owner.fetch("DELETE FROM schema_migrations WHERE version = '0002' RETURNING version")
+    older = await api.get("/readyz")
+    await owner.execute("INSERT INTO schema_migrations VALUES ($1)", removed["version"])
+    current = await api.get("/readyz")
+
+    assert (older.status, current.status) == (503, 200)
+    detail = (await older.json(content_type=None))["detail"]
+    assert detail == "The database's schema is older than this build: it lacks migration 0002."
+
+
+async def test_a_service_whose_schema_is_newer_than_its_build_is_ready(api: Client, owner: Owner) -> None:
+    """GET /readyz is 200: the build before a migration serves until the next one is rolled out."""
+    await owner.execute("INSERT INTO schema_migrations VALUES ('9999')")
+
+    assert (await api.get("/readyz")).status == 200
+
+
 async def test_a_service_with_a_read_only_database_is_ready(api: Client, owner: Owner, test_database: str) -> None:
     """GET /readyz is 200, since gets are served."""
     await owner.execute(f"ALTER DATABASE {test_database} SET default_transaction_read_only = on")
