@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .PHONY: help run oncall check test lint infra workflows audit bench cost load load-compare drill drill-quick rehearse format
 .PHONY: dashboards image lock clean
-.PHONY: bootstrap init plan apply outputs deploy-objects deploy-database deploy-dns deploy-monitoring smoke
-.PHONY: teardown destroy
+.PHONY: bootstrap init plan apply outputs deploy-monitoring deploy-database deploy-canary deploy-objects deploy-dns
+.PHONY: smoke deploy-accept rollback teardown destroy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,24 +115,35 @@ apply: ## Apply the saved plan, and write Terraform's outputs to outputs.json
 outputs: ## Write outputs.json again; needs init before
 	$(TERRAFORM) output -json >$(OUTPUTS)
 
-deploy-objects: $(VENV)/deploy ## Apply the cluster's objects (IMAGE=name@sha256:…)
-	$(call given,IMAGE)
-	$(OPS) apply production --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
-
-deploy-database: $(VENV)/deploy ## Write the database's Secrets into the cluster, migrate and seed the database (IMAGE=…)
-	$(call given,IMAGE)
-	$(OPS) database --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
-
-deploy-dns: $(VENV)/deploy ## Point the public name to the load balancer
-	$(OPS) dns --outputs $(OUTPUTS) $(ARGS)
-
 deploy-monitoring: $(VENV)/deploy ## Apply what ships logs, metrics and traces; turn on the control plane's logs (IMAGE=…)
 	$(call given,IMAGE)
 	$(OPS) apply monitoring --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
 	$(OPS) cluster-logging --outputs $(OUTPUTS) $(ARGS)
 
-smoke: $(VENV)/deploy ## Test the three endpoints by the public name
+deploy-database: $(VENV)/deploy ## Write the database's Secrets into the cluster, migrate and seed the database (IMAGE=…)
+	$(call given,IMAGE)
+	$(OPS) database --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+
+deploy-canary: $(VENV)/deploy ## Compare one pod of the image with those of the release that runs (IMAGE=…)
+	$(call given,IMAGE)
+	$(OPS) canary --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+
+deploy-objects: $(VENV)/deploy ## Apply the cluster's objects, and wait for their pods (IMAGE=name@sha256:…)
+	$(call given,IMAGE)
+	$(OPS) apply production --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+
+deploy-dns: $(VENV)/deploy ## Point the public name to the load balancer
+	$(OPS) dns --outputs $(OUTPUTS) $(ARGS)
+
+smoke: $(VENV)/deploy ## Test the three endpoints by the public name, and change nothing
 	$(OPS) smoke --outputs $(OUTPUTS) $(ARGS)
+
+deploy-accept: $(VENV)/deploy ## Watch the release's first minutes, and keep it as the one to go back to (IMAGE=…)
+	$(call given,IMAGE)
+	$(OPS) accept --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+
+rollback: $(VENV)/deploy ## Bring the last good release back
+	$(OPS) rollback --outputs $(OUTPUTS) $(ARGS)
 
 teardown: $(VENV)/deploy ## Remove what Terraform did not create, before destroy
 	$(OPS) teardown --outputs $(OUTPUTS) $(ARGS)

@@ -1,16 +1,22 @@
-"""The command line of a deployment: `python -m ops apply | database | dns | cluster-logging | smoke | teardown`."""
+"""The command line of a deployment: `python -m ops COMMAND`; `--help` lists the commands."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn, TypeAlias
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.deploy import cluster_logging, database, dns, manifests, teardown
+from ops.deploy import canary, cluster_logging, database, dns, manifests, release, rollout, teardown
 from ops.deploy.common import CannotProceed, aws_error_message, read_outputs, report
 from ops.deploy.smoke import SmokeTest
+
+Option: TypeAlias = Callable[[argparse.ArgumentParser], None]
+
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 _EPILOG: Final = """\
 Each command can be run again at any time. AWS and the cluster are called with the AWS credentials of the environment,
@@ -20,6 +26,8 @@ which are found as the AWS command line finds them. docs/deploying.md says when 
 
 def main() -> int:
     """Runs the command; returns 0 for success, 1 for failure, 2 for an invalid command line."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _interrupt_once)
     arguments = _parser().parse_args()
     command: Callable[[argparse.Namespace], None] = arguments.command
     try:
@@ -31,6 +39,13 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _interrupt_once(_: int, __: FrameType | None) -> NoReturn:
+    """Ends the command after its clean-up, which later signals do not interrupt: GitHub sends one after another."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _fail(reason: str) -> int:
@@ -57,16 +72,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _apply(arguments: argparse.Namespace) -> None:
-    """Applies the objects of k8s/overlays/production or k8s/overlays/monitoring to the cluster."""
+    """Applies the objects of k8s/overlays/production or k8s/overlays/monitoring, and waits for their pods."""
     outputs = read_outputs(arguments.outputs)
-    manifests.apply(arguments.overlay, outputs, arguments.image, dry_run=arguments.dry_run)
+    manifests.apply(arguments.overlay, outputs, arguments.image, timeout=arguments.timeout, dry_run=arguments.dry_run)
 
 
 def _database(arguments: argparse.Namespace) -> None:
-    """Stores the database's address and passwords in the cluster, migrates and seeds it, waits for the service."""
+    """Stores the database's address and passwords in the cluster, and migrates and seeds the database."""
     outputs = read_outputs(arguments.outputs)
     ca_bundle = arguments.authority or database.ca_bundle_url(outputs.region)
     database.prepare(outputs, arguments.image, ca_bundle, dry_run=arguments.dry_run)
+
+
+def _canary(arguments: argparse.Namespace) -> None:
+    """Runs one pod of the image beside the service's pods, and compares its requests with theirs."""
+    options = {"seconds": arguments.seconds, "timeout": arguments.timeout, "dry_run": arguments.dry_run}
+    canary.run(read_outputs(arguments.outputs), arguments.image, **options)
+
+
+def _accept(arguments: argparse.Namespace) -> None:
+    """Watches the first minutes of the release that runs, and keeps it as the one to go back to."""
+    outputs = read_outputs(arguments.outputs)
+    release.accept(outputs, arguments.image, seconds=arguments.seconds, dry_run=arguments.dry_run)
+
+
+def _rollback(arguments: argparse.Namespace) -> None:
+    """Brings the last good release back, and waits until its pods serve."""
+    release.rollback(read_outputs(arguments.outputs), timeout=arguments.timeout, dry_run=arguments.dry_run)
 
 
 def _dns(arguments: argparse.Namespace) -> None:
@@ -80,7 +112,7 @@ def _cluster_logging(arguments: argparse.Namespace) -> None:
 
 
 def _smoke(arguments: argparse.Namespace) -> None:
-    """Sends requests to the three endpoints over HTTPS, and checks the certificate and the responses."""
+    """Sends requests to the three endpoints over HTTPS, which change nothing, and checks certificate and responses."""
     outputs = read_outputs(arguments.outputs)
     if arguments.dry_run:
         report(f"Would send requests to https://{outputs.hostname}")
@@ -108,6 +140,22 @@ def _overlay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overlay", choices=manifests.APPLIED, help=" or ".join(manifests.APPLIED))
 
 
+def _rollout_timeout(seconds: float) -> Option:
+    return _seconds("--timeout", seconds, "how long the pods may take to become available")
+
+
+def _duration(seconds: float, text: str) -> Option:
+    return _seconds("--seconds", seconds, text)
+
+
+def _seconds(name: str, default: float, text: str) -> Option:
+    def add(parser: argparse.ArgumentParser) -> None:
+        text_with_default = f"{text}, in seconds (default: %(default)g)"
+        parser.add_argument(name, type=float, default=default, metavar="SECONDS", help=text_with_default)
+
+    return add
+
+
 def _database_ca(parser: argparse.ArgumentParser) -> None:
     text = "a URL or a file with the CA certificates of the database (default: AWS's bundle for the region)"
     parser.add_argument("--authority", metavar="URL_OR_FILE", help=text)
@@ -126,8 +174,15 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 
 _COMMANDS: Final = (
-    ("apply", _apply, (_overlay, _image, _dry_run)),
+    ("apply", _apply, (_overlay, _image, _rollout_timeout(rollout.ROLLOUT_SECONDS), _dry_run)),
     ("database", _database, (_image, _database_ca, _dry_run)),
+    (
+        "canary",
+        _canary,
+        (_image, _duration(canary.SECONDS, "how long it serves"), _rollout_timeout(canary.READY_SECONDS), _dry_run),
+    ),
+    ("accept", _accept, (_image, _duration(release.SECONDS, "how long to watch"), _dry_run)),
+    ("rollback", _rollback, (_rollout_timeout(rollout.ROLLOUT_SECONDS), _dry_run)),
     ("dns", _dns, (_dry_run,)),
     ("cluster-logging", _cluster_logging, (_dry_run,)),
     ("smoke", _smoke, (_address, _dry_run)),

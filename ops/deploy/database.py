@@ -1,15 +1,17 @@
 """Prepares the database: writes its address and credentials into the cluster, and runs the migration Job there.
 
+It comes before the service's pods: a build finds the schema that it needs, and the build that runs so far works on it.
+
 The database is private, so this program never connects to it. AWS owns the owner's password and rotates it each week;
 the cluster has it only while the Job runs. The password of the service's role is generated here once, and kept in a
 Secret of the cluster.
 """
 
 import base64
-import hashlib
 import json
 import secrets
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -19,21 +21,19 @@ from botocore.exceptions import ClientError
 
 from ops.deploy import manifests
 from ops.deploy.common import CannotProceed, Outputs, aws_client, report, wait_for
-from ops.deploy.kubernetes import Kubernetes, Object
+from ops.deploy.kubernetes import Kubernetes, Object, secret_data
+from ops.deploy.rollout import NAMESPACE, SERVICE_SECRET
 
-NAMESPACE: Final = "clients"
-SERVICE_SECRET: Final = "database"  # noqa: S105 - a name
 OWNER_SECRET: Final = "database-owner"  # noqa: S105 - a name
 CA_CONFIG_MAP: Final = "database-ca"
 JOB: Final = "migrate"
-DEPLOYMENT: Final = "clients-api"
 
+# What the Job's pod needs of the service's objects: its namespace and account, and the way to the database.
+_PREREQUISITES: Final = ("Namespace", "ServiceAccount", "NetworkPolicy")
 _ROLE: Final = "clients_service"  # created by sql/roles.sql
-_FINGERPRINT_ANNOTATION: Final = "olimac.link/database-secret"
 _PASSWORD_BYTES: Final = 32
 _INSTANCE_SECONDS: Final = 1800.0
 _JOB_SECONDS: Final = 600.0  # more than activeDeadlineSeconds of the Job
-_ROLLOUT_SECONDS: Final = 600
 _DOWNLOAD_SECONDS: Final = 30
 
 
@@ -61,7 +61,7 @@ def ca_bundle_url(region: str) -> str:
 
 
 def prepare(outputs: Outputs, image: str, ca_bundle: str, *, dry_run: bool = False) -> None:
-    """Writes the database's Secrets, migrates and seeds the database, and waits for the service to run on it.
+    """Writes the database's Secrets, and migrates and seeds the database.
 
     Drops nothing, and leaves what an earlier run did as it is.
 
@@ -76,32 +76,29 @@ def prepare(outputs: Outputs, image: str, ca_bundle: str, *, dry_run: bool = Fal
     """
     instance = find(outputs)
     report(f"Database {outputs.database_identifier}: {instance.host}:{instance.port}/{instance.database}")
-    job = manifests.render("migration", outputs, image)
+    production = manifests.parse(manifests.render("production", outputs, image))
+    (job,) = manifests.parse(manifests.render("migration", outputs, image))
     bundle = _read_ca_bundle(ca_bundle)
     if dry_run:
         report(f"Would write the Secrets {OWNER_SECRET} and {SERVICE_SECRET}, and run the Job {JOB}")
         return
     cluster = Kubernetes(outputs)
-    existing = _data(cluster.get(NAMESPACE, "secret", SERVICE_SECRET))
+    existing = secret_data(cluster.get(NAMESPACE, "secret", SERVICE_SECRET))
     address = {"DB_HOST": instance.host, "DB_PORT": str(instance.port), "DB_NAME": instance.database}
     password = existing.get("DB_PASSWORD") or secrets.token_urlsafe(_PASSWORD_BYTES)
     service = {**address, "DB_USERNAME": _ROLE, "DB_PASSWORD": password}
     owner = {**address, **_owner_credentials(outputs, instance), "DB_SERVICE_PASSWORD": password}
 
+    cluster.apply(*(one for one in production if one["kind"] in _PREREQUISITES))
     cluster.apply(_object("ConfigMap", CA_CONFIG_MAP, {"data": {"ca.pem": bundle}}))
     cluster.delete(NAMESPACE, "job", JOB, timeout=60)  # of an earlier run, finished or not
     try:
-        cluster.apply(_object("Secret", OWNER_SECRET, {"stringData": owner}))
         cluster.apply(job)
+        cluster.apply(_secret(OWNER_SECRET, owner, _owner_references(cluster)))
         _wait_for_job(cluster)
     finally:
         cluster.delete(NAMESPACE, "secret", OWNER_SECRET, timeout=60)
-    cluster.apply(_object("Secret", SERVICE_SECRET, {"stringData": service}))
-    _restart_pods_if_changed(cluster, service)
-    report("Waiting for the rollout of the service")
-    options = ("--namespace", NAMESPACE, f"--timeout={_ROLLOUT_SECONDS}s")
-    timeout = _ROLLOUT_SECONDS + 60
-    report(cluster.run("rollout", "status", f"deployment/{DEPLOYMENT}", *options, timeout=timeout).rstrip())
+    cluster.apply(_secret(SERVICE_SECRET, service))
 
 
 def find(outputs: Outputs) -> Instance:
@@ -183,6 +180,14 @@ def _wait_for_job(cluster: Kubernetes) -> None:
         raise CannotProceed(f"the Job {JOB} failed; see its log above. Nothing was dropped: run this again")
 
 
+def _owner_references(cluster: Kubernetes) -> list[Object]:
+    """Makes the Job the owner of an object: the cluster removes both together, even if this program was killed."""
+    job = cluster.get(NAMESPACE, "job", JOB)
+    if job is None:
+        raise CannotProceed(f"the Job {JOB} was deleted; run this again")
+    return [{"apiVersion": "batch/v1", "kind": "Job", "name": JOB, "uid": job["metadata"]["uid"]}]
+
+
 def _show_log(cluster: Kubernetes) -> None:
     options = ("--all-containers", "--prefix", "--namespace", NAMESPACE, "--pod-running-timeout=1s")
     try:
@@ -191,23 +196,12 @@ def _show_log(cluster: Kubernetes) -> None:
         report(f"Cannot show the Job's log: {error}")
 
 
-def _restart_pods_if_changed(cluster: Kubernetes, service: dict[str, str]) -> None:
-    """Restarts the pods that started with another Secret, which a pod reads only at its start.
-
-    An annotation of the pod template has the Secret's fingerprint. So this also works if an earlier run wrote the
-    Secret and then failed.
-    """
-    fingerprint = hashlib.sha256(json.dumps(service, sort_keys=True).encode()).hexdigest()
-    template = {"metadata": {"annotations": {_FINGERPRINT_ANNOTATION: fingerprint}}}
-    patch = json.dumps({"spec": {"template": template}})
-    result = cluster.run("patch", "deployment", DEPLOYMENT, "--namespace", NAMESPACE, "--patch", patch)
-    if "(no change)" not in result:
-        report("The service's Secret has changed: restarting the pods")
+def _secret(name: str, content: dict[str, str], owners: Sequence[Object] = ()) -> Object:
+    """Returns a Secret with this content and no other: with stringData, a key that is dropped would remain."""
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in content.items()}
+    secret = _object("Secret", name, {"data": encoded})
+    return {**secret, "metadata": {**secret["metadata"], "ownerReferences": owners}} if owners else secret
 
 
 def _object(kind: str, name: str, content: dict[str, Any]) -> Object:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, **content}
-
-
-def _data(secret: Object | None) -> dict[str, str]:
-    return {name: base64.b64decode(value).decode() for name, value in (secret or {}).get("data", {}).items()}

@@ -13,7 +13,7 @@ import boto3
 from botocore.exceptions import ClientError
 from botocore.signers import RequestSigner
 
-from ops.deploy.common import CannotProceed, Outputs, aws_client
+from ops.deploy.common import CannotProceed, Outputs, aws_client, report
 
 _FIELD_MANAGER: Final = "clients-api-deployment"  # owns the fields that it applies
 _TOKEN_SECONDS: Final = 60  # for the presigned request; EKS accepts the token itself for 15 minutes
@@ -47,9 +47,9 @@ class Kubernetes:
         self._ca_data: str = cluster["certificateAuthority"]["data"]
         self._session = boto3.Session(region_name=outputs.region)  # kept, since creating one takes 0.2 s
 
-    def apply(self, manifests: str | Object) -> str:
-        """Applies the manifests on the server side, and returns kubectl's output."""
-        text = manifests if isinstance(manifests, str) else json.dumps(manifests)
+    def apply(self, *objects: Object) -> str:
+        """Applies the objects in their order, on the server side, and returns kubectl's output."""
+        text = "\n".join(map(json.dumps, objects))
         options = ("--server-side", f"--field-manager={_FIELD_MANAGER}", "--force-conflicts")
         return self.run("apply", *options, "-f", "-", stdin=text)
 
@@ -62,6 +62,20 @@ class Kubernetes:
         """Deletes the object and all that it owns, if it exists, and waits until it is gone."""
         options = ("--ignore-not-found", "--cascade=foreground", "--wait", f"--timeout={timeout}s")
         self.run("delete", kind, name, "--namespace", namespace, *options, timeout=timeout + _KUBECTL_SECONDS)
+
+    def wait_for_rollout(self, namespace: str, workload: str, *, timeout: float) -> None:
+        """Waits until all pods of a Deployment or a DaemonSet are those of its current template, and available.
+
+        Args:
+            namespace: of the workload.
+            workload: its kind and name: deployment/clients-api.
+            timeout: in seconds.
+
+        Raises:
+            CannotProceed: they are not in time, or the cluster gave up before; the message has kubectl's last words.
+        """
+        options = ("--namespace", namespace, f"--timeout={timeout:.0f}s")
+        report(self.run("rollout", "status", workload, *options, timeout=timeout + _KUBECTL_SECONDS).rstrip())
 
     def run(self, *arguments: str, stdin: str | None = None, timeout: float = _KUBECTL_SECONDS) -> str:
         """Runs kubectl and returns its output.
@@ -111,6 +125,11 @@ def describe_cluster(outputs: Outputs) -> Object:
             f"the cluster {outputs.name} does not exist in {outputs.region}: apply Terraform first"
         ) from None
     return described
+
+
+def secret_data(secret: Object | None) -> dict[str, str]:
+    """Returns the content of a Secret, empty if it does not exist."""
+    return {name: base64.b64decode(value).decode() for name, value in (secret or {}).get("data", {}).items()}
 
 
 def token(cluster: str, session: boto3.Session) -> str:

@@ -6,8 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from ops.deploy.common import CannotProceed, Outputs, report
-from ops.deploy.kubernetes import Kubernetes, kubectl
+from ops.deploy.kubernetes import Kubernetes, Object, kubectl
+from ops.deploy.rollout import ROLLOUT_SECONDS, roll_out
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = _ROOT / "k8s"
@@ -54,7 +57,21 @@ def render(overlay: str, outputs: Outputs, image: str) -> str:
         return kubectl(["kustomize", str(copy / "overlays" / overlay)], {"HOME": folder})
 
 
-def apply(overlay: str, outputs: Outputs, image: str, *, dry_run: bool = False) -> None:
-    """Applies the overlay's objects to the cluster; a dry run prints them."""
+def parse(manifests: str) -> list[Object]:
+    """Returns the objects of rendered manifests."""
+    return list(yaml.safe_load_all(manifests))
+
+
+def apply(
+    overlay: str, outputs: Outputs, image: str, *, timeout: float = ROLLOUT_SECONDS, dry_run: bool = False
+) -> None:
+    """Applies the overlay's objects to the cluster, and waits for their pods; a dry run prints the objects.
+
+    Raises:
+        CannotProceed: as `render` and `rollout.roll_out`.
+    """
     manifests = render(overlay, outputs, image)
-    report(manifests if dry_run else Kubernetes(outputs).apply(manifests).rstrip())
+    if dry_run:
+        report(manifests)
+        return
+    roll_out(Kubernetes(outputs), parse(manifests), timeout=timeout)

@@ -117,7 +117,7 @@ def _rehearse(folder: Path, report: Report) -> None:
         _copy_terraform(work)
     with ExitStack() as stack:
         with report.step("start the mock AWS, the fake cluster and PostgreSQL"):
-            running = environment.running(work / "environment", _kubernetes_version(), IMAGE)
+            running = environment.running(work / "environment", _kubernetes_version(), {IMAGE: ROOT})
             started = stack.enter_context(running)
         public = "{}:{}".format(*started.public_address)
         variables = {

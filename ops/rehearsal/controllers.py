@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,6 +15,7 @@ from ops.rehearsal.tls import Address
 
 _LOG: Final = logging.getLogger(__name__)
 
+_DAEMON_SET: Final = kind_of("DaemonSet")
 _DEPLOYMENT: Final = kind_of("Deployment")
 _JOB: Final = kind_of("Job")
 _SERVICE: Final = kind_of("Service")
@@ -35,13 +36,14 @@ class Controllers:
     """The controllers of one cluster.
 
     Attributes:
-        image: the image that is run as processes of this checkout; pods of other images are not run.
+        images: the folder with the source of each image that is run, as processes. Pods of other images are not run,
+            and only reported as available.
         folder: for the pods' files.
         cloud: creates and deletes load balancers.
         pods: all that were started and not removed, by name.
     """
 
-    image: str
+    images: Mapping[str, Path]
     folder: Path
     cloud: CloudProvider
     pods: dict[str, Pod] = field(default_factory=dict)
@@ -67,11 +69,16 @@ class Controllers:
         return self.pods[pod].log(container)
 
     async def _reconcile(self, store: Store, changes: AsyncIterator[Change]) -> None:
-        """Handles each Job, Deployment and Service whose specification changed, and cancels what it did before.
+        """Handles each workload and Service whose specification changed, and cancels what it did before.
 
         The annotations of a Service specify its load balancer.
         """
-        handlers = {_DEPLOYMENT: self._roll_out, _JOB: self._run_job, _SERVICE: self._sync_load_balancer}
+        handlers = {
+            _DAEMON_SET: self._report_available,
+            _DEPLOYMENT: self._roll_out,
+            _JOB: self._run_job,
+            _SERVICE: self._sync_load_balancer,
+        }
         handled: dict[str, object] = {}
         async for change in changes:
             metadata = change.object["metadata"]
@@ -107,11 +114,13 @@ class Controllers:
         if is_deleted:
             await self._stop(old)
             return
-        if any(container["image"] != self.image for container in deployment["spec"]["template"]["spec"]["containers"]):
-            return  # the image of somebody else, which is not on this machine
         replicas = _replicas(store, deployment)
-        new = [self._start(store, deployment) for _ in range(replicas)]
         status = {"observedGeneration": deployment["metadata"]["generation"], "updatedReplicas": replicas}
+        if _image(deployment) not in self.images:  # somebody else's, which is not on this machine
+            status |= {"replicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas}
+            store.set_status(_DEPLOYMENT, deployment, status)
+            return
+        new = [self._start(store, deployment) for _ in range(replicas)]
         store.set_status(_DEPLOYMENT, deployment, {**status, "replicas": len(old) + replicas})
         if not all(await asyncio.gather(*(pod.wait_until_ready() for pod in new))):
             status["conditions"] = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
@@ -120,6 +129,14 @@ class Controllers:
         await self._stop(old)
         status |= {"replicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas}
         store.set_status(_DEPLOYMENT, deployment, status)
+
+    async def _report_available(self, store: Store, daemon_set: Object, *, is_deleted: bool) -> None:
+        """Reports the pods of a DaemonSet, whose images are not on this machine, as available on one node."""
+        if not is_deleted:
+            counts = ("desiredNumberScheduled", "currentNumberScheduled", "updatedNumberScheduled")
+            status = dict.fromkeys((*counts, "numberAvailable", "numberReady"), 1)
+            observed = {"observedGeneration": daemon_set["metadata"]["generation"], "numberMisscheduled": 0}
+            store.set_status(_DAEMON_SET, daemon_set, status | observed)
 
     async def _sync_load_balancer(self, store: Store, service: Object, *, is_deleted: bool) -> None:
         """Creates, configures or deletes the load balancer of a Service of that type."""
@@ -132,7 +149,7 @@ class Controllers:
             store.set_status(_SERVICE, service, {"loadBalancer": {"ingress": [{"hostname": hostname}]}})
 
     def _start(self, store: Store, owner: Object) -> Pod:
-        pod = Pod(store, owner, self.folder)
+        pod = Pod(store, owner, self.folder, self.images[_image(owner)])
         self.pods[pod.name] = pod
         pod.start()
         return pod
@@ -144,6 +161,11 @@ class Controllers:
         await asyncio.gather(*(pod.stop(grace_seconds) for pod in pods))
         for pod in pods:
             self.pods.pop(pod.name, None)
+
+
+def _image(owner: Object) -> str:
+    image: str = owner["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image
 
 
 def _replicas(store: Store, deployment: Object) -> int:

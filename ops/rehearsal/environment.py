@@ -5,7 +5,7 @@ import base64
 import contextlib
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +53,13 @@ class Environment:
 
 
 @contextlib.contextmanager
-def running(folder: Path, version: str, image: str) -> Iterator[Environment]:
+def running(folder: Path, version: str, images: Mapping[str, Path]) -> Iterator[Environment]:
     """Starts the environment, and stops it at the end.
 
     Args:
         folder: for its files; must not exist.
         version: of Kubernetes.
-        image: the image that the cluster runs as processes of this checkout.
+        images: the folder with the source of each image that the cluster runs, as processes.
     """
     folder.mkdir(parents=True)
     ca = create_ca(folder)
@@ -73,7 +73,7 @@ def running(folder: Path, version: str, image: str) -> Iterator[Environment]:
         stack.callback(tls_proxy.close)
         balancers = LoadBalancers(NAME, public_certificate, ("127.0.0.1", free_port()))
         stack.callback(balancers.close)
-        controllers = Controllers(image, folder / "pods", balancers)
+        controllers = Controllers(images, folder / "pods", balancers)
         cluster = stack.enter_context(
             kubernetes.running(version, loopback_certificate, is_eks_token, controllers.running)
         )

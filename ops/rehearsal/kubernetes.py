@@ -4,7 +4,7 @@ A real API server would have to be downloaded. This one stores objects, validate
 Kubernetes, and lets `controllers` do what a cluster does with Jobs, Deployments and Services.
 
 Simplified: there are two field managers, one for all applies and one for all patches. So an object is what was applied
-last, plus everything that was ever patched. A deletion is complete when the server responds.
+last, plus what was patched and never applied since. A deletion is complete when the server responds.
 """
 
 import asyncio
@@ -69,6 +69,7 @@ KINDS: Final = (
     Kind("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", has_namespace=False),
 )
 _BY_PATH: Final = {(kind.version, kind.plural): kind for kind in KINDS}
+_BY_PLURAL: Final = {kind.plural: kind for kind in KINDS}
 _VERBS: Final = ["create", "delete", "get", "list", "patch", "update", "watch"]
 _APPLY: Final = "application/apply-patch+yaml"
 
@@ -139,9 +140,14 @@ class Store:
         Raises:
             ApiError: the body does not match the schema, or its namespace does not exist.
         """
+        key = _key(kind, body)
+        self._patches[key] = _without(self._patches.get(key, {}), body)  # an apply takes over the fields that it has
+        return self._write(kind, body)
+
+    def _write(self, kind: Kind, body: Object) -> Object:
+        """Stores the body and what was patched."""
         self._validate(kind, body)
-        metadata = body["metadata"]
-        key = (kind.plural, metadata.get("namespace", ""), metadata["name"])
+        metadata, key = body["metadata"], _key(kind, body)
         before = self._objects.get(key, {})
         initial = {
             "uid": str(uuid.uuid4()),
@@ -150,7 +156,7 @@ class Store:
         }
         kept = {name: before.get("metadata", {}).get(name, value) for name, value in initial.items()}
         new: Object = _merge({**body, "metadata": {**metadata, **kept}}, self._patches.get(key, {}))
-        _set_defaults(new)
+        _set_defaults(new, before)
         if before.get("spec") != new.get("spec"):
             new["metadata"]["generation"] += 1
         if "status" in before:
@@ -158,7 +164,7 @@ class Store:
         return self._put("MODIFIED" if before else "ADDED", kind, new)
 
     def patch(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object:
-        """Changes some fields of the object; a later apply keeps them.
+        """Changes some fields of the object; a later apply keeps those that it does not have itself.
 
         Raises:
             ApiError: the object does not exist, or the result does not match the schema.
@@ -166,17 +172,17 @@ class Store:
         key = (kind.plural, namespace, name)
         body = {part: of for part, of in self.find(kind, namespace, name).items() if part != "status"}
         self._patches[key] = _merge(self._patches.get(key, {}), patch)
-        return self.apply(kind, body)
+        return self._write(kind, body)
 
     def set_status(self, kind: Kind, found: Object, status: Object) -> None:
         """Sets the object's status, if the object still exists."""
-        key = (kind.plural, found["metadata"].get("namespace", ""), found["metadata"]["name"])
+        key = _key(kind, found)
         current = self._objects.get(key)
         if current and current["metadata"]["uid"] == found["metadata"]["uid"]:
             self._put("MODIFIED", kind, {**current, "status": status})
 
     def delete(self, kind: Kind, namespace: str, name: str) -> Object:
-        """Deletes the object.
+        """Deletes the object and all that it owns.
 
         Raises:
             ApiError: it does not exist.
@@ -186,6 +192,8 @@ class Store:
         del self._objects[key]
         self._patches.pop(key, None)
         self._notify("DELETED", kind, found)
+        for owned in [key for key, one in self._objects.items() if _is_owned(one, found)]:
+            self.delete(_BY_PLURAL[owned[0]], *owned[1:])
         return found
 
     def changes(self) -> AsyncIterator[Change]:
@@ -212,7 +220,7 @@ class Store:
         return str(self._revision)
 
     def _put(self, change_type: str, kind: Kind, new: Object) -> Object:
-        key = (kind.plural, new["metadata"].get("namespace", ""), new["metadata"]["name"])
+        key = _key(kind, new)
         before = self._objects.get(key)
         if before and _unversioned(before) == _unversioned(new):
             return before  # nothing has changed, so no watcher is notified
@@ -459,6 +467,23 @@ def _merge(old: Any, new: Any) -> Any:
     return new
 
 
+def _without(patch: Any, applied: Any) -> Any:
+    """Returns the part of a patch that is not in the applied object."""
+    if not (isinstance(patch, dict) and isinstance(applied, dict)):
+        return patch
+    kept = {name: _without(value, applied.get(name)) for name, value in patch.items()}
+    return {name: value for name, value in kept.items() if name not in applied or (isinstance(value, dict) and value)}
+
+
+def _key(kind: Kind, body: Object) -> Key:
+    return kind.plural, body["metadata"].get("namespace", ""), body["metadata"]["name"]
+
+
+def _is_owned(one: Object, owner: Object) -> bool:
+    owners = one["metadata"].get("ownerReferences", [])
+    return owner["metadata"]["uid"] in [reference["uid"] for reference in owners]
+
+
 def _unversioned(found: Object) -> Object:
     metadata = {name: value for name, value in found["metadata"].items() if name != "resourceVersion"}
     return {**found, "metadata": metadata}
@@ -468,12 +493,12 @@ def _watch_event(change_type: str, found: Object) -> bytes:
     return json.dumps({"type": change_type, "object": found}).encode() + b"\n"
 
 
-def _set_defaults(new: Object) -> None:
-    """Sets the fields that an API server adds to objects of some kinds."""
+def _set_defaults(new: Object, before: Object) -> None:
+    """Sets the fields that an API server adds to objects of some kinds; `before` is empty for a new object."""
     match new["kind"]:
-        case "Secret":
-            texts = {name: base64.b64encode(text.encode()).decode() for name, text in new.pop("stringData", {}).items()}
-            new["data"] = {**new.get("data", {}), **texts}
+        case "Secret" if "stringData" in new:  # it only adds to what the Secret has
+            texts = {name: base64.b64encode(text.encode()).decode() for name, text in new.pop("stringData").items()}
+            new["data"] = {**before.get("data", {}), **new.get("data", {}), **texts}
         case "Job":
             label = {"batch.kubernetes.io/controller-uid": new["metadata"]["uid"]}
             template = new["spec"]["template"]

@@ -1,4 +1,4 @@
-"""Pods as processes: `python -m svc` of this checkout, with the arguments and the environment of a container."""
+"""Pods as processes: `python -m svc` of a checkout, with the arguments and the environment of a container."""
 
 import asyncio
 import base64
@@ -18,7 +18,6 @@ import aiohttp
 
 from ops.common.ports import free_port
 from ops.rehearsal.kubernetes import ApiError, Object, Store, kind_of
-from ops.rehearsal.steps import ROOT
 
 _POD: Final = kind_of("Pod")
 _POLL_SECONDS: Final = 0.1
@@ -42,13 +41,14 @@ class Pod:
         is_ready: whether its readiness probe has succeeded.
     """
 
-    def __init__(self, store: Store, owner: Object, folder: Path) -> None:
+    def __init__(self, store: Store, owner: Object, folder: Path, source: Path) -> None:
         """Does not start it yet.
 
         Args:
             store: has its Secrets and ConfigMaps.
             owner: its Job or Deployment.
             folder: for the pods' files.
+            source: the folder with the image's source.
         """
         self.name = f"{owner['metadata']['name']}-{uuid.uuid4().hex[:5]}"
         self.owner: str = owner["metadata"]["uid"]
@@ -64,6 +64,7 @@ class Pod:
         }
         self._store = store
         self._folder = folder / self.name
+        self._source = source
         self._process: asyncio.subprocess.Process | None = None
         self._run: asyncio.Task[bool] | None = None
 
@@ -128,7 +129,7 @@ class Pod:
             self._process = await asyncio.create_subprocess_exec(
                 *_dying_with_this_process(),
                 *(sys.executable, "-m", "svc", *container.get("args", [])),
-                cwd=ROOT,
+                cwd=self._source,
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -155,7 +156,8 @@ class Pod:
         Raises:
             MissingReference: a Secret or a ConfigMap that it refers to does not exist.
         """
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self._folder), "HOST": "127.0.0.1"}
+        build = container["image"].rpartition(":")[2]  # as the image has it
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self._folder), "HOST": "127.0.0.1", "BUILD": build}
         for source in container.get("envFrom", []):
             environment |= self._data(source)
         fields = {"metadata.name": self.name, "spec.nodeName": "rehearsal"}

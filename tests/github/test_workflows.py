@@ -192,14 +192,23 @@ def test_every_command_is_a_target_of_the_makefile(workflow: str) -> None:
     assert [step["run"] for step in commands if step["run"].removeprefix("make ") not in TARGETS] == []
 
 
-def test_a_deployment_goes_from_the_image_to_the_smoke_test() -> None:
-    """The jobs run in this order: image, plan, apply, then objects, database, DNS, monitoring and smoke test."""
+def test_a_deployment_goes_from_the_image_to_the_last_good_release() -> None:
+    """The schema comes before the pods that need it, and a canary before the other pods."""
     needs = {job: content.get("needs") for job, content in WORKFLOWS["deploy"]["jobs"].items()}
 
     assert needs == {"image": None, "plan": "image", "apply": "plan", "deploy": ["image", "apply"]}
     assert _make_targets("deploy/plan") == ["plan"]
     assert _make_targets("deploy/apply") == ["init", "apply"]
-    assert _make_targets("deploy/deploy") == "deploy-objects deploy-database deploy-dns deploy-monitoring smoke".split()
+    assert _make_targets("deploy/deploy") == (
+        "deploy-monitoring deploy-database deploy-canary deploy-objects deploy-dns smoke deploy-accept rollback".split()
+    )
+
+
+def test_a_failed_or_cancelled_deployment_is_rolled_back() -> None:
+    """No other step depends on the result of those before it."""
+    conditions = {step["run"]: step["if"] for step in JOBS["deploy/deploy"]["steps"] if "run" in step and "if" in step}
+
+    assert conditions == {"make rollback": "failure() || cancelled()"}
 
 
 def test_only_main_is_deployed_and_destroyed() -> None:

@@ -23,7 +23,7 @@ import yaml
 from kubernetes_validate.utils import schema_contents
 
 from ops.common.process import ROOT, Service
-from ops.deploy import database, load_balancer, manifests
+from ops.deploy import canary, database, load_balancer, manifests, rollout
 from ops.deploy.common import CannotProceed, Outputs
 from ops.deploy.kubernetes import kubectl
 from ops.load import measurements
@@ -64,7 +64,7 @@ LOAD_IMAGE = "registry.example/clients-api-load@sha256:" + "0123456789abcdef" * 
 # The content of a deployment's Secrets, and of the load test's.
 CONNECTION = {"DB_HOST": "db.example", "DB_PORT": "5432", "DB_NAME": "clients", "DB_PASSWORD": "made-up"}
 SECRETS = {
-    database.SERVICE_SECRET: {**CONNECTION, "DB_USERNAME": "clients_service"},
+    rollout.SERVICE_SECRET: {**CONNECTION, "DB_USERNAME": "clients_service"},
     database.OWNER_SECRET: {**CONNECTION, "DB_USERNAME": "postgres", "DB_SERVICE_PASSWORD": "made-up"},
     "load-key": {"API_KEY": "a-key"},
 }
@@ -121,7 +121,7 @@ def config(objects: tuple[Object, ...]) -> Object:
 
 def service() -> Object:
     """The Deployment of the service."""
-    return find("Deployment", database.DEPLOYMENT)
+    return find("Deployment", rollout.DEPLOYMENT)
 
 
 @dataclass(frozen=True)
@@ -435,8 +435,8 @@ def test_a_rollout_removes_a_pod_only_after_another_is_ready() -> None:
 
     assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     assert spec["minReadySeconds"] > 0
-    # The first pods wait for the Job. The cluster must not give up before the deployment command does.
-    assert spec["progressDeadlineSeconds"] >= database._JOB_SECONDS + database._ROLLOUT_SECONDS
+    # The cluster gives up first, with the reason.
+    assert spec["progressDeadlineSeconds"] < canary.READY_SECONDS < rollout.ROLLOUT_SECONDS
 
 
 def test_all_connections_fit_the_smallest_database() -> None:
@@ -566,7 +566,7 @@ def test_the_job_migrates_and_then_seeds() -> None:
     assert [one["args"] for one in pod.spec["initContainers"]] == [["migrate"]]
     assert [one["args"] for one in pod.spec["containers"]] == [["seed"]]
     assert spec["activeDeadlineSeconds"] < database._JOB_SECONDS
-    assert (pod.namespace, pod.spec["restartPolicy"]) == (database.NAMESPACE, "Never")
+    assert (pod.namespace, pod.spec["restartPolicy"]) == (rollout.NAMESPACE, "Never")
     assert [manifest["kind"] for manifest in rendered("migration")] == ["Job"]
 
 

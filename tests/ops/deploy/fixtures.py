@@ -425,6 +425,17 @@ def run_empty_cluster(mock_aws: MockAws, account: Account) -> Iterator[kubernete
         yield cluster
 
 
+class NoLoadBalancers:
+    """A cloud provider that creates no load balancers."""
+
+    def create(self, _: Object, upstream: Callable[[], object]) -> str:
+        assert callable(upstream)
+        return "none.example"
+
+    def delete(self, _: Object) -> None:
+        pass
+
+
 def all_objects(cluster: kubernetes.Cluster) -> list[Object]:
     """Returns the objects of all kinds."""
     return [found for kind in kubernetes.KINDS for found in cluster.objects(kind.plural)]

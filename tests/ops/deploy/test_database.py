@@ -4,10 +4,11 @@ import asyncio
 import base64
 import itertools
 import json
+import os
+import signal
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ops.deploy.kubernetes import Kubernetes
 from ops.rehearsal import environment, kubernetes
 from ops.rehearsal.controllers import Controllers
 from ops.rehearsal.kubernetes import Object, Store, kind_of
-from ops.rehearsal.steps import IMAGE
+from ops.rehearsal.steps import IMAGE, ROOT
 from ops.rehearsal.tls import listen
 from svc.postgres import maintenance
 from svc.postgres.embedded import EmbeddedPostgres
@@ -29,6 +30,7 @@ from tests.ops.deploy.fixtures import (
     Account,
     Kubectl,
     MockAws,
+    NoLoadBalancers,
     Result,
     Run,
     all_objects,
@@ -43,37 +45,14 @@ SEEDED = [("Andres", "200.00"), ("Camilo", "300.00"), ("Laura", "400.00"), ("Fel
 Prepare = Callable[..., Result]
 
 
-class NoLoadBalancers:
-    """A cloud provider that creates no load balancers: these tests need none."""
-
-    def create(self, _: Object, upstream: Callable[[], object]) -> str:
-        assert callable(upstream)
-        return "none.example"
-
-    def delete(self, _: Object) -> None:
-        pass
-
-
-class RunsOnlyJobs(Controllers):
-    """Runs Jobs as processes, but only reports Deployments as available once the database's Secret exists."""
-
-    async def _roll_out(self, store: Store, deployment: Object, *, is_deleted: bool) -> None:
-        while not is_deleted and store.get("secrets", "clients", "database") is None:  # noqa: ASYNC110 - the store has no such event
-            await asyncio.sleep(0.02)
-        if not is_deleted:
-            available = {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}
-            generation = deployment["metadata"]["generation"]
-            store.set_status(kind_of("Deployment"), deployment, {**available, "observedGeneration": generation})
-
-
-class CompletesJobs(RunsOnlyJobs):
+class CompletesJobs(Controllers):
     """Runs nothing, but reports each Job of the service's image as complete, for tests that need no database."""
 
     def _log(self, pod: str, container: str) -> str:
         return f"the log of {container} of {pod}"
 
     async def _run_job(self, store: Store, job: Object, *, is_deleted: bool) -> None:
-        if not is_deleted and job["spec"]["template"]["spec"]["containers"][0]["image"] == self.image:
+        if not is_deleted and job["spec"]["template"]["spec"]["containers"][0]["image"] in self.images:
             pod = {"apiVersion": "v1", "kind": "Pod", **job["spec"]["template"]}
             pod["metadata"] |= {"name": "migrate-1", "namespace": "clients"}
             store.apply(kind_of("Pod"), pod)
@@ -109,31 +88,27 @@ def empty_the_server(server: EmbeddedPostgres) -> EmbeddedPostgres:
 
 
 @pytest.fixture(name="cluster")
-def run_cluster(
-    mock_aws: MockAws, account: Account, production_objects: list[Object], tmp_path: Path
-) -> Iterator[kubernetes.Cluster]:
-    """Runs a cluster with the objects of production, as `apply` creates them; it runs Jobs as processes."""
-    controllers = RunsOnlyJobs(IMAGE, tmp_path / "pods", NoLoadBalancers())
-    with running_cluster(mock_aws, account, controllers.running, production_objects) as cluster:
+def run_cluster(mock_aws: MockAws, account: Account, tmp_path: Path) -> Iterator[kubernetes.Cluster]:
+    """Runs an empty cluster; it runs Jobs as processes."""
+    controllers = Controllers({IMAGE: ROOT}, tmp_path / "pods", NoLoadBalancers())
+    with running_cluster(mock_aws, account, controllers.running) as cluster:
         yield cluster
 
 
 @pytest.fixture(name="job_completing_cluster")
-def run_job_completing_cluster(
-    mock_aws: MockAws, account: Account, production_objects: list[Object], tmp_path: Path
-) -> Iterator[kubernetes.Cluster]:
+def run_job_completing_cluster(mock_aws: MockAws, account: Account, tmp_path: Path) -> Iterator[kubernetes.Cluster]:
     """As `cluster`, but Jobs complete at once without running."""
-    controllers = CompletesJobs(IMAGE, tmp_path / "pods", NoLoadBalancers())
-    with running_cluster(mock_aws, account, controllers.running, production_objects) as cluster:
+    controllers = CompletesJobs({IMAGE: ROOT}, tmp_path / "pods", NoLoadBalancers())
+    with running_cluster(mock_aws, account, controllers.running, [NAMESPACE]) as cluster:
         yield cluster
 
 
-def create_secret(account: Account, mock_aws: MockAws) -> dict[str, str]:
-    """Creates the service's Secret as an earlier run did, and returns its content."""
+def create_secret(account: Account, mock_aws: MockAws, **more: str) -> dict[str, str]:
+    """Creates the service's Secret as an earlier run did, with more keys; returns the rest of its content."""
     host, port = mock_aws.database
     address = {"DB_HOST": host, "DB_PORT": str(port), "DB_NAME": "clients"}
     data = {**address, "DB_USERNAME": "clients_service", "DB_PASSWORD": "earlier"}
-    Kubernetes(account.outputs).apply(namespaced("Secret", "database", stringData=data))
+    Kubernetes(account.outputs).apply(namespaced("Secret", "database", stringData={**data, **more}))
     return data
 
 
@@ -149,19 +124,6 @@ def secret(cluster: kubernetes.Cluster, name: str = "database") -> dict[str, str
     found = [one for one in cluster.objects("secrets") if one["metadata"]["name"] == name]
     data = found[0]["data"] if found else {}
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
-
-
-def fingerprint(cluster: kubernetes.Cluster) -> str:
-    """Returns the Secret's fingerprint in the pod template of the service."""
-    (service,) = [one for one in cluster.objects("deployments") if one["metadata"]["name"] == "clients-api"]
-    annotation: str = service["spec"]["template"]["metadata"]["annotations"]["olimac.link/database-secret"]
-    return annotation
-
-
-def start_pods(account: Account, cluster: kubernetes.Cluster, credentials: dict[str, str]) -> str:
-    """Writes the fingerprint of these credentials into the pod template, as an earlier run did, and returns it."""
-    database._restart_pods_if_changed(Kubernetes(account.outputs), credentials)
-    return fingerprint(cluster)
 
 
 def clients(server: EmbeddedPostgres) -> list[tuple[Any, ...]]:
@@ -205,57 +167,59 @@ def execute_as_service(credentials: dict[str, str], mock_aws: MockAws, *statemen
 # --- Success
 
 
-def test_the_service_runs_on_the_database(
+def test_the_database_is_prepared_for_the_service(
     mock_aws: MockAws,
-    account: Account,
+    cluster: kubernetes.Cluster,
     empty_server: EmbeddedPostgres,
     prepare: Prepare,
-    production_objects: list[Object],
+    run: Run,
     kubectl: Kubectl,
-    tmp_path: Path,
 ) -> None:
-    """The Job migrates and seeds in a real pod, and the service's real pods become ready; no password is disclosed."""
-    controllers = Controllers(IMAGE, tmp_path / "pods", NoLoadBalancers())
-    objects = deepcopy(production_objects)
-    for one in objects:
-        if one["kind"] == "ConfigMap" and "DRAIN_SECONDS" in one["data"]:
-            one["data"]["DRAIN_SECONDS"] = "0"  # the pods that are replaced have no clients
-    with running_cluster(mock_aws, account, controllers.running, objects) as cluster:
-        result = prepare()
+    """The Job migrates and seeds before there is any pod of the service, which then becomes ready on the database.
 
-        assert (result.status, result.stderr) == (0, "")
-        host, port = mock_aws.database
-        assert result.stdout.startswith(f"Database olimac: {host}:{port}/clients\n")
-        assert "4 clients added" in result.stdout
-        assert 'deployment "clients-api" successfully rolled out' in result.stdout
-        credentials = secret(cluster)
-        assert {**credentials, "DB_PASSWORD": ""} == {
-            "DB_HOST": host,
-            "DB_PORT": str(port),
-            "DB_NAME": "clients",
-            "DB_USERNAME": "clients_service",
-            "DB_PASSWORD": "",
-        }
-        assert len(credentials["DB_PASSWORD"]) > 40
-        assert names(cluster.objects("secrets")) == ["database"]
-        assert clients(empty_server) == SEEDED
-        refused = "InsufficientPrivilegeError"
-        statements = ("SELECT FROM clients", "DROP TABLE clients", "DELETE FROM clients", "CREATE TABLE mine ()")
-        assert execute_as_service(credentials, mock_aws, *statements) == ["", refused, refused, refused]
-        for password in (mock_aws.owner_password, credentials["DB_PASSWORD"]):
-            assert password not in result.stdout + result.stderr
-            assert password not in empty_server.log.read_text()
-            assert all(password not in argument for call in kubectl.calls() for argument in call.arguments)
-        with_password = [call for call in kubectl.calls() if mock_aws.owner_password in call.stdin]
-        assert [json.loads(call.stdin)["metadata"]["name"] for call in with_password] == ["database-owner"]
+    No password is disclosed.
+    """
+    result = prepare()
+
+    assert (result.status, result.stderr) == (0, "")
+    host, port = mock_aws.database
+    assert result.stdout.startswith(f"Database olimac: {host}:{port}/clients\n")
+    assert "4 clients added" in result.stdout
+    assert cluster.objects("deployments") == []
+    credentials = secret(cluster)
+    assert {**credentials, "DB_PASSWORD": ""} == {
+        "DB_HOST": host,
+        "DB_PORT": str(port),
+        "DB_NAME": "clients",
+        "DB_USERNAME": "clients_service",
+        "DB_PASSWORD": "",
+    }
+    assert len(credentials["DB_PASSWORD"]) > 40
+    assert names(cluster.objects("secrets")) == ["database"]
+    assert clients(empty_server) == SEEDED
+    refused = "InsufficientPrivilegeError"
+    statements = ("SELECT FROM clients", "DROP TABLE clients", "DELETE FROM clients", "CREATE TABLE mine ()")
+    assert execute_as_service(credentials, mock_aws, *statements) == ["", refused, refused, refused]
+    for password in (mock_aws.owner_password, credentials["DB_PASSWORD"]):
+        assert password not in result.stdout + result.stderr
+        assert password not in empty_server.log.read_text()
+        assert all(password not in argument for call in kubectl.calls() for argument in call.arguments)
+    encoded = base64.b64encode(mock_aws.owner_password.encode()).decode()
+    (with_password,) = [call for call in kubectl.calls() if encoded in call.stdin]
+    assert json.loads(with_password.stdin)["metadata"]["name"] == "database-owner"
+
+    applied = run("apply", "production", "--image", IMAGE)
+
+    assert applied.status == 0, applied
+    assert 'deployment "clients-api" successfully rolled out' in applied.stdout
 
 
 def test_a_second_run_changes_nothing(
     cluster: kubernetes.Cluster, empty_server: EmbeddedPostgres, prepare: Prepare, mock_aws: MockAws
 ) -> None:
-    """It keeps the password and all rows, also those that were added since, and restarts no pod."""
+    """It keeps the password and all rows, also those that were added since."""
     prepare()
-    credentials, earlier_fingerprint = secret(cluster), fingerprint(cluster)
+    credentials = secret(cluster)
     execute_as_service(credentials, mock_aws, "INSERT INTO clients (name, money) VALUES ('Valentina', 12.5)")
 
     result = prepare()
@@ -263,53 +227,21 @@ def test_a_second_run_changes_nothing(
     assert result.status == 0
     assert secret(cluster) == credentials
     assert clients(empty_server) == [*SEEDED, ("Valentina", "12.50")]
-    assert fingerprint(cluster) == earlier_fingerprint
-    assert "restarting" not in result.stdout
     assert names(cluster.objects("jobs")) == ["migrate"]
     assert execute_as_service(credentials, mock_aws, "SELECT FROM clients") == [""]
 
 
-def test_a_new_database_address_restarts_the_pods(
+def test_the_secret_gets_a_new_database_address(
     job_completing_cluster: kubernetes.Cluster, account: Account, prepare: Prepare, mock_aws: MockAws
 ) -> None:
-    """The Secret gets the new host and keeps the password; the pods restart, since they read it only at their start."""
-    earlier = create_secret(account, mock_aws)
-    earlier_fingerprint = start_pods(account, job_completing_cluster, earlier)
+    """It keeps the password, and loses a key that no build reads any more."""
+    earlier = create_secret(account, mock_aws, DB_FORMER="dropped")
     account.database.endpoint = {**account.database.endpoint, "Address": "localhost"}
 
     result = prepare()
 
     assert result.status == 0
-    assert "The service's Secret has changed: restarting the pods" in result.stdout
     assert secret(job_completing_cluster) == {**earlier, "DB_HOST": "localhost"}
-    assert fingerprint(job_completing_cluster) != earlier_fingerprint
-
-
-def test_the_next_run_restarts_pods_that_a_failed_run_did_not(
-    job_completing_cluster: kubernetes.Cluster, account: Account, kubectl: Kubectl, prepare: Prepare, mock_aws: MockAws
-) -> None:
-    """A run wrote the Secret and failed before it restarted the pods; the next run restarts them."""
-    earlier = create_secret(account, mock_aws)
-    kubectl.fail_before("olimac.link/database-secret")
-    failed = prepare()
-    kubectl.work_again()
-
-    result = prepare()
-
-    assert (failed.status, result.status) == (1, 0)
-    assert secret(job_completing_cluster) == earlier
-    assert "restarting the pods" in result.stdout
-    assert fingerprint(job_completing_cluster)
-
-
-def test_a_later_apply_does_not_restart_the_pods(
-    job_completing_cluster: kubernetes.Cluster, account: Account, run: Run
-) -> None:
-    """`apply` keeps the fingerprint, which another field manager owns."""
-    earlier_fingerprint = start_pods(account, job_completing_cluster, {"DB_HOST": "earlier.example"})
-
-    assert run("apply", "production", "--image", IMAGE).status == 0
-    assert fingerprint(job_completing_cluster) == earlier_fingerprint
 
 
 def test_an_earlier_job_is_replaced(
@@ -355,16 +287,14 @@ def test_a_failed_job_is_reported_and_can_run_again(
 
 
 def test_a_lost_secret_is_recreated_with_a_new_password(
-    empty_server: EmbeddedPostgres, cluster: kubernetes.Cluster, account: Account, prepare: Prepare, mock_aws: MockAws
+    empty_server: EmbeddedPostgres, cluster: kubernetes.Cluster, prepare: Prepare, mock_aws: MockAws
 ) -> None:
-    """If the service's Secret does not exist, the role gets a new password, the pods restart, and all rows stay."""
-    earlier_fingerprint = start_pods(account, cluster, {"DB_PASSWORD": "lost"})
+    """If the service's Secret does not exist, the role gets a new password, and all rows stay."""
     asyncio.run(maintenance.migrate(empty_server.dsn(database="clients"), "lost"))
     asyncio.run(maintenance.seed(empty_server.dsn(database="clients")))
 
     assert prepare().status == 0
     assert secret(cluster)["DB_PASSWORD"] != "lost"
-    assert fingerprint(cluster) != earlier_fingerprint
     assert execute_as_service(secret(cluster), mock_aws, "SELECT FROM clients") == [""]
     assert clients(empty_server) == SEEDED
 
@@ -396,14 +326,52 @@ def test_the_wait_for_the_job_has_a_timeout(
         assert names(cluster.objects("secrets")) == []
 
 
-def test_a_missing_namespace_is_an_error(mock_aws: MockAws, account: Account, prepare: Prepare) -> None:
-    """`apply` must run before."""
+def test_a_signal_amid_the_migration_leaves_no_password(
+    mock_aws: MockAws, account: Account, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither does the second signal that GitHub sends; the exit status is that of an interrupted command."""
+    secrets_amid: list[str] = []
+
+    def stop(cluster: Kubernetes) -> None:
+        found = cluster.get("clients", "secret", "database-owner")
+        secrets_amid.extend(names([found] if found else []))
+        delete = cluster.delete
+
+        def delete_amid_another_signal(*arguments: str, timeout: int) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            delete(*arguments, timeout=timeout)
+
+        monkeypatch.setattr(cluster, "delete", delete_amid_another_signal)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(database, "_wait_for_job", stop)
     with running_cluster(mock_aws, account) as cluster:
         result = prepare()
 
-        assert result.status == 1
-        assert 'namespaces "clients" not found' in result.stderr
-        assert cluster.objects("secrets") == []
+        assert result == (130, result.stdout, "")
+        assert secrets_amid == ["database-owner"]
+        assert names(cluster.objects("secrets")) == []
+
+
+def test_the_owners_secret_goes_with_the_job_if_the_command_is_killed(
+    mock_aws: MockAws, account: Account, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster deletes a finished Job after a while, and the Secret with it."""
+    monkeypatch.setattr(database, "_wait_for_job", lambda _: None)
+    delete = Kubernetes.delete
+
+    def delete_only_jobs(cluster: Kubernetes, namespace: str, kind: str, name: str, *, timeout: int) -> None:
+        if kind == "job":  # all that happens before the command is killed
+            delete(cluster, namespace, kind, name, timeout=timeout)
+
+    monkeypatch.setattr(Kubernetes, "delete", delete_only_jobs)
+    with running_cluster(mock_aws, account) as cluster:
+        prepare()
+        left = names(cluster.objects("secrets"))
+        Kubernetes(account.outputs).delete("clients", "job", "migrate", timeout=60)
+
+        assert left == ["database-owner", "database"]
+        assert names(cluster.objects("secrets")) == ["database"]
 
 
 # --- The database does not exist, or is not available yet

@@ -47,7 +47,7 @@ class LoadBalancers:
 @pytest.fixture(name="balancing_cluster")
 def run_balancing_cluster(mock_aws: MockAws, account: Account, tmp_path: Path) -> Iterator[kubernetes.Cluster]:
     """Runs a cluster that creates load balancers, with the Service."""
-    controllers = Controllers("no image", tmp_path / "pods", LoadBalancers(account))
+    controllers = Controllers({}, tmp_path / "pods", LoadBalancers(account))
     service = namespaced("Service", "clients-api", spec={"type": "LoadBalancer", "ports": [{"port": 443}]})
     with running_cluster(mock_aws, account, controllers.running, [NAMESPACE, service]) as cluster:
         yield cluster

@@ -1,7 +1,7 @@
 """A migration expands the schema: the build before it goes on serving, during the roll-out and after a rollback.
 
 `statements/<migration>/` has the queries of the builds whose newest migration that is. A new migration gets a new
-folder with its build's queries, and leaves the folder before it as it is: those are the queries of the previous release.
+folder with its queries, and leaves the folder before it as it is: those are the queries of the previous release.
 What only they need is removed by a later migration, when no pod runs them any more.
 """
 

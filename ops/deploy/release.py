@@ -1,0 +1,102 @@
+"""The last good release: it is kept in the cluster once it has proved itself, and a rollback brings it back.
+
+All of its objects are kept as they were applied, so that its settings come back with its image. They stay until another
+release has proved itself, however many fail in between.
+"""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from ops.deploy import canary, error_budget, manifests
+from ops.deploy.common import CannotProceed, Outputs, report
+from ops.deploy.error_budget import Requests
+from ops.deploy.kubernetes import Kubernetes
+from ops.deploy.rollout import DEPLOYMENT, NAMESPACE, ROLLOUT_SECONDS, roll_out
+
+CONFIG_MAP: Final = "last-good-release"
+SECONDS: Final = 300.0
+
+_POLL_SECONDS: Final = 10.0
+
+
+def accept(outputs: Outputs, image: str, *, seconds: float = SECONDS, dry_run: bool = False) -> None:
+    """Watches the first minutes of the release that runs, and then keeps it as the one to go back to.
+
+    Args:
+        outputs: of Terraform.
+        image: the release's image by digest.
+        seconds: how long to watch.
+        dry_run: only print what would happen.
+
+    Raises:
+        CannotProceed: the cluster runs another image, or an error budget burns.
+    """
+    rendered = manifests.render("production", outputs, image)
+    if dry_run:
+        report(f"Would watch {image} for {seconds:.0f} s, and keep it as the last good release")
+        return
+    cluster = Kubernetes(outputs)
+    running = _running_image(cluster)
+    if running != image:
+        raise CannotProceed(f"the service runs {running}, not {image}: deploy it first")
+    _watch(cluster, image, seconds)
+    metadata = {"name": CONFIG_MAP, "namespace": NAMESPACE}
+    data = {"image": image, "manifests": rendered}
+    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+    report(f"The last good release is now {image}.")
+
+
+def rollback(outputs: Outputs, *, timeout: float = ROLLOUT_SECONDS, dry_run: bool = False) -> None:
+    """Removes a canary, brings the last good release back, and waits until its pods serve.
+
+    The database's schema stays as it is: the last good release works on a newer one.
+
+    Raises:
+        CannotProceed: no release was kept, or its pods did not become available in time.
+    """
+    cluster = Kubernetes(outputs)
+    kept = cluster.get(NAMESPACE, "configmap", CONFIG_MAP)
+    running = _running_image(cluster)
+    if dry_run:
+        report(f"Would go back from {running} to {kept['data']['image'] if kept else 'nothing: no release was kept'}")
+        return
+    canary.remove(cluster)
+    if kept is None:
+        raise CannotProceed("no release has proved itself yet, so there is none to go back to")
+    image = kept["data"]["image"]
+    report(f"Going back from {running} to {image}" if running != image else f"The service runs {image}: restoring it")
+    roll_out(cluster, manifests.parse(kept["data"]["manifests"]), timeout=timeout)
+    report(f"The service runs the last good release, {image}. The database's schema is as it was before.")
+
+
+def _running_image(cluster: Kubernetes) -> str:
+    deployment = cluster.get(NAMESPACE, "deployment", DEPLOYMENT)
+    if deployment is None:
+        return "no release"
+    image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image
+
+
+def _pods(cluster: Kubernetes, image: str) -> list[str]:
+    """Returns the names of the pods with this image: those of the release before may still be stopping."""
+    selector = f"--selector={error_budget.SELECTOR}"
+    found = json.loads(cluster.run("get", "pods", "--namespace", NAMESPACE, selector, "--output=json"))
+    return [one["metadata"]["name"] for one in found["items"] if one["spec"]["containers"][0]["image"] == image]
+
+
+def _watch(cluster: Kubernetes, image: str, seconds: float) -> None:
+    """Reads the requests of the release's pods until the time is over or an error budget burns."""
+    started = datetime.now(UTC)
+    end = time.monotonic() + seconds
+    report(f"Watching the release for {seconds:.0f} s")
+    is_over = False
+    while not is_over:
+        time.sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
+        by_pod = error_budget.read(cluster, started)
+        requests = sum((by_pod.get(pod, Requests()) for pod in _pods(cluster, image)), Requests())
+        if problem := error_budget.burning(requests):
+            raise CannotProceed(f"the release consumes an error budget as fast as an alarm's page: {problem}")
+        is_over = time.monotonic() >= end
+    report(f"The release's pods: {requests}.")
