@@ -499,6 +499,9 @@ def _set_defaults(new: Object, before: Object) -> None:
         case "Secret" if "stringData" in new:  # it only adds to what the Secret has
             texts = {name: base64.b64encode(text.encode()).decode() for name, text in new.pop("stringData").items()}
             new["data"] = {**before.get("data", {}), **new.get("data", {}), **texts}
+        case "DaemonSet":
+            strategy = {"type": "RollingUpdate", **new["spec"].get("updateStrategy", {})}
+            new["spec"] = {**new["spec"], "updateStrategy": strategy}
         case "Job":
             label = {"batch.kubernetes.io/controller-uid": new["metadata"]["uid"]}
             template = new["spec"]["template"]

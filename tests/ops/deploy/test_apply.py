@@ -3,6 +3,7 @@
 import base64
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,37 @@ import pytest
 import yaml
 
 from ops.deploy import manifests
+from ops.deploy.kubernetes import Kubernetes
 from ops.deploy.kubernetes import kubectl as kubectl_command
 from ops.rehearsal import kubernetes
 from ops.rehearsal.certificates import create_ca
+from ops.rehearsal.controllers import Controllers
 from ops.rehearsal.environment import is_eks_token
+from ops.rehearsal.kubernetes import Store
 from ops.rehearsal.steps import IMAGE
-from tests.ops.deploy.fixtures import Account, Kubectl, Run, all_objects, names
+from tests.ops.deploy.fixtures import (
+    NAMESPACE,
+    Account,
+    Kubectl,
+    MockAws,
+    NoLoadBalancers,
+    Run,
+    all_objects,
+    names,
+    namespaced,
+    running_cluster,
+)
 
 PRODUCTION = ("apply", "production", "--image", IMAGE)
+
+
+@pytest.fixture(name="cluster")
+def run_prepared_cluster(mock_aws: MockAws, account: Account, tmp_path: Path) -> Iterator[kubernetes.Cluster]:
+    """Runs a cluster with the database's Secret, which reports all pods as available."""
+    controllers = Controllers({}, tmp_path / "pods", NoLoadBalancers())
+    secret = namespaced("Secret", "database", stringData={"DB_HOST": "db.example"})
+    with running_cluster(mock_aws, account, controllers.running, [NAMESPACE, secret]) as cluster:
+        yield cluster
 
 
 def image_in(deployment: dict[str, Any]) -> str:
@@ -48,7 +72,7 @@ def test_the_objects_of_monitoring_are_created(cluster: kubernetes.Cluster, run:
     """They have their own namespace, and there is no Secret."""
     assert run("apply", "monitoring", "--image", IMAGE).status == 0
     assert "telemetry" in names(cluster.objects("namespaces"))
-    assert cluster.objects("secrets") == []
+    assert names(cluster.objects("secrets")) == ["database"]
 
 
 def test_a_second_apply_changes_nothing(cluster: kubernetes.Cluster, run: Run) -> None:
@@ -67,6 +91,74 @@ def test_another_image_replaces_the_first(cluster: kubernetes.Cluster, run: Run)
 
     assert run("apply", "production", "--image", other).status == 0
     assert other in map(image_in, cluster.objects("deployments"))
+
+
+# --- The pods
+
+
+def fingerprint(cluster: kubernetes.Cluster) -> str:
+    """Returns the fingerprint of the database's Secret in the pod template of the service."""
+    (service,) = [one for one in cluster.objects("deployments") if one["metadata"]["name"] == "clients-api"]
+    annotation: str = service["spec"]["template"]["metadata"]["annotations"]["olimac.link/database-secret"]
+    return annotation
+
+
+def test_the_pods_are_replaced_if_the_databases_secret_has_changed(
+    cluster: kubernetes.Cluster, account: Account, run: Run
+) -> None:
+    """A pod reads it only at its start."""
+    run(*PRODUCTION)
+    first = fingerprint(cluster)
+    changed = namespaced("Secret", "database", stringData={"DB_HOST": "other.example"})
+    Kubernetes(account.outputs).apply(changed)
+
+    assert run(*PRODUCTION).status == 0
+    assert fingerprint(cluster) != first
+
+
+def test_without_the_databases_secret_nothing_is_applied(mock_aws: MockAws, account: Account, run: Run) -> None:
+    """The pods could not start; the step before this one creates the Secret."""
+    with running_cluster(mock_aws, account, objects=[NAMESPACE]) as cluster:
+        before = all_objects(cluster)
+        result = run(*PRODUCTION)
+
+        assert result == (1, "", "error: the Secret database does not exist: prepare the database first\n")
+        assert all_objects(cluster) == before
+
+
+@pytest.mark.parametrize(
+    ("overlay", "workload"),
+    [
+        ("production", "deployment/clients-api"),
+        ("production", "deployment/cluster-autoscaler"),
+        ("monitoring", "deployment/collector"),
+        ("monitoring", "daemonset/fluent-bit"),
+        ("monitoring", "daemonset/container-insights"),
+    ],
+)
+def test_pods_that_do_not_become_available_are_an_error(
+    mock_aws: MockAws, account: Account, run: Run, tmp_path: Path, overlay: str, workload: str
+) -> None:
+    """The command waits for each Deployment and DaemonSet, and names the one whose pods are missing."""
+
+    class AllButOne(Controllers):
+        async def _roll_out(self, store: Store, deployment: kubernetes.Object, *, is_deleted: bool) -> None:
+            if f"deployment/{deployment['metadata']['name']}" != workload:
+                await super()._roll_out(store, deployment, is_deleted=is_deleted)
+
+        async def _report_available(self, store: Store, daemon_set: kubernetes.Object, *, is_deleted: bool) -> None:
+            if f"daemonset/{daemon_set['metadata']['name']}" != workload:
+                await super()._report_available(store, daemon_set, is_deleted=is_deleted)
+
+    controllers = AllButOne({}, tmp_path / "pods", NoLoadBalancers())
+    secret = namespaced("Secret", "database", stringData={"DB_HOST": "db.example"})
+    with running_cluster(mock_aws, account, controllers.running, [NAMESPACE, secret]):
+        result = run("apply", overlay, "--image", IMAGE, "--timeout", "3")
+
+    assert result.status == 1
+    assert result.stdout.rstrip().endswith(f"Waiting for the rollout of {workload}")
+    assert "kubectl rollout failed: " in result.stderr
+    assert "timed out" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -180,9 +272,9 @@ def test_an_unreachable_api_is_an_error(cluster: kubernetes.Cluster, account: Ac
     result = run(*PRODUCTION)
 
     assert result.status == 1
-    assert result.stderr.startswith("error: kubectl apply failed: ")
+    assert result.stderr.startswith("error: kubectl get failed: ")
     assert "connection refused" in result.stderr
-    assert "clients" not in names(cluster.objects("namespaces"))
+    assert cluster.objects("deployments") == []
 
 
 def test_an_api_with_another_certificate_gets_no_request(
@@ -196,7 +288,7 @@ def test_an_api_with_another_certificate_gets_no_request(
 
     assert result.status == 1
     assert "certificate" in result.stderr
-    assert "clients" not in names(cluster.objects("namespaces"))
+    assert cluster.objects("deployments") == []
 
 
 @pytest.mark.usefixtures("cluster")
@@ -205,8 +297,9 @@ def test_the_token_is_an_eks_token_and_stays_secret(kubectl: Kubectl, run: Run, 
     result = run(*PRODUCTION)
 
     assert result.status == 0
-    kustomize, apply = kubectl.calls()
+    kustomize, *calls = kubectl.calls()
     assert kustomize.config == {}
+    (apply,) = [call for call in calls if call.arguments[0] == "apply"]
     (user,) = apply.config["users"]
     token = user["user"]["token"]
     assert is_eks_token(token)
@@ -229,9 +322,9 @@ def test_a_token_that_the_api_refuses_is_an_error(
     result = run(*PRODUCTION)
 
     assert result.status == 1
-    assert result.stderr.startswith("error: kubectl apply failed: ")
+    assert result.stderr.startswith("error: kubectl get failed: ")
     assert "asked for the client to provide credentials" in result.stderr
-    assert "clients" not in names(cluster.objects("namespaces"))
+    assert cluster.objects("deployments") == []
 
 
 def test_kubectl_has_a_timeout(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
