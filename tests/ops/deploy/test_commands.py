@@ -32,6 +32,9 @@ def list_commands(mock_aws: MockAws) -> dict[str, tuple[str, ...]]:
     return {
         "apply": ("apply", "production", "--image", IMAGE),
         "database": ("database", "--image", IMAGE, "--authority", str(mock_aws.ca.certificate)),
+        "canary": ("canary", "--image", IMAGE),
+        "accept": ("accept", "--image", IMAGE),
+        "rollback": ("rollback",),
         "dns": ("dns",),
         "cluster-logging": ("cluster-logging",),
         "smoke": ("smoke", "--connect", "127.0.0.1:1"),
@@ -39,7 +42,7 @@ def list_commands(mock_aws: MockAws) -> dict[str, tuple[str, ...]]:
     }
 
 
-ALL = ("apply", "database", "dns", "cluster-logging", "smoke", "teardown")
+ALL = ("apply", "database", "canary", "accept", "rollback", "dns", "cluster-logging", "smoke", "teardown")
 
 
 def run_as_process(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -82,7 +85,7 @@ def test_a_missing_or_unknown_command_is_an_error(run: Run) -> None:
     assert [run().status, run("destroy").status] == [2, 2]
 
 
-@pytest.mark.parametrize("command", ["apply", "database"])
+@pytest.mark.parametrize("command", ["apply", "database", "canary", "accept"])
 def test_the_image_is_required(run: Run, command: str) -> None:
     """The commands do not guess what to run."""
     result = run(*("apply", "production") if command == "apply" else (command,))
@@ -146,7 +149,7 @@ def test_the_default_outputs_file_is_in_the_current_folder(tmp_path: Path) -> No
     ) == (1, "error: outputs.json does not exist: create it with terraform output -json > outputs.json\n")
 
 
-@pytest.mark.parametrize("command", ["apply", "database", "cluster-logging"])
+@pytest.mark.parametrize("command", ["apply", "database", "canary", "accept", "rollback", "cluster-logging"])
 def test_a_missing_cluster_is_an_error(
     run: Run, account: Account, commands: dict[str, tuple[str, ...]], command: str
 ) -> None:
@@ -301,7 +304,9 @@ def test_a_denied_call_is_an_error(run: Run, account: Account, command: str, ope
     assert account.proxy.calls.count(operation) == 1
 
 
-@pytest.mark.parametrize("command", ["dns", "cluster-logging", "teardown", "database", "apply"])
+@pytest.mark.parametrize(
+    "command", ["dns", "cluster-logging", "teardown", "database", "apply", "canary", "accept", "rollback"]
+)
 def test_an_unreachable_aws_is_an_error(
     run: Run, account: Account, commands: dict[str, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
