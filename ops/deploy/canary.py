@@ -1,7 +1,8 @@
 """A canary: one pod of the new build serves its share of the requests, and is compared with the other pods.
 
 It is a Deployment of its own beside the service's, made from it, so the service's pods and what they run stay as they
-are. The Service, the policies and the disruption budget cover its pod by its labels.
+are. The Service, the policies and the disruption budget cover its pod by its labels. The autoscaler of pods counts it,
+too, so it may add a pod meanwhile.
 """
 
 import time

@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -10,15 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ops.rehearsal import environment, steps
+from ops.rehearsal import environment, images, steps, traffic
 from ops.rehearsal.aws import ACCOUNT, inventory
-from ops.rehearsal.steps import IMAGE, ROOT, Step, StepFailed
+from ops.rehearsal.steps import ROOT, Step, StepFailed
+from ops.rehearsal.traffic import Traffic
 from svc.postgres.embedded import EmbeddedPostgresError
 
 _MISSING_PREREQUISITE: Final = 3  # the exit status if Terraform, its provider or kubectl is missing
@@ -79,10 +81,12 @@ class Report:
     Attributes:
         file: of the report.
         steps: each step's name, its seconds, and whether it worked.
+        traffic: the figures of the requests that were sent during the releases.
     """
 
     file: Path
     steps: list[dict[str, str | float | bool]] = field(default_factory=list)
+    traffic: dict[str, object] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -96,9 +100,18 @@ class Report:
         finally:
             seconds = round(time.monotonic() - started, 1)
             self.steps.append({"name": name, "seconds": seconds, "worked": worked})
-            report = {"worked": worked, "seconds": self.seconds(), "steps": self.steps}
-            self.file.write_text(json.dumps(report, indent=2))
+            self._write(worked=worked)
             _print(f"{'✓' if worked else '✗'}  {name} ({seconds:.0f} s)")
+
+    def add_traffic(self, sent: Traffic) -> None:
+        """Adds the figures of the requests, and prints them."""
+        self.traffic = sent.figures()
+        self._write(worked=not sent.problem())
+        _print(f"   requests: {json.dumps(self.traffic)}")
+
+    def _write(self, *, worked: bool) -> None:
+        report = {"worked": worked, "seconds": self.seconds(), "steps": self.steps, "traffic": self.traffic}
+        self.file.write_text(json.dumps(report, indent=2))
 
     def seconds(self) -> float:
         """Returns the sum of all steps so far."""
@@ -117,7 +130,8 @@ def _rehearse(folder: Path, report: Report) -> None:
         _copy_terraform(work)
     with ExitStack() as stack:
         with report.step("start the mock AWS, the fake cluster and PostgreSQL"):
-            running = environment.running(work / "environment", _kubernetes_version(), {IMAGE: ROOT})
+            sources = images.write(work / "images")
+            running = environment.running(work / "environment", _kubernetes_version(), sources)
             started = stack.enter_context(running)
         public = "{}:{}".format(*started.public_address)
         variables = {
@@ -129,13 +143,33 @@ def _rehearse(folder: Path, report: Report) -> None:
             "REHEARSAL_PUBLIC": public,
         }
         before = inventory()
-        for number, step in enumerate(steps.steps(started.ca, public), start=1):
-            log = logs / f"{number:02}-{re.sub('[^a-z0-9]+', '-', step.name.lower())}.log"
-            _run(step, variables, log, pid_file, report)
+        numbered = enumerate(steps.steps(started.ca, public), start=1)
+        for has_traffic, group in itertools.groupby(numbered, key=lambda one: one[1].has_traffic):
+            with _traffic(started, sources, report) if has_traffic else nullcontext():
+                for number, step in group:
+                    log = logs / f"{number:02}-{re.sub('[^a-z0-9]+', '-', step.name.lower())}.log"
+                    _run(step, variables, log, pid_file, report)
         with report.step("check that nothing remains in AWS"):
             leftovers = [one for one in sorted(inventory() - before) if not _REMAINING.fullmatch(one)]
             if leftovers:
                 raise StepFailed("these resources remain in AWS:\n" + "\n".join(leftovers))
+
+
+@contextmanager
+def _traffic(started: environment.Environment, sources: Mapping[str, Path], report: "Report") -> Iterator[None]:
+    """Sends requests while the context is open, and reports what became of them.
+
+    Raises:
+        StepFailed: a request failed, an acknowledged client is lost, or a build served without its schema.
+    """
+    url = "https://{}:{}".format(*started.public_address)
+    needed = {image.rpartition(":")[2]: images.migrations(source) for image, source in sources.items()}
+    hostname = f"flask.{environment.DOMAIN}"
+    with traffic.running(url, hostname, started.ca, started.database_dsn, needed) as sent:
+        yield
+    report.add_traffic(sent)
+    if problem := sent.problem():
+        raise StepFailed(f"of {sent.requests} requests during the releases: {problem}")
 
 
 def _run(step: Step, variables: dict[str, str], log: Path, pid_file: Path, report: Report) -> None:

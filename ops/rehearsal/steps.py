@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +15,12 @@ import psutil
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
-# Has a digest, as a deployment requires; the fake cluster runs this checkout instead of the image.
-IMAGE: Final = "docker.io/olimac/clients-api@sha256:" + "5ca1ab1e" * 8
+# They have digests, as a deployment requires; the fake cluster runs source of this checkout instead of the images.
+_NAME: Final = "docker.io/olimac/clients-api@sha256:"
+IMAGE: Final = _NAME + "5ca1ab1e" * 8
+SECOND: Final = _NAME + "0ddba115" * 8
+BAD_MIGRATION: Final = _NAME + "baadf00d" * 8
+NEVER_READY: Final = _NAME + "deadbeef" * 8
 
 _BUCKET: Final = "olimac-terraform-state"
 _REPOSITORY: Final = "olimac/clients"
@@ -37,11 +41,15 @@ class Step:
         name: as the report shows it.
         command: runs in the project's root.
         advice: where to look for the cause of a failure.
+        error: if not empty, the step must fail, with this text in its output.
+        has_traffic: whether callers send requests meanwhile.
     """
 
     name: str
     command: Sequence[str]
     advice: str
+    error: str = ""
+    has_traffic: bool = False
 
 
 def steps(ca: Path, public: str) -> list[Step]:
@@ -52,6 +60,7 @@ def steps(ca: Path, public: str) -> list[Step]:
         public: where the load balancer will listen, host:port.
     """
     bucket, image = f"STATE_BUCKET={_BUCKET}", f"IMAGE={IMAGE}"
+    authority, connect = f"ARGS=--authority {ca}", f"ARGS=--connect {public} --authority {ca}"
     return [
         _make("bootstrap", bucket, f"REPOSITORY={_REPOSITORY}", "ARGS=-auto-approve", advice=_TERRAFORM),
         _make("plan", bucket, advice=_TERRAFORM),
@@ -62,28 +71,50 @@ def steps(ca: Path, public: str) -> list[Step]:
             ("bash", ".ci/manifests"),
             "k8s/, and the output of .ci/manifests",
         ),
-        _make("deploy-objects", image, advice="python -m ops apply production --dry-run prints the objects"),
-        _make("deploy-database", image, f"ARGS=--authority {ca}", advice="the step's log has the Job's log"),
-        _make("deploy-dns", advice="ops/deploy/dns.py; does the load balancer exist?"),
         _make("deploy-monitoring", image, advice="ops/deploy/cluster_logging.py, k8s/overlays/monitoring"),
-        _make(
-            "smoke",
-            f"ARGS=--connect {public} --authority {ca}",
-            advice="the pods' logs are in work/environment/pods",
-        ),
+        _make("deploy-database", image, authority, advice="the step's log has the Job's log"),
+        _make("deploy-canary", image, advice="ops/deploy/canary.py"),
+        _make("deploy-objects", image, advice="python -m ops apply production --dry-run prints the objects"),
+        _make("deploy-dns", advice="ops/deploy/dns.py; does the load balancer exist?"),
+        _make("smoke", connect, advice=_PODS),
+        _make("deploy-accept", image, _AT_ONCE, advice="ops/deploy/release.py"),
         _checks("check the deployment", "check_deployment", "the failed test names the requirement"),
         _make("plan", bucket, "ARGS=-detailed-exitcode", name="a second plan changes nothing", advice=_DRIFT),
+        *(replace(step, has_traffic=True) for step in _releases(authority, connect)),
+        _checks("check the releases", "check_releases", "the failed test names the requirement"),
         _make("teardown", advice="ops/deploy/teardown.py"),
         _make("destroy", "ARGS=-auto-approve", advice=_TERRAFORM),
     ]
 
 
+def _releases(authority: str, connect: str) -> list[Step]:
+    """Returns the steps of three more releases: a good one, one whose migration fails, one that never gets ready."""
+    second, bad_migration, never_ready = (f"IMAGE={image}" for image in (SECOND, BAD_MIGRATION, NEVER_READY))
+    soon, job_failed, timed_out = "ARGS=--timeout 20", "the Job migrate failed", "timed out waiting for the condition"
+    return [
+        _make("deploy-database", second, authority, name="second release: migration", advice=_PODS),
+        _make("deploy-canary", second, "ARGS=--seconds 30", name="second release: canary", advice=_PODS),
+        _make("deploy-objects", second, name="second release: rollout", advice=_PODS),
+        _make("smoke", connect, name="second release: smoke test", advice=_PODS),
+        _make("deploy-accept", second, _AT_ONCE, name="second release: accepted", advice="ops/deploy/release.py"),
+        _make("deploy-database", bad_migration, authority, name="a migration fails", advice=_PODS, error=job_failed),
+        _make("rollback", name="rollback after the failed migration", advice=_PODS),
+        _make("deploy-database", never_ready, authority, name="next release: migration", advice=_PODS),
+        _make("deploy-canary", never_ready, soon, name="a canary never gets ready", advice=_PODS, error=timed_out),
+        _make("deploy-objects", never_ready, soon, name="pods never get ready", advice=_PODS, error=timed_out),
+        _make("rollback", name="rollback of the pods", advice=_PODS),
+        _make("smoke", connect, name="smoke test after the rollback", advice=_PODS),
+    ]
+
+
+_AT_ONCE: Final = "ARGS=--seconds 0"  # the speed of this machine says nothing about a release
+_PODS: Final = "the pods' logs are in work/environment/pods"
 _TERRAFORM: Final = "the log has the output of terraform; add calls that the mock does not have to ops/rehearsal/aws.py"
 _DRIFT: Final = "the log shows the difference: an error in terraform/, or an attribute that the mock does not store"
 
 
-def _make(target: str, *variables: str, advice: str, name: str = "") -> Step:
-    return Step(name or f"make {target}", ("make", "--no-print-directory", target, *variables), advice)
+def _make(target: str, *variables: str, advice: str, name: str = "", error: str = "") -> Step:
+    return Step(name or f"make {target}", ("make", "--no-print-directory", target, *variables), advice, error)
 
 
 def _checks(name: str, module: str, advice: str) -> Step:
@@ -101,7 +132,7 @@ def run(step: Step, environment: Mapping[str, str], log: Path, pid_file: Path, r
         report: gets a line of progress every 15 s.
 
     Raises:
-        StepFailed: it exited with a status other than 0, or took too long.
+        StepFailed: it exited with a status other than 0, or took too long; or it should have failed and did not.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -120,8 +151,12 @@ def run(step: Step, environment: Mapping[str, str], log: Path, pid_file: Path, r
             _kill_group(process.pid)
             process.wait()
             pid_file.unlink()
-    if process.returncode:
-        raise StepFailed("\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:]))
+    text = log.read_text(errors="replace")
+    end = "\n".join(text.splitlines()[-_LAST_LINES:])
+    if step.error and not (process.returncode and step.error in text):
+        raise StepFailed(f"{end}\nIt should have failed, with: {step.error}")
+    if process.returncode and not step.error:
+        raise StepFailed(end)
 
 
 def kill_leftovers(pid_file: Path) -> None:
