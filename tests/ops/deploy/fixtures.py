@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -487,10 +488,14 @@ def make_run(account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         with monkeypatch.context() as patch:
             patch.setenv("AWS_ENDPOINT_URL", account.proxy.url)
             patch.setattr(sys, "argv", ["ops", *arguments, *options])
+            handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
             try:
                 status = ops.__main__.main()
             except SystemExit as end:  # of argparse
                 status = int(end.code or 0)
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
         captured = capsys.readouterr()
         return Result(status, captured.out, captured.err)
 
