@@ -1,4 +1,4 @@
-"""Two instances behind a balancer: they are restarted in turn, or lose a worker."""
+"""Two instances behind a balancer: they are restarted in turn, or lose a worker or their database."""
 
 import asyncio
 import contextlib
@@ -10,9 +10,11 @@ from typing import Final
 from ops.common.ports import free_port
 from ops.common.process import Service
 from ops.drills.balancer import Balancer, balancing, missing
+from ops.drills.database import RECOVERY_SECONDS
 from ops.drills.drill import drill
 from ops.drills.harness import WORKERS, Harness
 from ops.drills.processes import kill, wait_until_all_listen
+from ops.drills.timeline import FAILED, REFUSED
 
 # In production: the readiness probe of k8s/base/deployment.yaml, and DRAIN_SECONDS of settings.env.
 _INTERVAL_SECONDS: Final = 5.0
@@ -29,12 +31,15 @@ class _Instances:
     Args:
         harness: where they run.
         speed: how many times faster than in production they drain and are checked.
+        settings: of all of them.
     """
 
-    def __init__(self, harness: Harness, speed: float) -> None:
+    def __init__(self, harness: Harness, speed: float, **settings: str) -> None:
         self.by_port: dict[int, Service] = {}
         self.speed = speed
         self._harness = harness
+        drain_seconds = str(_DRAIN_SECONDS / speed)
+        self._settings = {"DRAIN_SECONDS": drain_seconds, "LOG_LINES_PER_SECOND": "0", **settings}
         self._stack = AsyncExitStack()
 
     @contextlib.asynccontextmanager
@@ -49,8 +54,7 @@ class _Instances:
 
     async def start(self, port: int) -> None:
         """Starts one on this port."""
-        drain_seconds = str(_DRAIN_SECONDS / self.speed)
-        instance = self._harness.instance(PORT=str(port), DRAIN_SECONDS=drain_seconds, LOG_LINES_PER_SECOND="0")
+        instance = self._harness.instance(PORT=str(port), **self._settings)
         self.by_port[port] = await self._stack.enter_async_context(instance)
 
 
@@ -103,4 +107,28 @@ async def kill_worker(harness: Harness) -> None:
     harness.claim("requests not served, at most one per lost connection", not_served, at_most=connections)
     harness.claim("requests that failed for another reason than a lost connection", not_served - lost, at_most=0)
     harness.claim("requests not served", not_served, at_least=1)
+    harness.claim("times that the balancer removed an instance", sum(downs.values()), at_most=0)
+
+
+@drill("database-lost-behind-balancer", "two instances behind a balancer lose their database", missing)
+async def lose_database(harness: Harness) -> None:
+    """The balancer keeps the instances, which respond in words. When the database has recovered, they serve at once."""
+    instances = _Instances(harness, speed=harness.pick(1, 10), WORKERS="1")  # as in production
+    checks_seconds = 3 * _INTERVAL_SECONDS / instances.speed  # within it, the balancer would remove an instance
+    async with instances.balanced() as balancer, harness.callers(pause_seconds=0.05, port=balancer.port):
+        await asyncio.sleep(1 + checks_seconds)  # as in the cluster, each has been checked and found ready
+        harness.timeline.mark("PostgreSQL is stopped")
+        await asyncio.to_thread(harness.postgres.stop)
+        await asyncio.sleep(checks_seconds)
+        harness.timeline.mark("more callers connect")
+        # The connections that exist would still lead to the instances, and the new callers need more of them.
+        async with harness.callers(count=32, pause_seconds=0.05, port=balancer.port):
+            await asyncio.sleep(checks_seconds)
+            recovered_at = await harness.start_postgres()
+            await asyncio.sleep(checks_seconds)
+        downs = await balancer.times_down()
+    first = harness.timeline.first_served_after(recovered_at)
+    harness.claim("first served after recovery", first, at_most=RECOVERY_SECONDS, unit="s")
+    harness.claim("requests that failed", harness.timeline.count(FAILED), at_most=0)
+    harness.claim("requests refused in words", harness.timeline.count(REFUSED), at_least=1)
     harness.claim("times that the balancer removed an instance", sum(downs.values()), at_most=0)

@@ -26,6 +26,7 @@ class Health:
     def __init__(self, store: Store, lifecycle: Lifecycle, build: str) -> None:
         self._store = store
         self._lifecycle = lifecycle
+        self._was_ready = False
         self._version = json.dumps({"version": __version__, "build": build}).encode()
 
     async def healthz(self, _: Request) -> Response:
@@ -33,18 +34,33 @@ class Health:
         return Response(b'{"status": "alive"}', JSON)
 
     async def readyz(self, _: Request) -> Response:
-        """`GET /readyz`: the service can serve requests."""
+        """`GET /readyz`: the service takes requests.
+
+        A new worker takes none before its database can serve them. Later it does without a database as well: the other
+        instances have the same one, and a balancer without instances would only drop connections, where this service
+        says what is wrong, and serves as soon as that is over.
+        """
         if self._lifecycle.draining:
             raise NotReady("The service is shutting down.")
+        problem = await self._problem()
+        if not problem:
+            self._was_ready = True
+            return Response(b'{"status": "ready"}', JSON)
+        if not self._was_ready:
+            raise NotReady(problem)
+        return Response(json.dumps({"status": "ready", "problem": problem}).encode(), JSON)
+
+    async def _problem(self) -> str:
+        """Why the database cannot serve requests; empty if it can."""
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._store.check()
         except (DatabaseNotMigrated, DatabaseRightsMissing) as error:
             _log.warning(names.NOT_READY, error=type(error).__name__, detail=error.detail)
-            raise NotReady(error.detail) from None
+            return error.detail
         except (ServiceError, TimeoutError):
-            raise NotReady("The database is unavailable, or does not answer in time.") from None
-        return Response(b'{"status": "ready"}', JSON)
+            return "The database is unavailable, or does not answer in time."
+        return ""
 
     async def version(self, _: Request) -> Response:
         """`GET /version`: the version and the build that run."""

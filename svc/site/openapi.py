@@ -210,12 +210,15 @@ def _alive() -> _Json:
 
 
 def _ready() -> _Json:
+    ready = _object(status={"const": "ready"}, problem={"type": "string"})
+    ready["required"].remove("problem")
     return {
         "operationId": "ready",
         "tags": ["health"],
-        "summary": "Whether the service can serve requests",
-        "description": "A 503 has the reason.",
-        "responses": {"200": _ok(_object(status={"const": "ready"})), **_problems("400", "503")},
+        "summary": "Whether the service takes requests",
+        "description": "A 503 has the reason. A service that was ready stays so without its database: it responds to "
+        "requests with 503, and the response to this one has the problem.",
+        "responses": {"200": _ok(ready), **_problems("400", "503")},
     }
 
 

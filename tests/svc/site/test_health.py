@@ -47,6 +47,24 @@ async def test_without_its_database_the_service_is_alive_but_not_ready(api: Clie
         assert str(postgres.data) not in await response.text()
 
 
+async def test_a_service_that_was_ready_stays_so_without_its_database(
+    api: Client, postgres: EmbeddedPostgres, lifecycle: Lifecycle
+) -> None:
+    """GET /readyz is 200 with the problem: a balancer without instances could not say it. A drain ends that."""
+    assert await (await api.get("/readyz")).json() == {"status": "ready"}
+    postgres.stop()
+    try:
+        ready, client = await api.get("/readyz"), await api.get("/get/1")
+        lifecycle.draining = True
+        draining = await api.get("/readyz")
+    finally:
+        postgres.start()
+
+    assert (ready.status, client.status, draining.status) == (200, 503, 503)
+    problem = "The database is unavailable, or does not answer in time."
+    assert await ready.json() == {"status": "ready", "problem": problem}
+
+
 async def test_a_service_with_a_database_that_is_not_migrated_is_not_ready(api: Client, owner: Owner) -> None:
     """GET /readyz is 503, and its detail has the reason."""
     await owner.execute("ALTER TABLE clients RENAME TO others")
