@@ -54,7 +54,7 @@ class _Instances:
 
     async def start(self, port: int) -> None:
         """Starts one on this port."""
-        instance = self._harness.instance(PORT=str(port), **self._settings)
+        instance = self._harness.instance(stdout=None, PORT=str(port), **self._settings)
         self.by_port[port] = await self._stack.enter_async_context(instance)
 
 

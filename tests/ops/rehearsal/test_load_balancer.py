@@ -184,7 +184,7 @@ async def until(condition: Callable[[], object]) -> None:
 @contextlib.asynccontextmanager
 async def running(folder: Path, cloud: OneChance) -> AsyncIterator[Store]:
     store = Store(VERSION)
-    async with Controllers("an image", folder, cloud).running(store):
+    async with Controllers({}, folder, cloud).running(store):
         yield store
 
 
