@@ -1,6 +1,7 @@
 # The control plane.
 
-# Created before the cluster, because the cluster would create a log group that never expires.
+# Created before the cluster, because the cluster would create a log group that never expires. For the same reason, teardown
+# turns the logs off before the cluster is deleted: EKS delivers the last lines after that, and would create the group again.
 resource "aws_cloudwatch_log_group" "control_plane" {
   #checkov:skip=CKV_AWS_338:the retention is a variable, a month by default
   name              = "/aws/eks/${var.name}/cluster"
@@ -25,6 +26,10 @@ resource "aws_eks_cluster" "main" {
     endpoint_private_access = true
     endpoint_public_access  = length(var.api_ranges) > 0
     public_access_cidrs     = length(var.api_ranges) > 0 ? var.api_ranges : null
+  }
+
+  kubernetes_network_config {
+    service_ipv4_cidr = var.service_range
   }
 
   encryption_config {

@@ -6,7 +6,8 @@ data "aws_route53_zone" "main" {
 }
 
 data "aws_acm_certificate" "main" {
-  domain      = var.domain
+  domain      = coalesce(var.certificate, var.domain)
+  key_types   = ["RSA_2048"] # a classic load balancer takes no other ones of ACM's: neither ECDSA nor longer keys
   statuses    = ["ISSUED"]
   most_recent = true
 }

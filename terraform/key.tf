@@ -49,15 +49,15 @@ data "aws_iam_policy_document" "key" {
     }
   }
 
-  # CloudWatch publishes alarms to an encrypted topic.
+  # CloudWatch and AWS Budgets publish to an encrypted topic.
   statement {
-    sid       = "Alarms"
+    sid       = "AlarmsAndBudgets"
     actions   = ["kms:Decrypt", "kms:GenerateDataKey*"]
     resources = ["*"]
 
     principals {
       type        = "Service"
-      identifiers = ["cloudwatch.amazonaws.com"]
+      identifiers = ["cloudwatch.amazonaws.com", "budgets.amazonaws.com"]
     }
 
     condition {

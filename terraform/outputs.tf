@@ -15,6 +15,11 @@ output "kubernetes_version" {
   value       = aws_eks_cluster.main.version
 }
 
+output "autoscaler_version" {
+  description = "Release of the cluster autoscaler for the cluster's version."
+  value       = local.autoscaler_versions[var.kubernetes_version]
+}
+
 output "database_identifier" {
   description = "Identifier of the RDS instance."
   value       = aws_db_instance.main.identifier
@@ -48,6 +53,11 @@ output "certificate_arn" {
 output "log_groups" {
   description = "Names of the log groups of pods, by kind."
   value       = { for kind, group in aws_cloudwatch_log_group.pods : kind => group.name }
+}
+
+output "balancer_logs" {
+  description = "Name of the bucket for the load balancer's access logs."
+  value       = aws_s3_bucket.balancer_logs.id
 }
 
 output "alarm_topics" {

@@ -27,29 +27,49 @@ variable "zones" {
 }
 
 variable "cluster_range" {
-  description = "Address range of the cluster's VPC, a /16."
+  description = "Address range of the cluster's VPC, a private /16."
   type        = string
   default     = "10.0.0.0/16"
 
   validation {
-    condition     = can(regex("^[0-9.]+/16$", var.cluster_range)) && can(cidrhost(var.cluster_range, 0))
-    error_message = "The range must be a /16, such as 10.0.0.0/16."
+    condition     = can(regex("^(10\\.[0-9]+|172\\.(1[6-9]|2[0-9]|3[01])|192\\.168)\\.0\\.0/16$", var.cluster_range)) && can(cidrhost(var.cluster_range, 0))
+    error_message = "The range must be a private /16, such as 10.0.0.0/16."
   }
 }
 
 variable "database_range" {
-  description = "Address range of the database's VPC, a /16. It must differ from the cluster's, because peered VPCs must not overlap."
+  description = "Address range of the database's VPC, a private /16. It must differ from the cluster's, because peered VPCs must not overlap."
   type        = string
   default     = "10.1.0.0/16"
 
   validation {
-    condition     = can(regex("^[0-9.]+/16$", var.database_range)) && can(cidrhost(var.database_range, 0))
-    error_message = "The range must be a /16, such as 10.1.0.0/16."
+    condition     = can(regex("^(10\\.[0-9]+|172\\.(1[6-9]|2[0-9]|3[01])|192\\.168)\\.0\\.0/16$", var.database_range)) && can(cidrhost(var.database_range, 0))
+    error_message = "The range must be a private /16, such as 10.1.0.0/16."
   }
 
   validation {
     condition     = try(cidrhost(var.database_range, 0) != cidrhost(var.cluster_range, 0), true)
     error_message = "The database's range must not overlap the cluster's: AWS does not peer such VPCs."
+  }
+}
+
+variable "service_range" {
+  description = "Address range of the cluster's Services, a private /12 to /24. It exists only within the cluster, and a cluster keeps it forever."
+  type        = string
+  default     = "172.20.0.0/16"
+
+  validation {
+    condition     = can(regex("^(10|172\\.(1[6-9]|2[0-9]|3[01])|192\\.168)\\..*/(1[2-9]|2[0-4])$", var.service_range)) && try(cidrsubnet(var.service_range, 0, 0) == var.service_range, false)
+    error_message = "The range of Services must be a private network from /12 to /24, such as 172.20.0.0/16."
+  }
+
+  # Two networks overlap if they are the same at the shorter of their two prefixes.
+  validation {
+    condition = alltrue([
+      for range in [var.cluster_range, var.database_range] :
+      try(cidrsubnet("${split("/", range)[0]}/${min(16, split("/", var.service_range)[1])}", 0, 0) != cidrsubnet("${split("/", var.service_range)[0]}/${min(16, split("/", var.service_range)[1])}", 0, 0), true)
+    ])
+    error_message = "The range of Services must overlap neither the cluster's VPC nor the database's: pods could not reach what has the same addresses."
   }
 }
 
@@ -60,13 +80,13 @@ variable "nat_per_zone" {
 }
 
 variable "kubernetes_version" {
-  description = "Kubernetes minor version of the cluster. It must be in standard support."
+  description = "Kubernetes minor version of the control plane, which nodes, add-ons and autoscaler follow. Raise it by one minor version at a time."
   type        = string
   default     = "1.35"
 
   validation {
-    condition     = can(regex("^1\\.[0-9]{2}$", var.kubernetes_version))
-    error_message = "The version must be a minor version, such as 1.35."
+    condition     = contains(keys(local.autoscaler_versions), var.kubernetes_version)
+    error_message = "The version must be a minor version for which upgrades.tf has a release of the autoscaler: ${join(", ", keys(local.autoscaler_versions))}."
   }
 }
 
@@ -86,13 +106,18 @@ variable "api_ranges" {
   default     = []
 
   validation {
-    condition     = alltrue([for range in var.api_ranges : can(cidrhost(range, 0))])
-    error_message = "Each range must be a network, such as 203.0.113.0/24."
+    condition     = alltrue([for range in var.api_ranges : can(regex("^[0-9.]+/", range)) && can(cidrhost(range, 0))])
+    error_message = "Each range must be an IPv4 network, such as 203.0.113.0/24."
+  }
+
+  validation {
+    condition     = !anytrue([for range in var.api_ranges : can(regex("^(10|127|169\\.254|172\\.(1[6-9]|2[0-9]|3[01])|192\\.168)\\.", range))])
+    error_message = "No range may be private: EKS sees the public addresses of those who call the API from outside the VPC."
   }
 }
 
 variable "node_type" {
-  description = "EC2 instance type of the nodes."
+  description = "EC2 instance type of the nodes. With a Graviton type, such as t4g.medium, the AMI follows, and the image must be built for arm64."
   type        = string
   default     = "t3.medium"
 }
@@ -169,6 +194,34 @@ variable "host" {
   description = "Name of the service within the domain."
   type        = string
   default     = "flask"
+
+  validation {
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", var.host))
+    error_message = "The host must be a name within the domain, such as flask."
+  }
+}
+
+variable "certificate" {
+  description = "Main name of the ACM certificate, such as *.olimac.link. By default it is the domain. The certificate must have an RSA key of 2048 bits."
+  type        = string
+  default     = null
+
+  # Of other names, only the certificate knows whether it covers the host.
+  validation {
+    condition     = !startswith(coalesce(var.certificate, "-"), "*.") || var.certificate == replace("${var.host}.${var.domain}", "/^[^.]+/", "*")
+    error_message = "The wildcard ${coalesce(var.certificate, "-")} does not cover ${var.host}.${var.domain}: a * stands for one label, so it would have to be ${replace("${var.host}.${var.domain}", "/^[^.]+/", "*")}."
+  }
+}
+
+variable "budget_dollars" {
+  description = "Costs of the whole AWS account in a month at which the topic for tickets gets a message. 0 for none, if the account has a budget already."
+  type        = number
+  default     = 450
+
+  validation {
+    condition     = var.budget_dollars >= 0
+    error_message = "The budget must be an amount of US dollars, or 0 for none."
+  }
 }
 
 variable "alarm_email" {

@@ -1,4 +1,4 @@
-"""Turns on all five log types of the EKS control plane, even if somebody turned some off after Terraform ran."""
+"""The logs of the EKS control plane: on while the cluster is deployed, and off before it is destroyed."""
 
 from typing import Final
 
@@ -11,27 +11,47 @@ _UPDATE_SECONDS: Final = 900.0  # EKS needs some minutes
 
 
 def turn_on(outputs: Outputs, *, dry_run: bool = False) -> None:
-    """Turns on the log types that are off, and waits until EKS has finished.
+    """Turns on all five log types, even if somebody turned some off after Terraform ran; waits until EKS has finished.
 
     Raises:
         CannotProceed: the cluster does not exist, or the update failed.
     """
-    off = sorted(TYPES - _enabled_types(outputs))
+    off = TYPES - _enabled_types(outputs)
     if not off:
         report(f"All control-plane logs of {outputs.name} are on.")
         return
-    report(f"{'Would turn' if dry_run else 'Turning'} on the control-plane logs {', '.join(off)}")
-    if dry_run:
+    report(f"{'Would turn' if dry_run else 'Turning'} on the control-plane logs {', '.join(sorted(off))}")
+    if not dry_run:
+        _update(outputs, "on", {"types": sorted(TYPES), "enabled": True})
+
+
+def turn_off(outputs: Outputs, *, dry_run: bool = False) -> None:
+    """Turns off the log types that are on, and waits until EKS has finished.
+
+    EKS delivers a cluster's last lines after it has deleted the cluster. It would then create the log group again that
+    Terraform has just deleted, and Terraform could not create it in the next deployment.
+
+    Raises:
+        CannotProceed: the cluster does not exist, or the update failed.
+    """
+    on = sorted(_enabled_types(outputs))
+    if not on:
+        report(f"All control-plane logs of {outputs.name} are off.")
         return
+    report(f"{'Would turn' if dry_run else 'Turning'} off the control-plane logs {', '.join(on)}")
+    if not dry_run:
+        _update(outputs, "off", {"types": on, "enabled": False})
+
+
+def _update(outputs: Outputs, state: str, setup: dict[str, object]) -> None:
     eks = aws_client("eks", outputs.region)
-    logging = {"clusterLogging": [{"types": sorted(TYPES), "enabled": True}]}
-    update_id = eks.update_cluster_config(name=outputs.name, logging=logging)["update"]["id"]
+    update_id = eks.update_cluster_config(name=outputs.name, logging={"clusterLogging": [setup]})["update"]["id"]
 
     def finished_update() -> dict[str, object] | None:
         update: dict[str, object] = eks.describe_update(name=outputs.name, updateId=update_id)["update"]
         return None if update["status"] == "InProgress" else update
 
-    update = wait_for("EKS to turn on the logs", finished_update, timeout=_UPDATE_SECONDS)
+    update = wait_for(f"EKS to turn {state} the logs", finished_update, timeout=_UPDATE_SECONDS)
     if update["status"] != "Successful":
         raise CannotProceed(f"the EKS update ended with status {update['status']}: {update.get('errors')}")
 

@@ -34,6 +34,7 @@ class Outputs:
         name: of the cluster, and the prefix of all other names.
         region: of AWS.
         kubernetes_version: the cluster's minor version.
+        autoscaler_version: the release of the autoscaler for that version.
         cluster_range: the CIDR range of the cluster's VPC.
         database_range: the CIDR range of the database's VPC.
         database_identifier: of the RDS instance.
@@ -45,6 +46,7 @@ class Outputs:
     name: str
     region: str
     kubernetes_version: str
+    autoscaler_version: str
     cluster_range: str
     database_range: str
     database_identifier: str

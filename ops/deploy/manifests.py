@@ -39,7 +39,7 @@ def render(overlay: str, outputs: Outputs, image: str) -> str:
         "IMAGE": image,
         "CLUSTER": outputs.name,
         "REGION": outputs.region,
-        "KUBERNETES_VERSION": outputs.kubernetes_version,
+        "AUTOSCALER_VERSION": outputs.autoscaler_version,
         "CLUSTER_RANGE": outputs.cluster_range,
         "DATABASE_RANGE": outputs.database_range,
         "CERTIFICATE_ARN": outputs.certificate_arn,

@@ -1,10 +1,14 @@
-"""Removes the DNS record and the load balancer, which Terraform did not create and which would block its destroy."""
+"""Removes the DNS record and the load balancer, which Terraform did not create and which would block its destroy.
 
+It also turns the control plane's logs off, because of what EKS would leave behind.
+"""
+
+from contextlib import suppress
 from typing import Final
 
 from botocore.exceptions import ClientError
 
-from ops.deploy import dns, load_balancer
+from ops.deploy import cluster_logging, dns, load_balancer
 from ops.deploy.common import Outputs, aws_client, report, wait_for
 from ops.deploy.kubernetes import Kubernetes, NoCluster
 
@@ -12,12 +16,15 @@ _REMOVAL_SECONDS: Final = 300.0
 
 
 def run(outputs: Outputs, *, dry_run: bool = False) -> None:
-    """Removes the record, then the load balancer, and skips what is already gone.
+    """Removes the record, then the load balancer, and turns off the logs; skips what is already gone.
 
-    The record goes first, so that it never points to a hostname that AWS may give to somebody else.
+    The record goes first, so that it never points to a hostname that AWS may give to somebody else. The logs go last, so
+    that they have all that the cluster did.
     """
     _remove_record(outputs, dry_run=dry_run)
     _remove_load_balancer(outputs, dry_run=dry_run)
+    with suppress(NoCluster):
+        cluster_logging.turn_off(outputs, dry_run=dry_run)
 
 
 def _remove_record(outputs: Outputs, *, dry_run: bool) -> None:

@@ -2,12 +2,15 @@
 
 The additions, and the reasons:
 
-* EKS: add-ons, access entries, pod identity associations and updates, which moto does not implement; attributes of
-  clusters and node groups that moto does not store or invents; the endpoint and the CA of the fake cluster.
+* EKS: add-ons, access entries, pod identity associations, updates and lists of versions, which moto does not implement;
+  attributes of clusters and node groups that moto does not store or invents; the endpoint and the CA of the fake cluster.
+* Systems Manager: AWS's public parameters with the releases of the nodes' AMI.
+* AWS Budgets: subscribers and tags, which moto does not implement.
 * RDS: attributes of a database and of its parameters that moto does not store; the endpoint of the local database, and
   its owner's name and password in the secret, which moto would invent.
 * CloudWatch: composite alarms with their suppressors, which moto can describe but not create; saved queries of Logs
-  Insights, which moto does not implement; the classes of log groups, which moto does not store.
+  Insights, which moto does not implement; the classes of log groups, which moto does not store; the group of a cluster's
+  logs, which EKS creates again if it has lines of a deleted cluster left.
 * EC2: the tags of a launch template itself, which moto adds to the tags of what it launches.
 * S3: bucket policies are stored but not enforced. Moto ignores conditions, so the policy against plain HTTP would deny
   every request.
@@ -18,6 +21,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,18 +33,20 @@ from unittest import mock
 # Before the imports of moto, which reads it at import.
 os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 
+from moto.budgets.responses import BudgetsResponse
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 from moto.ec2.models.launch_templates import LaunchTemplate, LaunchTemplateVersion
 from moto.eks import urls
-from moto.eks.exceptions import ResourceInUseException, ResourceNotFoundException
+from moto.eks.exceptions import InvalidParameterException, ResourceInUseException, ResourceNotFoundException
 from moto.eks.responses import EKSResponse
 from moto.iam.access_control import PermissionResult
-from moto.logs.models import LogGroup
+from moto.logs.models import LogGroup, logs_backends
 from moto.logs.responses import LogsResponse
 from moto.rds.models import DBInstance, DBParameterGroup, MasterUserSecret
 from moto.s3.models import FakeBucket
 from moto.server import ThreadedMotoServer
+from moto.ssm.models import Parameter, SimpleSystemManagerBackend
 
 from ops.deploy.common import aws_client
 from ops.rehearsal.tls import Address
@@ -49,6 +55,9 @@ ACCOUNT: Final = "123456789012"  # moto's
 REGION: Final = "us-east-1"
 
 _Resource: TypeAlias = dict[str, Any]
+
+# Kubernetes versions, with the last day of their standard support.
+_SUPPORTED: Final = {"1.34": "2026-12-02", "1.35": "2027-03-27", "1.36": "2027-08-02"}
 
 
 @dataclass(frozen=True)
@@ -107,11 +116,14 @@ def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
         for path in (f"{kind}$", f"{kind}/(?P<rest>.+)$")
     }
     paths |= dict.fromkeys(urls.url_paths, Eks.dispatch)
+    versions = "{0}/clusters/(?P<name>[^/]+)/node-groups/(?P<nodegroupName>[^/]+)/update-version$"
+    paths |= dict.fromkeys(("{0}/addons/supported-versions$", "{0}/cluster-versions$", versions), Eks.dispatch)
 
     init_database = DBInstance.__init__
     set_parameters = DBParameterGroup.update_parameters
     init_version = LaunchTemplateVersion.__init__
     describe_log_group = LogGroup.to_describe_dict
+    get_parameter = SimpleSystemManagerBackend.get_parameter
 
     def database(created: DBInstance, *args: Any, **given: Any) -> None:
         init_database(created, *args, **given)
@@ -133,6 +145,12 @@ def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
     def credentials(secret: MasterUserSecret) -> str:
         return json.dumps({"username": secret.resource.master_username, "password": endpoints.database_password})
 
+    def parameter(backend: SimpleSystemManagerBackend, name: str) -> Parameter | None:
+        if not (found := _NODE_RELEASE.fullmatch(name)):
+            return get_parameter(backend, name)
+        value = f"{found['version']}.4-20261120"
+        return Parameter(ACCOUNT, name, value, "String", None, None, None, datetime.now(UTC), 1, "text")
+
     stack = contextlib.ExitStack()
     stack.enter_context(mock.patch.dict(urls.url_paths, paths))
     for owner, name, value in (
@@ -143,12 +161,16 @@ def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
         (DBInstance, "endpoint", {"Address": endpoints.database[0], "Port": endpoints.database[1]}),
         (MasterUserSecret, "_generate_secret_string", credentials),
         (LogGroup, "to_describe_dict", log_group),
+        (SimpleSystemManagerBackend, "get_parameter", parameter),
         (FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL),
     ):
         stack.enter_context(mock.patch.object(owner, name, value))
     for responses, operation, handler in (
         (CloudWatchResponse, "put_composite_alarm", _CloudWatch.put_composite_alarm),
+        (BudgetsResponse, "describe_subscribers_for_notification", _Budgets.describe_subscribers_for_notification),
+        (BudgetsResponse, "list_tags_for_resource", _Budgets.list_tags_for_resource),
         (LogsResponse, "create_log_group", _Logs.create_log_group),
+        (LogsResponse, "delete_log_group", _Logs.delete_log_group),
         (LogsResponse, "put_query_definition", _Logs.put_query_definition),
         (LogsResponse, "describe_query_definitions", _Logs.describe_query_definitions),
         (LogsResponse, "delete_query_definition", _Logs.delete_query_definition),
@@ -167,7 +189,25 @@ _NOT_STORED: Final = {
 }
 
 
+_NODE_RELEASE: Final = re.compile(
+    r"/aws/service/eks/optimized-ami/(?P<version>1\.\d+)/amazon-linux-2023/(x86_64|arm64)/standard"
+    "/recommended/release_version"
+)
+
 _CREATE_LOG_GROUP: Final = LogsResponse.create_log_group
+_DELETE_LOG_GROUP: Final = LogsResponse.delete_log_group
+
+
+class _Budgets(BudgetsResponse):  # type: ignore[misc]  # moto's types are not read
+    """AWS Budgets, with subscribers and without tags."""
+
+    def describe_subscribers_for_notification(self) -> str:
+        budget = self.backend.budgets[self._get_param("AccountId")][self._get_param("BudgetName")]
+        (found,) = [one for one in budget.notifications if one.details == self._get_param("Notification")]
+        return json.dumps({"Subscribers": found.subscribers})
+
+    def list_tags_for_resource(self) -> str:
+        return json.dumps({"ResourceTags": []})
 
 
 class _CloudWatch(CloudWatchResponse):  # type: ignore[misc]  # moto's types are not read
@@ -191,6 +231,13 @@ class _Logs(LogsResponse):  # type: ignore[misc]  # moto's types are not read
         group.log_group_class = self._get_param("logGroupClass", "STANDARD")
         return created
 
+    def delete_log_group(self) -> str:
+        deleted: str = _DELETE_LOG_GROUP(self)
+        name = self._get_param("logGroupName")
+        if name in vars(self.logs_backend).get(_LAST_LINES, ()):
+            self.logs_backend.create_log_group(name, {})
+        return deleted
+
     def put_query_definition(self) -> str:
         given = {name: self._get_param(name) for name in ("name", "queryString", "logGroupNames")}
         key = self._get_param("queryDefinitionId") or str(uuid.uuid4())
@@ -209,6 +256,9 @@ class _Logs(LogsResponse):  # type: ignore[misc]  # moto's types are not read
     def _definitions(self) -> dict[str, _Resource]:
         definitions: dict[str, _Resource] = self.logs_backend.__dict__.setdefault("_query_definitions", {})
         return definitions
+
+
+_LAST_LINES: Final = "_last_lines"  # the log groups for which EKS still has lines of clusters that are gone
 
 
 class _Eks(EKSResponse):  # type: ignore[misc]  # as above
@@ -231,17 +281,61 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         group: Any = created.result["nodegroup"]
         group.remote_access = self._get_param("remoteAccess")
         group.update_config = self._get_param("updateConfig")
-        group.version = self.eks_backend.describe_cluster(self._name()).version
         return created
+
+    def delete_cluster(self) -> ActionResult:
+        setups = self.eks_backend.describe_cluster(self._name()).logging["clusterLogging"]
+        if any(setup["enabled"] for setup in setups):
+            logs = vars(logs_backends[self.current_account][self.region])
+            logs.setdefault(_LAST_LINES, set()).add(f"/aws/eks/{self._name()}/cluster")
+        return super().delete_cluster()
 
     def update_cluster_config(self) -> ActionResult:
         super().update_cluster_config()
         return _update("LoggingUpdate" if self._get_param("logging") else "VpcConfigUpdate")
 
+    def update_cluster_version(self) -> ActionResult:
+        cluster, version = self.eks_backend.describe_cluster(self._name()), self._get_param("version")
+        if _minor(version) != _minor(cluster.version) + 1:
+            raise _invalid(f"Unsupported Kubernetes minor version update from {cluster.version} to {version}")
+        cluster.version = version
+        return _update("VersionUpdate")
+
+    def update_nodegroup_version(self) -> ActionResult:
+        group = self.eks_backend.describe_nodegroup(self._name(), self._get_param("nodegroupName"))
+        version = self._get_param("version") or group.version
+        if _minor(version) > _minor(self.eks_backend.describe_cluster(self._name()).version):
+            raise _invalid(f"Nodegroup Kubernetes version {version} is newer than the control plane's")
+        group.version, group.release_version = version, self._get_param("releaseVersion") or group.release_version
+        if template := self._get_param("launchTemplate"):
+            group.launch_template = template
+        return _update("VersionUpdate")
+
+    def describe_cluster_versions(self) -> ActionResult:
+        wanted = self._get_param("clusterVersions") or list(_SUPPORTED)
+        described = [
+            {
+                "clusterVersion": version,
+                "clusterType": "eks",
+                "versionStatus": "STANDARD_SUPPORT",
+                "endOfStandardSupportDate": datetime.fromisoformat(_SUPPORTED[version]).replace(tzinfo=UTC),
+            }
+            for version in wanted
+        ]
+        return ActionResult({"clusterVersions": described})
+
     def describe_update(self) -> ActionResult:
         return _update("Any", self._get_param("updateId"))
 
     # --- Add-ons
+
+    def describe_addon_versions(self) -> ActionResult:
+        cluster = self._get_param("kubernetesVersion")
+        version = {
+            "addonVersion": f"v{cluster}.0-eksbuild.1",
+            "compatibilities": [{"clusterVersion": cluster, "defaultVersion": True}],
+        }
+        return ActionResult({"addons": [{"addonName": self._get_param("addonName"), "addonVersions": [version]}]})
 
     def create_addon(self) -> ActionResult:
         name = self._get_param("addonName")
@@ -372,6 +466,14 @@ def _update(kind: str, update_id: str = "") -> ActionResult:
     return ActionResult({"update": {**update, "createdAt": datetime.now(UTC)}})
 
 
+def _minor(version: str) -> int:
+    return int(version.partition(".")[2])
+
+
+def _invalid(message: str) -> InvalidParameterException:
+    return InvalidParameterException(clusterName=None, nodegroupName=None, addonName=None, message=message)
+
+
 def _exists(what: str) -> ResourceInUseException:
     return ResourceInUseException(
         clusterName=None, nodegroupName=None, addonName=None, message=f"There already is {what}"
@@ -419,6 +521,7 @@ def _peerings() -> list[str]:
 _NOT_DELETED: Final = [{"Name": "state", "Values": ["pending", "available"]}]
 
 _KINDS: Final[dict[str, Callable[[], list[str]]]] = {
+    "budget": _filtered("budgets", "describe_budgets", "Budgets", "BudgetName", AccountId=ACCOUNT),
     "alarm": _paged("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
     "bucket": _filtered("s3", "list_buckets", "Buckets", "Name"),
     "composite alarm": _paged("cloudwatch", "describe_alarms", "CompositeAlarms", "AlarmName"),
@@ -444,8 +547,10 @@ _KINDS: Final[dict[str, Callable[[], list[str]]]] = {
     "peering": _peerings,
     "record": _records,
     "query": _filtered("logs", "describe_query_definitions", "queryDefinitions", "name"),
+    "policy": _paged("iam", "list_policies", "Policies", "PolicyName"),
     "role": _paged("iam", "list_roles", "Roles", "RoleName"),
     "route table": _paged("ec2", "describe_route_tables", "RouteTables", "RouteTableId"),
+    "schedule": _paged("scheduler", "list_schedules", "Schedules", "Name"),
     "secret": _paged("secretsmanager", "list_secrets", "SecretList", "Name"),
     "security group": _paged("ec2", "describe_security_groups", "SecurityGroups", "GroupId"),
     "subnet": _paged("ec2", "describe_subnets", "Subnets", "SubnetId"),

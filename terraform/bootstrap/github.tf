@@ -1,5 +1,5 @@
 # GitHub's jobs assume a role with their own token, so GitHub stores no AWS key. The role plan is read-only, for pull
-# requests and for the plan of main. The role apply can change everything, for the environment that main deploys to.
+# requests and for the plan of main. The role apply can change everything, for the environments that main deploys to.
 
 resource "aws_iam_openid_connect_provider" "github" {
   url            = "https://token.actions.githubusercontent.com"
@@ -9,7 +9,7 @@ resource "aws_iam_openid_connect_provider" "github" {
 locals {
   roles = {
     plan  = { jobs = ["pull_request", "ref:refs/heads/main"], policy = "ReadOnlyAccess" }
-    apply = { jobs = ["environment:production"], policy = "AdministratorAccess" } # it creates roles, networks and keys
+    apply = { jobs = [for environment in var.environments : "environment:${environment}"], policy = "AdministratorAccess" } # it creates roles, networks and keys
   }
 }
 
@@ -53,7 +53,7 @@ resource "aws_iam_role_policy_attachment" "github" {
   policy_arn = "arn:${data.aws_partition.current.partition}:iam::aws:policy/${each.value.policy}"
 }
 
-# A plan also locks the state, and must not read secrets.
+# A plan also locks the state, and must not read secrets. It reads AWS's own parameters, which have releases of AMIs.
 resource "aws_iam_role_policy" "plan" {
   name   = "state-lock-and-no-secrets"
   role   = aws_iam_role.github["plan"].id
@@ -70,7 +70,14 @@ data "aws_iam_policy_document" "plan" {
   statement {
     sid       = "NoSecrets"
     effect    = "Deny"
-    actions   = ["secretsmanager:GetSecretValue", "ssm:GetParameter*"]
+    actions   = ["secretsmanager:GetSecretValue"]
     resources = ["*"]
+  }
+
+  statement {
+    sid           = "NoParameters"
+    effect        = "Deny"
+    actions       = ["ssm:GetParameter*"]
+    not_resources = ["arn:${data.aws_partition.current.partition}:ssm:*::parameter/aws/service/*"]
   }
 }

@@ -82,4 +82,29 @@ data "aws_iam_policy_document" "state" {
       values   = ["false"]
     }
   }
+
+  # A request that names no encryption gets the bucket's. One that names S3's own key would get that.
+  statement {
+    sid       = "OnlyKms"
+    effect    = "Deny"
+    actions   = ["s3:PutObject"]
+    resources = ["${aws_s3_bucket.state.arn}/*"]
+
+    principals {
+      type        = "*"
+      identifiers = ["*"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "s3:x-amz-server-side-encryption"
+      values   = ["false"]
+    }
+
+    condition {
+      test     = "StringNotEquals"
+      variable = "s3:x-amz-server-side-encryption"
+      values   = ["aws:kms"]
+    }
+  }
 }

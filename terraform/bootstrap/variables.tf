@@ -24,3 +24,14 @@ variable "repository" {
     error_message = "The repository must be ORG@ID/REPO@ID or ORG/REPO, without wildcards."
   }
 }
+
+variable "environments" {
+  description = "GitHub environments whose jobs may change everything. Each must exist before, with main as its only branch: GitHub creates a missing one for any job that names it."
+  type        = set(string)
+  default     = ["production"]
+
+  validation {
+    condition     = length(var.environments) > 0 && alltrue([for environment in var.environments : can(regex("^[A-Za-z0-9_-]+$", environment))])
+    error_message = "There must be at least one environment, and their names must have only letters, digits, hyphens and underscores."
+  }
+}

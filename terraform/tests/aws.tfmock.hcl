@@ -43,3 +43,46 @@ mock_resource "aws_iam_openid_connect_provider" {
 mock_resource "aws_s3_bucket" {
   defaults = { arn = "arn:aws:s3:::made-up" }
 }
+
+mock_resource "aws_iam_policy" {
+  defaults = { arn = "arn:aws:iam::123456789012:policy/made-up" }
+}
+
+mock_data "aws_elb_service_account" {
+  defaults = { arn = "arn:aws:iam::127311923021:root" }
+}
+
+# A t3.medium.
+mock_data "aws_ec2_instance_type" {
+  defaults = {
+    supported_architectures              = ["x86_64"]
+    memory_size                          = 4096
+    maximum_network_interfaces           = 3
+    maximum_ipv4_addresses_per_interface = 6
+  }
+}
+
+mock_data "aws_ssm_parameter" {
+  defaults = { value = "1.35.4-20261120" }
+}
+
+mock_data "aws_eks_addon_version" {
+  defaults = { version = "v1.2.3-eksbuild.4" }
+}
+
+# The dates are far away, so that no test depends on the day.
+mock_data "aws_eks_cluster_versions" {
+  defaults = {
+    cluster_versions = [{
+      cluster_type                 = "eks"
+      cluster_version              = "1.35"
+      default_platform_version     = "eks.1"
+      default_version              = true
+      end_of_extended_support_date = "2101-03-27T00:00:00Z"
+      end_of_standard_support_date = "2100-03-27T00:00:00Z"
+      kubernetes_patch_version     = "1.35.4"
+      release_date                 = "2026-01-28T00:00:00Z"
+      version_status               = "STANDARD_SUPPORT"
+    }]
+  }
+}

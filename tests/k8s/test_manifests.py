@@ -51,6 +51,7 @@ OUTPUTS = Outputs(
     name="made-up",
     region="eu-north-1",
     kubernetes_version=re.findall(r'variable "kubernetes_version" \{.*?default *= "(.*?)"', VARIABLES, re.DOTALL)[0],
+    autoscaler_version="1.99.5",
     cluster_range="10.64.0.0/16",
     database_range="10.65.0.0/16",
     database_identifier="made-up",
@@ -223,7 +224,7 @@ def test_an_overlay_uses_each_value_that_it_lists(overlay: str) -> None:
         "IMAGE": IMAGE,
         "CLUSTER": OUTPUTS.name,
         "REGION": OUTPUTS.region,
-        "KUBERNETES_VERSION": f":v{OUTPUTS.kubernetes_version}.",
+        "AUTOSCALER_VERSION": f":v{OUTPUTS.autoscaler_version}",
         "CLUSTER_RANGE": OUTPUTS.cluster_range,
         "DATABASE_RANGE": OUTPUTS.database_range,
         "CERTIFICATE_ARN": OUTPUTS.certificate_arn,
@@ -728,18 +729,18 @@ def test_the_load_balancer_closes_idle_connections_before_the_service_does() -> 
 # --- The cluster's autoscaler
 
 
-@pytest.mark.parametrize("version", [OUTPUTS.kubernetes_version, "1.37"])
-def test_the_autoscalers_minor_version_is_the_clusters(version: str) -> None:
-    """The image's tag follows the version of the cluster."""
+@pytest.mark.parametrize("version", [OUTPUTS.autoscaler_version, "1.37.10"])
+def test_the_autoscaler_has_the_release_that_terraform_names(version: str) -> None:
+    """The image's tag is the release for the cluster's version."""
     (image,) = [
         container["image"]
-        for manifest in rendered("production", replace(OUTPUTS, kubernetes_version=version))
+        for manifest in rendered("production", replace(OUTPUTS, autoscaler_version=version))
         for pod in pods_of(manifest)
         for container in pod.containers
         if container["name"] == "cluster-autoscaler"
     ]
 
-    assert image == f"registry.k8s.io/autoscaling/cluster-autoscaler:v{version}.0"
+    assert image == f"registry.k8s.io/autoscaling/cluster-autoscaler:v{version}"
 
 
 def test_the_autoscaler_finds_the_nodes_of_its_own_cluster() -> None:

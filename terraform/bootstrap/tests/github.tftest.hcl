@@ -36,9 +36,38 @@ run "pull_requests_and_main_can_plan" {
   }
 
   assert {
-    condition     = one([for one in data.aws_iam_policy_document.plan.statement : one.actions if one.effect == "Deny"]) == toset(["secretsmanager:GetSecretValue", "ssm:GetParameter*"])
+    condition     = toset(flatten([for one in data.aws_iam_policy_document.plan.statement : tolist(one.actions) if one.effect == "Deny"])) == toset(["secretsmanager:GetSecretValue", "ssm:GetParameter*"])
     error_message = "A plan may not read secrets."
   }
+
+  assert {
+    condition     = one([for one in data.aws_iam_policy_document.plan.statement : one.not_resources if one.sid == "NoParameters"]) == toset(["arn:aws:ssm:*::parameter/aws/service/*"])
+    error_message = "A plan may read AWS's own parameters, which have the releases of AMIs."
+  }
+}
+
+run "other_environments_are_named" {
+  variables {
+    environments = ["production", "staging"]
+  }
+
+  assert {
+    condition = toset(flatten([
+      for one in data.aws_iam_policy_document.github_trust["apply"].statement[0].condition : one.values
+      if endswith(one.variable, ":sub")
+    ])) == toset(["repo:olimac@1/clients@2:environment:production", "repo:olimac@1/clients@2:environment:staging"])
+    error_message = "Each environment may apply changes."
+  }
+}
+
+run "a_pattern_is_refused_as_environment" {
+  command = plan
+
+  variables {
+    environments = ["*"]
+  }
+
+  expect_failures = [var.environments]
 }
 
 run "trust_conditions_have_no_patterns" {
@@ -52,6 +81,11 @@ run "the_state_is_private_and_has_versions" {
   assert {
     condition     = aws_s3_bucket_versioning.state.versioning_configuration[0].status == "Enabled" && aws_s3_bucket_public_access_block.state.restrict_public_buckets
     error_message = "Older versions of the state can be restored, and none is public."
+  }
+
+  assert {
+    condition     = { for one in data.aws_iam_policy_document.state.statement[1].condition : one.test => one.values } == { Null = tolist(["false"]), StringNotEquals = tolist(["aws:kms"]) }
+    error_message = "A request may not replace the bucket's encryption."
   }
 }
 

@@ -45,6 +45,7 @@ OUTPUTS: Final = Outputs(
     name=NAME,
     region=REGION,
     kubernetes_version=VERSION,
+    autoscaler_version=f"{VERSION}.2",
     cluster_range="10.0.0.0/16",
     database_range="10.1.0.0/16",
     database_identifier=NAME,

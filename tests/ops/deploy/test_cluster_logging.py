@@ -1,4 +1,4 @@
-"""python -m ops cluster-logging: turns on the logs of the control plane."""
+"""The logs of the control plane: `python -m ops cluster-logging` turns them on, and `teardown` off."""
 
 import itertools
 import json
@@ -12,6 +12,8 @@ from tests.ops.deploy.fixtures import Account, Fault, Response, Run, error_respo
 UPDATE = "UpdateClusterConfig"
 ALL = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
 ALL_ON = (0, "All control-plane logs of olimac are on.\n", "")
+
+ALL_OFF = "All control-plane logs of olimac are off.\n"
 
 
 def enable_logs(account: Account, *types: str) -> None:
@@ -114,3 +116,44 @@ def test_a_concurrent_update_is_an_error(account: Account, run: Run) -> None:
 
     assert result.status == 1
     assert result.stderr == f"error: AWS refused UpdateClusterConfig (ResourceInUseException): {message}\n"
+
+
+def test_teardown_turns_off_what_is_on(account: Account, run: Run) -> None:
+    """EKS would create the log group again after Terraform has deleted it, with a deleted cluster's last lines."""
+    enable_logs(account, "audit", "api")
+
+    result = run("teardown")
+
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout.endswith("\nTurning off the control-plane logs api, audit\n")
+    assert account.cluster.logging == {"clusterLogging": [{"types": ["api", "audit"], "enabled": False}]}
+
+
+def test_teardown_waits_until_the_logs_are_off(account: Account, run: Run) -> None:
+    """Until then, EKS writes."""
+    enable_logs(account, *ALL)
+    account.proxy.inject("DescribeUpdate", [replacing("Successful", "InProgress")] * 3)
+
+    result = run("teardown")
+
+    assert result.status == 0
+    assert "Waiting for EKS to turn off the logs" in result.stdout
+    assert account.proxy.calls.count("DescribeUpdate") == 4
+
+
+def test_a_second_teardown_changes_no_logs(account: Account, run: Run) -> None:
+    """EKS would refuse an update without a change."""
+    enable_logs(account, *ALL)
+    run("teardown")
+    account.proxy.reset()
+
+    assert run("teardown").stdout.endswith(ALL_OFF)
+    assert UPDATE not in account.proxy.calls
+
+
+def test_a_dry_run_of_teardown_turns_nothing_off(account: Account, run: Run) -> None:
+    """It says what it would do."""
+    enable_logs(account, *ALL)
+
+    assert run("teardown", "--dry-run").stdout.endswith(f"\nWould turn off the control-plane logs {', '.join(ALL)}\n")
+    assert UPDATE not in account.proxy.calls
