@@ -101,9 +101,10 @@ bootstrap: ## Create the bucket for the state and GitHub's roles, once (STATE_BU
 	$(TERRAFORM)/bootstrap apply -input=false -var bucket=$(STATE_BUCKET) -var region=$(REGION) \
 	  -var repository=$(REPOSITORY) $(ARGS)
 
-init: ## Initialise Terraform with its state and provider (STATE_BUCKET=…)
+init: ## Initialise Terraform with its state and provider (STATE_BUCKET=…; STATE_KEY=… for a second environment)
 	$(call given,STATE_BUCKET)
-	$(TERRAFORM) init -input=false -reconfigure -backend-config=bucket=$(STATE_BUCKET) -backend-config=region=$(REGION)
+	$(TERRAFORM) init -input=false -reconfigure -backend-config=bucket=$(STATE_BUCKET) -backend-config=region=$(REGION) \
+	  $(if $(STATE_KEY),-backend-config=key=$(STATE_KEY))
 
 plan: init ## Show what would change in AWS, and save it as deployment.tfplan (STATE_BUCKET=…)
 	$(TERRAFORM) plan -input=false -out=$(abspath $(PLAN)) -var region=$(REGION) $(ARGS)

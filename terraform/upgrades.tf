@@ -1,7 +1,7 @@
 # Which Kubernetes version the cluster has, and until when AWS supports it. docs/deploying.md has the procedure.
 
-data "aws_eks_cluster_versions" "chosen" {
-  cluster_versions_only = [var.kubernetes_version]
+data "aws_eks_cluster_versions" "all" {
+  include_all = true # also those without support
 }
 
 locals {
@@ -14,14 +14,16 @@ locals {
     "1.36" = "1.36.1"
   }
 
-  support_ends   = one(data.aws_eks_cluster_versions.chosen.cluster_versions[*].end_of_standard_support_date)
+  # The provider's own filter by version does nothing in version 5.100.
+  chosen_version = one([for version in data.aws_eks_cluster_versions.all.cluster_versions : version if version.cluster_version == var.kubernetes_version])
+  support_ends   = local.chosen_version.end_of_standard_support_date
   support_notice = timeadd(local.support_ends, "-${90 * 24}h")
 }
 
 # A warning in each plan, not an error: a cluster whose support has ended must still be deployable.
 check "standard_support" {
   assert {
-    condition     = alltrue([for version in data.aws_eks_cluster_versions.chosen.cluster_versions : version.version_status == "STANDARD_SUPPORT"])
+    condition     = local.chosen_version.version_status == "STANDARD_SUPPORT"
     error_message = "AWS's standard support of Kubernetes ${var.kubernetes_version} has ended. EKS creates no such cluster with standard support, and upgrades an existing one on its own."
   }
 }

@@ -167,6 +167,7 @@ def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
         stack.enter_context(mock.patch.object(owner, name, value))
     for responses, operation, handler in (
         (CloudWatchResponse, "put_composite_alarm", _CloudWatch.put_composite_alarm),
+        (BudgetsResponse, "create_budget", _Budgets.create_budget),
         (BudgetsResponse, "describe_subscribers_for_notification", _Budgets.describe_subscribers_for_notification),
         (BudgetsResponse, "list_tags_for_resource", _Budgets.list_tags_for_resource),
         (LogsResponse, "create_log_group", _Logs.create_log_group),
@@ -194,20 +195,30 @@ _NODE_RELEASE: Final = re.compile(
     "/recommended/release_version"
 )
 
+_CREATE_BUDGET: Final[Callable[[BudgetsResponse], str]] = BudgetsResponse.create_budget
 _CREATE_LOG_GROUP: Final = LogsResponse.create_log_group
 _DELETE_LOG_GROUP: Final = LogsResponse.delete_log_group
 
 
 class _Budgets(BudgetsResponse):  # type: ignore[misc]  # moto's types are not read
-    """AWS Budgets, with subscribers and without tags."""
+    """AWS Budgets, with subscribers and tags."""
 
     def describe_subscribers_for_notification(self) -> str:
         budget = self.backend.budgets[self._get_param("AccountId")][self._get_param("BudgetName")]
         (found,) = [one for one in budget.notifications if one.details == self._get_param("Notification")]
         return json.dumps({"Subscribers": found.subscribers})
 
+    def create_budget(self) -> str:
+        _Budgets._tags(self)[self._get_param("Budget")["BudgetName"]] = self._get_param("ResourceTags", [])
+        return _CREATE_BUDGET(self)
+
     def list_tags_for_resource(self) -> str:
-        return json.dumps({"ResourceTags": []})
+        name = self._get_param("ResourceARN").rpartition("/")[2]
+        return json.dumps({"ResourceTags": _Budgets._tags(self).get(name, [])})
+
+    def _tags(self) -> dict[str, list[_Resource]]:
+        tags: dict[str, list[_Resource]] = vars(self.backend).setdefault("_tags", {})
+        return tags
 
 
 class _CloudWatch(CloudWatchResponse):  # type: ignore[misc]  # moto's types are not read
@@ -312,15 +323,14 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         return _update("VersionUpdate")
 
     def describe_cluster_versions(self) -> ActionResult:
-        wanted = self._get_param("clusterVersions") or list(_SUPPORTED)
         described = [
             {
                 "clusterVersion": version,
                 "clusterType": "eks",
                 "versionStatus": "STANDARD_SUPPORT",
-                "endOfStandardSupportDate": datetime.fromisoformat(_SUPPORTED[version]).replace(tzinfo=UTC),
+                "endOfStandardSupportDate": datetime.fromisoformat(end).replace(tzinfo=UTC),
             }
-            for version in wanted
+            for version, end in _SUPPORTED.items()
         ]
         return ActionResult({"clusterVersions": described})
 

@@ -47,7 +47,7 @@ def database(outputs: Outputs) -> dict[str, Any]:
 def state(outputs: Outputs) -> dict[str, Any]:
     """Terraform's state, as stored in S3."""
     s3 = aws_client("s3", outputs.region)
-    (bucket,) = [one["Name"] for one in s3.list_buckets()["Buckets"]]
+    (bucket,) = [one["Name"] for one in s3.list_buckets()["Buckets"] if "balancer-logs" not in one["Name"]]
     stored = s3.get_object(Bucket=bucket, Key="clients-api/terraform.tfstate")["Body"].read()
     content: dict[str, Any] = json.loads(stored)
     return content

@@ -73,16 +73,9 @@ mock_data "aws_eks_addon_version" {
 # The dates are far away, so that no test depends on the day.
 mock_data "aws_eks_cluster_versions" {
   defaults = {
-    cluster_versions = [{
-      cluster_type                 = "eks"
-      cluster_version              = "1.35"
-      default_platform_version     = "eks.1"
-      default_version              = true
-      end_of_extended_support_date = "2101-03-27T00:00:00Z"
-      end_of_standard_support_date = "2100-03-27T00:00:00Z"
-      kubernetes_patch_version     = "1.35.4"
-      release_date                 = "2026-01-28T00:00:00Z"
-      version_status               = "STANDARD_SUPPORT"
-    }]
+    cluster_versions = [
+      { cluster_version = "1.35", version_status = "STANDARD_SUPPORT", end_of_standard_support_date = "2100-03-27T00:00:00Z" },
+      { cluster_version = "1.36", version_status = "STANDARD_SUPPORT", end_of_standard_support_date = "2100-08-02T00:00:00Z" },
+    ]
   }
 }

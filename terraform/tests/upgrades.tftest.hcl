@@ -75,8 +75,8 @@ run "an_end_within_90_days_is_told_at_once" {
   command = plan
 
   override_data {
-    target = data.aws_eks_cluster_versions.chosen
-    values = { cluster_versions = [{ version_status = "EXTENDED_SUPPORT", end_of_standard_support_date = "2026-01-01T00:00:00Z" }] }
+    target = data.aws_eks_cluster_versions.all
+    values = { cluster_versions = [{ cluster_version = "1.35", version_status = "EXTENDED_SUPPORT", end_of_standard_support_date = "2026-01-01T00:00:00Z" }] }
   }
 
   assert {

@@ -118,6 +118,7 @@ def test_a_concurrent_update_is_an_error(account: Account, run: Run) -> None:
     assert result.stderr == f"error: AWS refused UpdateClusterConfig (ResourceInUseException): {message}\n"
 
 
+@pytest.mark.usefixtures("cluster")
 def test_teardown_turns_off_what_is_on(account: Account, run: Run) -> None:
     """EKS would create the log group again after Terraform has deleted it, with a deleted cluster's last lines."""
     enable_logs(account, "audit", "api")
@@ -129,6 +130,7 @@ def test_teardown_turns_off_what_is_on(account: Account, run: Run) -> None:
     assert account.cluster.logging == {"clusterLogging": [{"types": ["api", "audit"], "enabled": False}]}
 
 
+@pytest.mark.usefixtures("cluster")
 def test_teardown_waits_until_the_logs_are_off(account: Account, run: Run) -> None:
     """Until then, EKS writes."""
     enable_logs(account, *ALL)
@@ -141,6 +143,7 @@ def test_teardown_waits_until_the_logs_are_off(account: Account, run: Run) -> No
     assert account.proxy.calls.count("DescribeUpdate") == 4
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_second_teardown_changes_no_logs(account: Account, run: Run) -> None:
     """EKS would refuse an update without a change."""
     enable_logs(account, *ALL)
@@ -151,6 +154,7 @@ def test_a_second_teardown_changes_no_logs(account: Account, run: Run) -> None:
     assert UPDATE not in account.proxy.calls
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_dry_run_of_teardown_turns_nothing_off(account: Account, run: Run) -> None:
     """It says what it would do."""
     enable_logs(account, *ALL)
