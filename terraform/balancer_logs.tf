@@ -1,6 +1,6 @@
 # The access logs of the load balancer. The cluster creates the balancer and turns them on, by annotations of the Service.
 # They have what no log of the service has: requests that reached no pod. They also have callers' addresses and URLs, and
-# with those what callers wrote into a query.
+# with those the names and amounts that callers wrote into a query. So they are kept for a week only.
 
 resource "aws_s3_bucket" "balancer_logs" {
   #checkov:skip=CKV_AWS_18:these are access logs; a bucket for their own would need one in turn
@@ -41,7 +41,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "balancer_logs" {
     filter {}
 
     expiration {
-      days = var.log_days
+      days = var.access_log_days
     }
 
     abort_incomplete_multipart_upload {

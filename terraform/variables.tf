@@ -184,6 +184,17 @@ variable "log_days" {
   }
 }
 
+variable "access_log_days" {
+  description = "Days to keep the load balancer's access logs. They have a line for each request, and what callers wrote into its URL."
+  type        = number
+  default     = 7
+
+  validation {
+    condition     = var.access_log_days >= 1 && var.access_log_days <= 365
+    error_message = "Access logs must be kept for 1 to 365 days."
+  }
+}
+
 variable "domain" {
   description = "Name of the hosted zone. The zone and an issued certificate for the domain must already exist."
   type        = string

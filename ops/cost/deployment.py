@@ -39,6 +39,7 @@ class Deployment:
         alarm_metrics: the metrics that alarms evaluate, and the two limits of each band of usual values.
         composite_alarms: how many.
         kept_months: how long logs are kept.
+        access_log_months: how long the load balancer's access logs are kept.
         shipper_series: the metrics of Fluent Bit and the collector.
         insights_series: the metrics of Container Insights.
         resources: blocks of Terraform, by type.
@@ -60,6 +61,7 @@ class Deployment:
     alarm_metrics: int
     composite_alarms: int
     kept_months: float
+    access_log_months: float
     shipper_series: int
     insights_series: int
     resources: Mapping[str, int]
@@ -96,6 +98,7 @@ def read() -> Deployment:
         alarm_metrics=sum(len(alarm.metrics) + 2 * bool(alarm.band) for alarm in alarms.metric.values()),
         composite_alarms=len(alarms.composite),
         kept_months=24 * _default(terraform, "log_days") / PRICES["hours"],
+        access_log_months=24 * _default(terraform, "access_log_days") / PRICES["hours"],
         shipper_series=_series("collector.yaml", manifests),
         insights_series=_series("container-insights.yaml", manifests),
         resources={type_: blocks.count(type_) for type_ in set(blocks)},

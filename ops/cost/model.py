@@ -153,12 +153,14 @@ def _infrastructure(pods: int, nodes: int, worker: Sample, deployed: Deployment)
     received, sent = (pods * size * MONTH_SECONDS / _GB for size in (worker.request_bytes, worker.response_bytes))
     surplus = max(0.0, pods * worker.service_cpus - nodes * node["baseline"]) * compute["surplus_vcpu_hour"]
     database_surplus = max(0.0, pods * worker.postgres_cpus - server["baseline"]) * database["surplus_vcpu_hour"]
+    access_logs = pods * worker.rate * MONTH_SECONDS * PRICES["assumed"]["access_log_bytes"] / _GB
     addresses = deployed.nats + deployed.zones  # a gateway's, and the balancer's in each zone
     return {
         "compute": (compute["control_plane_hour"] + nodes * node["hour"] + surplus) * _HOURS,
         "database": (deployed.database_zones * server["hour"] + database_surplus) * _HOURS,
         "storage": nodes * deployed.node_gb * storage["node_gb_month"]
-        + deployed.database_zones * deployed.database_gb * storage["database_gb_month"],
+        + deployed.database_zones * deployed.database_gb * storage["database_gb_month"]
+        + access_logs * deployed.access_log_months * storage["access_log_gb_month"],
         "balancer": network["balancer_hour"] * _HOURS + network["balancer_gb"] * (received + sent),
         "NAT": deployed.nats * network["nat_hour"] * _HOURS,
         "addresses": addresses * network["address_hour"] * _HOURS,

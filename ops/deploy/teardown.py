@@ -18,8 +18,8 @@ _REMOVAL_SECONDS: Final = 300.0
 def run(outputs: Outputs, *, dry_run: bool = False) -> None:
     """Removes the record, then the load balancer, and turns off the logs; skips what is already gone.
 
-    The record goes first, so that it never points to a hostname that AWS may give to somebody else. The logs go last, so
-    that they have all that the cluster did.
+    The record goes first, so that it never points to a hostname that AWS may give to somebody else. The logs go last,
+    since until then they have what the cluster does.
     """
     _remove_record(outputs, dry_run=dry_run)
     _remove_load_balancer(outputs, dry_run=dry_run)

@@ -2,15 +2,16 @@
 
 The additions, and the reasons:
 
-* EKS: add-ons, access entries, pod identity associations, updates and lists of versions, which moto does not implement;
-  attributes of clusters and node groups that moto does not store or invents; the endpoint and the CA of the fake cluster.
+* EKS: add-ons, access entries, pod identity associations, updates and versions, which moto does not implement;
+  attributes of clusters and node groups that moto does not store or invents; the endpoint and the CA of the fake
+  cluster.
 * Systems Manager: AWS's public parameters with the releases of the nodes' AMI.
 * AWS Budgets: subscribers and tags, which moto does not implement.
 * RDS: attributes of a database and of its parameters that moto does not store; the endpoint of the local database, and
   its owner's name and password in the secret, which moto would invent.
 * CloudWatch: composite alarms with their suppressors, which moto can describe but not create; saved queries of Logs
-  Insights, which moto does not implement; the classes of log groups, which moto does not store; the group of a cluster's
-  logs, which EKS creates again if it has lines of a deleted cluster left.
+  Insights, which moto does not implement; the classes of log groups, which moto does not store; the log group of a
+  cluster, which EKS creates again if it has lines of a deleted cluster left.
 * EC2: the tags of a launch template itself, which moto adds to the tags of what it launches.
 * S3: bucket policies are stored but not enforced. Moto ignores conditions, so the policy against plain HTTP would deny
   every request.
@@ -217,7 +218,7 @@ class _Budgets(BudgetsResponse):  # type: ignore[misc]  # moto's types are not r
         return json.dumps({"ResourceTags": _Budgets._tags(self).get(name, [])})
 
     def _tags(self) -> dict[str, list[_Resource]]:
-        tags: dict[str, list[_Resource]] = vars(self.backend).setdefault("_tags", {})
+        tags: dict[str, list[_Resource]] = self.backend.__dict__.setdefault("_tags", {})
         return tags
 
 

@@ -51,8 +51,8 @@ run "costs_beyond_the_budget_are_a_ticket" {
   }
 
   assert {
-    condition     = aws_s3_bucket_lifecycle_configuration.balancer_logs.rule[0].expiration[0].days == 30 && aws_s3_bucket_public_access_block.balancer_logs.restrict_public_buckets
-    error_message = "Logs are kept as long as others, and are not public."
+    condition     = aws_s3_bucket_lifecycle_configuration.balancer_logs.rule[0].expiration[0].days == 7 && aws_s3_bucket_public_access_block.balancer_logs.restrict_public_buckets
+    error_message = "Logs are kept for a week, and are not public."
   }
 
   assert {

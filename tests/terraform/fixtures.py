@@ -22,7 +22,7 @@ def run_terraform(folder: Path, *arguments: str, **variables: str) -> str:
     if not shutil.which("terraform"):
         missing("terraform is missing")
     done = subprocess.run(
-        ["terraform", f"-chdir={folder}", *arguments],
+        ["terraform", f"-chdir={folder}", *arguments],  # noqa: S607 - PATH says where it is
         env={"PATH": os.environ["PATH"], "HOME": str(folder), "CHECKPOINT_DISABLE": "1", **variables},
         capture_output=True,
         text=True,
@@ -51,7 +51,8 @@ def init_with_provider(folder: Path) -> dict[str, str]:
     try:
         init(**inherited)
     except AssertionError:
-        mirror = subprocess.run(["bash", ROOT / ".ci" / "mirror"], capture_output=True, text=True, check=False)
+        command = ["bash", str(ROOT / ".ci" / "mirror")]
+        mirror = subprocess.run(command, capture_output=True, text=True, check=False)
         config = folder / "terraformrc"
         config.write_text(mirror.stdout)
         inherited = {"TF_CLI_CONFIG_FILE": str(config)}
@@ -63,5 +64,6 @@ def init_with_provider(folder: Path) -> dict[str, str]:
 
 def block(kind: str, file: str) -> str:
     """Returns the only block of a file of terraform/ that starts with these words, with its braces."""
-    (found,) = re.findall(rf"^( *){re.escape(kind)} (\{{.*?^\1\}})", (ROOT / "terraform" / file).read_text(), re.M | re.S)
+    text = (ROOT / "terraform" / file).read_text()
+    (found,) = re.findall(rf"^( *){re.escape(kind)} (\{{.*?^\1\}})", text, re.MULTILINE | re.DOTALL)
     return f"{kind} {found[1]}"

@@ -64,7 +64,7 @@ def names(resources: list[dict[str, Any]]) -> set[tuple[str, str]]:
 
 
 def test_no_name_is_used_twice(environments: dict[str, list[dict[str, Any]]]) -> None:
-    """Roles, policies, log groups, alarms, topics, buckets and the rest have the name of their environment in theirs."""
+    """Roles, policies, log groups, alarms, topics, buckets and the rest have the name of their environment."""
     production, staging = (environments[name] for name in ENVIRONMENTS)
 
     assert names(production) & names(staging) == set()

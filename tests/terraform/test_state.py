@@ -41,7 +41,8 @@ def write_state(folder: Path, s3: Any, *options: str) -> None:
     backend = block('backend "s3"', "versions.tf")
     (folder / "main.tf").write_text(f'terraform {{\n{backend}\n}}\nresource "terraform_data" "main" {{}}\n')
     variables = {**AWS, "AWS_ENDPOINT_URL": s3.meta.endpoint_url}
-    run_terraform(folder, "init", f"-backend-config=bucket={BUCKET}", "-backend-config=region=us-east-1", *options, **variables)
+    settings = (f"-backend-config=bucket={BUCKET}", "-backend-config=region=us-east-1", *options)
+    run_terraform(folder, "init", *settings, **variables)
     run_terraform(folder, "apply", "-auto-approve", **variables)
 
 

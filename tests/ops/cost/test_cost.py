@@ -17,6 +17,8 @@ from ops.cost.model import Bill, Design, Sample
 
 # Resources of Terraform that cost nothing by themselves, or whose price depends on what they do.
 FREE = {
+    *("aws_budgets_budget", "aws_iam_policy", "aws_s3_bucket_lifecycle_configuration", "aws_s3_bucket_policy"),
+    *("aws_s3_bucket_public_access_block", "aws_s3_bucket_server_side_encryption_configuration"),
     *("aws_cloudwatch_dashboard", "aws_cloudwatch_log_group", "aws_cloudwatch_log_metric_filter"),
     *("aws_cloudwatch_query_definition", "aws_db_parameter_group", "aws_db_subnet_group"),
     *("aws_default_security_group", "aws_eks_access_entry", "aws_eks_access_policy_association", "aws_eks_addon"),
@@ -24,11 +26,12 @@ FREE = {
     *("aws_iam_role_policy_attachment", "aws_internet_gateway", "aws_kms_alias", "aws_launch_template", "aws_route"),
     *("aws_route_table", "aws_route_table_association", "aws_security_group", "aws_sns_topic"),
     *("aws_sns_topic_policy", "aws_sns_topic_subscription", "aws_subnet", "aws_vpc", "aws_vpc_peering_connection"),
+    *("aws_scheduler_schedule",),  # the first 14 million messages of a month
     *("aws_vpc_peering_connection_options", "aws_vpc_security_group_ingress_rule"),
 }
 COUNTED = {  # with prices by other measures
     *("aws_cloudwatch_composite_alarm", "aws_cloudwatch_metric_alarm", "aws_db_instance", "aws_eip"),
-    *("aws_eks_cluster", "aws_eks_node_group", "aws_nat_gateway"),
+    *("aws_eks_cluster", "aws_eks_node_group", "aws_nat_gateway", "aws_s3_bucket"),
 }
 
 
