@@ -88,6 +88,7 @@ lock: $(VENV)/dev ## Update the lock files from pyproject.toml
 
 TERRAFORM_FOLDER ?= terraform
 REGION ?= us-east-1
+STATE_REGION ?= $(REGION)
 PLAN ?= deployment.tfplan
 OUTPUTS ?= outputs.json
 TERRAFORM = terraform -chdir=$(TERRAFORM_FOLDER)
@@ -103,8 +104,8 @@ bootstrap: ## Create the bucket for the state and GitHub's roles, once (STATE_BU
 
 init: ## Initialise Terraform with its state and provider (STATE_BUCKET=…; STATE_KEY=… for a second environment)
 	$(call given,STATE_BUCKET)
-	$(TERRAFORM) init -input=false -reconfigure -backend-config=bucket=$(STATE_BUCKET) -backend-config=region=$(REGION) \
-	  $(if $(STATE_KEY),-backend-config=key=$(STATE_KEY))
+	$(TERRAFORM) init -input=false -reconfigure -backend-config=bucket=$(STATE_BUCKET) \
+	  -backend-config=region=$(STATE_REGION) $(if $(STATE_KEY),-backend-config=key=$(STATE_KEY))
 
 plan: init ## Show what would change in AWS, and save it as deployment.tfplan (STATE_BUCKET=…)
 	$(TERRAFORM) plan -input=false -out=$(abspath $(PLAN)) -var region=$(REGION) $(ARGS)

@@ -558,7 +558,7 @@ _KINDS: Final[dict[str, Callable[[], list[str]]]] = {
     "peering": _peerings,
     "record": _records,
     "query": _filtered("logs", "describe_query_definitions", "queryDefinitions", "name"),
-    "policy": _paged("iam", "list_policies", "Policies", "PolicyName"),
+    "policy": _filtered("iam", "list_policies", "Policies", "PolicyName", Scope="Local"),
     "role": _paged("iam", "list_roles", "Roles", "RoleName"),
     "route table": _paged("ec2", "describe_route_tables", "RouteTables", "RouteTableId"),
     "schedule": _paged("scheduler", "list_schedules", "Schedules", "Name"),

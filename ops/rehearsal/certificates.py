@@ -4,15 +4,17 @@ import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 _LIFETIME: Final = timedelta(days=1)  # a rehearsal takes minutes
 _CLOCK_SKEW: Final = timedelta(minutes=5)
+
+_Key: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def create_certificate(ca: Certificate, file: str, names: list[str]) -> Certific
     signer = x509.load_pem_x509_certificate(ca.certificate.read_bytes())
     signing_key = serialization.load_pem_private_key(ca.key.read_bytes(), None)
     assert isinstance(signing_key, ec.EllipticCurvePrivateKey)
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = rsa.generate_private_key(65537, 2048)  # a classic load balancer takes no ECDSA from ACM
     builder = _builder(_name(names[0]), signer.subject, key).add_extension(
         x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
     )
@@ -63,7 +65,7 @@ def create_certificate(ca: Certificate, file: str, names: list[str]) -> Certific
     return _write(ca.certificate.parent, file, builder.sign(signing_key, hashes.SHA256()), key)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: _Key) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -88,7 +90,7 @@ def _general_name(text: str) -> x509.GeneralName:
         return x509.DNSName(text)
 
 
-def _write(folder: Path, file: str, created: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Certificate:
+def _write(folder: Path, file: str, created: x509.Certificate, key: _Key) -> Certificate:
     written = Certificate(folder / f"{file}.crt", folder / f"{file}.key")
     written.certificate.write_bytes(created.public_bytes(serialization.Encoding.PEM))
     written.key.touch(mode=0o600)

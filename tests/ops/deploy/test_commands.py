@@ -196,7 +196,7 @@ def test_a_dry_run_prints_what_it_would_change(
 
     account.create_record("CNAME", hostname)
     expected = f"Would remove the record {HOSTNAME}\nWould remove the load balancer a1\n"
-    assert run("teardown", "--dry-run").stdout == expected
+    assert run("teardown", "--dry-run").stdout == f"{expected}All control-plane logs of olimac are off.\n"
     assert run("cluster-logging", "--dry-run").stdout.startswith("Would turn on the control-plane logs api, ")
     assert "Would write the Secrets database-owner and database" in run(*commands["database"], "--dry-run").stdout
 
