@@ -1,6 +1,6 @@
-# The access logs of the load balancer. The cluster creates the balancer and turns them on, by annotations of the Service.
-# They have what no log of the service has: requests that reached no pod. They also have callers' addresses and URLs, and
-# with those the names and amounts that callers wrote into a query. So they are kept for a week only.
+# The access logs of the load balancer, which the cluster creates, and whose logs annotations of the Service turn on. They
+# have what no log of the service has: requests that reached no pod. They also have callers' addresses and URLs, with the
+# names and amounts that callers wrote into a query. So they are kept for a week only.
 
 resource "aws_s3_bucket" "balancer_logs" {
   #checkov:skip=CKV_AWS_18:these are access logs; a bucket for their own would need one in turn
@@ -8,8 +8,9 @@ resource "aws_s3_bucket" "balancer_logs" {
   #checkov:skip=CKV_AWS_144:as other logs, they are not needed without their region
   #checkov:skip=CKV_AWS_145:a classic load balancer writes only to buckets that use S3's own key
   #checkov:skip=CKV2_AWS_62:nothing needs notifications about logs
-  bucket        = "${var.name}-balancer-logs-${data.aws_caller_identity.current.account_id}" # unique across AWS
-  force_destroy = true                                                                       # destroy deletes other logs, too
+  # The account's number makes the name unique across AWS. Like other logs, these are deleted with everything else.
+  bucket        = "${var.name}-balancer-logs-${data.aws_caller_identity.current.account_id}"
+  force_destroy = true
 }
 
 resource "aws_s3_bucket_server_side_encryption_configuration" "balancer_logs" {
@@ -62,8 +63,8 @@ locals {
   # https://docs.aws.amazon.com/elasticloadbalancing/latest/classic/enable-access-logs.html
   regions_with_balancer_account = [
     "af-south-1", "ap-east-1", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1",
-    "ap-southeast-2", "ap-southeast-3", "ca-central-1", "eu-central-1", "eu-north-1", "eu-south-1", "eu-west-1", "eu-west-2",
-    "eu-west-3", "me-south-1", "sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
+    "ap-southeast-2", "ap-southeast-3", "ca-central-1", "eu-central-1", "eu-north-1", "eu-south-1", "eu-west-1",
+    "eu-west-2", "eu-west-3", "me-south-1", "sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
   ]
 }
 

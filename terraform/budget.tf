@@ -1,5 +1,5 @@
-# What the account costs in a month. It is the whole account's cost: AWS can tell deployments apart only by tags that have
-# been activated for billing, and a budget on a tag that has not would always be at 0.
+# What the whole account costs in a month. AWS can tell deployments apart only by tags that were activated for billing, and
+# a budget on any other tag would always be at 0.
 
 resource "aws_budgets_budget" "account" {
   count = var.budget_dollars > 0 ? 1 : 0

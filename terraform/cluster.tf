@@ -1,7 +1,7 @@
 # The control plane.
 
-# Created before the cluster, because the cluster would create a log group that never expires. For the same reason, teardown
-# turns the logs off before the cluster is deleted: EKS delivers the last lines after that, and would create the group again.
+# Created before the cluster, because the cluster would create a log group that never expires. It would also create it
+# again after its own end, when EKS delivers the last lines. So `make teardown` turns the logs off before.
 resource "aws_cloudwatch_log_group" "control_plane" {
   #checkov:skip=CKV_AWS_338:the retention is a variable, a month by default
   name              = "/aws/eks/${var.name}/cluster"

@@ -8,7 +8,6 @@ locals {
   # The newest release of the autoscaler for each minor version: it simulates the scheduler, so the two must be the same.
   # https://github.com/kubernetes/autoscaler/releases
   autoscaler_versions = {
-    "1.33" = "1.33.6"
     "1.34" = "1.34.5"
     "1.35" = "1.35.2"
     "1.36" = "1.36.1"

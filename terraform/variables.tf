@@ -21,8 +21,8 @@ variable "zones" {
   default     = ["us-east-1a", "us-east-1b"]
 
   validation {
-    condition     = length(distinct(var.zones)) == 2 && alltrue([for zone in var.zones : startswith(zone, var.region)])
-    error_message = "There must be two different zones, both in the region."
+    condition     = length(distinct(var.zones)) == 2 && alltrue([for zone in var.zones : can(regex("^${var.region}[a-z]$", zone))])
+    error_message = "There must be two different availability zones, both in the region. EKS takes no local zones."
   }
 }
 
@@ -137,6 +137,11 @@ variable "database_type" {
   description = "RDS instance class."
   type        = string
   default     = "db.t4g.micro"
+
+  validation {
+    condition     = startswith(var.database_type, "db.")
+    error_message = "The class must be one of RDS, whose names start with db., such as db.t4g.micro."
+  }
 }
 
 variable "database_multi_zone" {

@@ -8,8 +8,8 @@ terraform {
     }
   }
 
-  # bootstrap/ creates the bucket. `terraform init -backend-config=…` sets its name and region, and for a second environment
-  # its own key. The bucket encrypts with KMS; `encrypt = true` would ask for S3's key instead, which bootstrap's policy denies.
+  # bootstrap/ creates the bucket. `terraform init -backend-config=…` sets its name and region, and the key of a second
+  # environment. The bucket encrypts by KMS. `encrypt = true` would ask for S3's own key, which its policy denies.
   backend "s3" {
     key          = "clients-api/terraform.tfstate"
     use_lockfile = true

@@ -96,6 +96,10 @@ def test_a_cluster_of_two_to_five_private_nodes(outputs: Outputs, subnets: dict[
     group = eks.describe_nodegroup(clusterName=outputs.name, nodegroupName=name)["nodegroup"]
 
     assert group["scalingConfig"] == {"minSize": 2, "maxSize": 5, "desiredSize": 2}
+    assert (group["version"], group["releaseVersion"][:5]) == (
+        outputs.kubernetes_version,
+        f"{outputs.kubernetes_version}.",
+    )
     assert set(group["subnets"]) == {subnet.id for subnet in subnets["private"]}
 
 
@@ -199,6 +203,24 @@ def test_an_alarm_reads_the_check_of_the_public_name(outputs: Outputs) -> None:
 
     assert check["HealthCheckConfig"]["FullyQualifiedDomainName"] == outputs.hostname
     assert query["MetricStat"]["Metric"]["Dimensions"] == [{"Name": "HealthCheckId", "Value": check["Id"]}]
+
+
+def test_the_state_is_encrypted_by_its_buckets_key(outputs: Outputs) -> None:
+    """The bucket's encryption holds; a request that names S3's own key would replace it."""
+    s3 = aws_client("s3", outputs.region)
+    (bucket,) = [one["Name"] for one in s3.list_buckets()["Buckets"] if "balancer-logs" not in one["Name"]]
+
+    stored = s3.head_object(Bucket=bucket, Key="clients-api/terraform.tfstate")
+    assert stored["ServerSideEncryption"] == "aws:kms"
+
+
+def test_a_notice_of_the_end_of_support_is_scheduled(outputs: Outputs) -> None:
+    """Each week, to the topic for tickets, by a role of its own."""
+    schedule = aws_client("scheduler", outputs.region).get_schedule(Name=f"{outputs.name}-end-of-support")
+
+    assert schedule["ScheduleExpression"] == "rate(7 days)"
+    assert schedule["Target"]["Arn"].endswith(f":{outputs.name}-alarms-ticket")
+    assert outputs.kubernetes_version in schedule["Target"]["Input"]
 
 
 def test_no_secret_is_in_the_state(state: dict[str, Any], database: dict[str, Any], outputs: Outputs) -> None:

@@ -8,8 +8,11 @@ resource "aws_iam_openid_connect_provider" "github" {
 
 locals {
   roles = {
-    plan  = { jobs = ["pull_request", "ref:refs/heads/main"], policy = "ReadOnlyAccess" }
-    apply = { jobs = [for environment in var.environments : "environment:${environment}"], policy = "AdministratorAccess" } # it creates roles, networks and keys
+    plan = { jobs = ["pull_request", "ref:refs/heads/main"], policy = "ReadOnlyAccess" }
+    apply = {
+      jobs   = [for environment in var.environments : "environment:${environment}"]
+      policy = "AdministratorAccess" # it creates roles, networks and keys
+    }
   }
 }
 

@@ -128,6 +128,26 @@ run "a_wildcard_that_does_not_cover_the_host_is_refused" {
   expect_failures = [var.certificate]
 }
 
+run "a_local_zone_is_refused" {
+  command = plan
+
+  variables {
+    zones = ["us-east-1a", "us-east-1-bos-1a"]
+  }
+
+  expect_failures = [var.zones]
+}
+
+run "a_type_of_ec2_is_refused_for_the_database" {
+  command = plan
+
+  variables {
+    database_type = "t4g.micro"
+  }
+
+  expect_failures = [var.database_type]
+}
+
 run "a_host_that_is_no_name_is_refused" {
   command = plan
 
