@@ -1,7 +1,10 @@
 #checkov:skip=CKV_DOCKER_2:Kubernetes has its own probes and ignores HEALTHCHECK
-#checkov:skip=CKV_DOCKER_7:the base image is an argument, and its default has a tag
-# All stages use the same base image, because a virtual environment refers to its Python.
-ARG BASE=python:3.12-slim
+#checkov:skip=CKV_DOCKER_7:the base image is an argument, and its default has a digest
+# All stages use the same base image, because a virtual environment refers to its Python. The digest is that of the list
+# for all architectures. The default is a stage, because Dependabot updates images only where FROM names them.
+ARG BASE=base
+
+FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS base
 
 FROM ${BASE} AS build
 
