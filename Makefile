@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .PHONY: help run oncall check test lint infra workflows audit bench cost load load-compare drill drill-quick rehearse format
 .PHONY: dashboards image lock clean
-.PHONY: bootstrap init plan apply outputs deploy-monitoring deploy-database deploy-canary deploy-objects deploy-dns
-.PHONY: smoke deploy-accept rollback teardown destroy
+.PHONY: bootstrap init plan drift apply outputs sign-image verify-image deploy-monitoring deploy-database deploy-canary
+.PHONY: deploy-objects deploy-dns smoke deploy-accept rollback teardown destroy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ lock: $(VENV)/dev ## Update the lock files from pyproject.toml
 # --- The steps of a deployment, in order; see docs/deploying.md. Terraform's variables come from TF_VAR_….
 
 TERRAFORM_FOLDER ?= terraform
+# Names the overlay in k8s/overlays and the state, so that the two belong together.
+ENVIRONMENT ?= production
+STATE_KEY = clients-api/$(if $(filter production,$(ENVIRONMENT)),terraform,$(ENVIRONMENT)).tfstate
 REGION ?= us-east-1
 STATE_REGION ?= $(REGION)
 PLAN ?= deployment.tfplan
@@ -102,13 +105,18 @@ bootstrap: ## Create the bucket for the state and GitHub's roles, once (STATE_BU
 	$(TERRAFORM)/bootstrap apply -input=false -var bucket=$(STATE_BUCKET) -var region=$(REGION) \
 	  -var repository=$(REPOSITORY) $(ARGS)
 
-init: ## Initialise Terraform with its state and provider (STATE_BUCKET=…; STATE_KEY=… for a second environment)
+init: ## Initialise Terraform with its state and provider (STATE_BUCKET=…; ENVIRONMENT=staging for a second environment)
 	$(call given,STATE_BUCKET)
 	$(TERRAFORM) init -input=false -reconfigure -backend-config=bucket=$(STATE_BUCKET) \
-	  -backend-config=region=$(STATE_REGION) $(if $(STATE_KEY),-backend-config=key=$(STATE_KEY))
+	  -backend-config=key=$(STATE_KEY) -backend-config=region=$(STATE_REGION)
 
 plan: init ## Show what would change in AWS, and save it as deployment.tfplan (STATE_BUCKET=…)
 	$(TERRAFORM) plan -input=false -out=$(abspath $(PLAN)) -var region=$(REGION) $(ARGS)
+
+# Locks nothing, because it changes nothing.
+drift: init $(VENV)/deploy ## Report what differs in AWS from this code; on GitHub, in an issue (STATE_BUCKET=…)
+	@$(BIN)/python -m ops.deploy.drift $(ENVIRONMENT) -- \
+	  $(TERRAFORM) plan -input=false -no-color -lock=false -detailed-exitcode -var region=$(REGION) $(ARGS)
 
 apply: ## Apply the saved plan, and write Terraform's outputs to outputs.json
 	$(TERRAFORM) apply -input=false $(abspath $(PLAN))
@@ -117,6 +125,15 @@ apply: ## Apply the saved plan, and write Terraform's outputs to outputs.json
 outputs: ## Write outputs.json again; needs init before
 	$(TERRAFORM) output -json >$(OUTPUTS)
 
+sign-image: ## Sign the image with cosign, as the GitHub job that runs this (IMAGE=name@sha256:…)
+	$(call given,IMAGE)
+	cosign sign --yes $(IMAGE)
+
+verify-image: ## Check with cosign that a GitHub workflow signed the image (IMAGE=name@sha256:… SIGNER=https://github.com/…)
+	$(call given,IMAGE)$(call given,SIGNER)
+	cosign verify --certificate-identity $(SIGNER) \
+	  --certificate-oidc-issuer https://token.actions.githubusercontent.com $(IMAGE)
+
 deploy-monitoring: $(VENV)/deploy ## Apply what ships logs, metrics and traces; turn on the control plane's logs (IMAGE=…)
 	$(call given,IMAGE)
 	$(OPS) apply monitoring --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
@@ -124,15 +141,15 @@ deploy-monitoring: $(VENV)/deploy ## Apply what ships logs, metrics and traces; 
 
 deploy-database: $(VENV)/deploy ## Write the database's Secrets into the cluster, migrate and seed the database (IMAGE=…)
 	$(call given,IMAGE)
-	$(OPS) database --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+	$(OPS) database --environment $(ENVIRONMENT) --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
 
 deploy-canary: $(VENV)/deploy ## Compare one pod of the image with those of the release that runs (IMAGE=…)
 	$(call given,IMAGE)
-	$(OPS) canary --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+	$(OPS) canary --environment $(ENVIRONMENT) --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
 
 deploy-objects: $(VENV)/deploy ## Apply the cluster's objects, and wait for their pods (IMAGE=name@sha256:…)
 	$(call given,IMAGE)
-	$(OPS) apply production --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+	$(OPS) apply $(ENVIRONMENT) --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
 
 deploy-dns: $(VENV)/deploy ## Point the public name to the load balancer
 	$(OPS) dns --outputs $(OUTPUTS) $(ARGS)
@@ -142,7 +159,7 @@ smoke: $(VENV)/deploy ## Test the three endpoints by the public name, and change
 
 deploy-accept: $(VENV)/deploy ## Watch the release's first minutes, and keep it as the one to go back to (IMAGE=…)
 	$(call given,IMAGE)
-	$(OPS) accept --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
+	$(OPS) accept --environment $(ENVIRONMENT) --outputs $(OUTPUTS) --image $(IMAGE) $(ARGS)
 
 rollback: $(VENV)/deploy ## Bring the last good release back
 	$(OPS) rollback --outputs $(OUTPUTS) $(ARGS)

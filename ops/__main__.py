@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _apply(arguments: argparse.Namespace) -> None:
-    """Applies the objects of k8s/overlays/production or k8s/overlays/monitoring, and waits for their pods."""
+    """Applies the objects of an overlay of k8s/overlays to the cluster, and waits for their pods."""
     outputs = read_outputs(arguments.outputs)
     manifests.apply(arguments.overlay, outputs, arguments.image, timeout=arguments.timeout, dry_run=arguments.dry_run)
 
@@ -81,19 +81,20 @@ def _database(arguments: argparse.Namespace) -> None:
     """Stores the database's address and passwords in the cluster, and migrates and seeds the database."""
     outputs = read_outputs(arguments.outputs)
     ca_bundle = arguments.authority or database.ca_bundle_url(outputs.region)
-    database.prepare(outputs, arguments.image, ca_bundle, dry_run=arguments.dry_run)
+    database.prepare(outputs, arguments.image, arguments.environment, ca_bundle, dry_run=arguments.dry_run)
 
 
 def _canary(arguments: argparse.Namespace) -> None:
     """Runs one pod of the image beside the service's pods, and compares its requests with theirs."""
     options = {"seconds": arguments.seconds, "timeout": arguments.timeout, "dry_run": arguments.dry_run}
-    canary.run(read_outputs(arguments.outputs), arguments.image, **options)
+    canary.run(read_outputs(arguments.outputs), arguments.image, arguments.environment, **options)
 
 
 def _accept(arguments: argparse.Namespace) -> None:
     """Watches the first minutes of the release that runs, and keeps it as the one to go back to."""
     outputs = read_outputs(arguments.outputs)
-    release.accept(outputs, arguments.image, seconds=arguments.seconds, dry_run=arguments.dry_run)
+    image, environment = arguments.image, arguments.environment
+    release.accept(outputs, image, environment, seconds=arguments.seconds, dry_run=arguments.dry_run)
 
 
 def _rollback(arguments: argparse.Namespace) -> None:
@@ -137,7 +138,12 @@ def _image(parser: argparse.ArgumentParser) -> None:
 
 
 def _overlay(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overlay", choices=manifests.APPLIED, help=" or ".join(manifests.APPLIED))
+    parser.add_argument("overlay", choices=manifests.APPLIED, help=", ".join(manifests.APPLIED))
+
+
+def _environment(parser: argparse.ArgumentParser) -> None:
+    text = f"{' or '.join(manifests.ENVIRONMENTS)} (default: %(default)s)"
+    parser.add_argument("--environment", choices=manifests.ENVIRONMENTS, default=manifests.ENVIRONMENTS[0], help=text)
 
 
 def _rollout_timeout(seconds: float) -> Option:
@@ -175,13 +181,16 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 _COMMANDS: Final = (
     ("apply", _apply, (_overlay, _image, _rollout_timeout(rollout.ROLLOUT_SECONDS), _dry_run)),
-    ("database", _database, (_image, _database_ca, _dry_run)),
+    ("database", _database, (_image, _environment, _database_ca, _dry_run)),
     (
         "canary",
         _canary,
-        (_image, _duration(canary.SECONDS, "how long it serves"), _rollout_timeout(canary.READY_SECONDS), _dry_run),
+        (
+            *(_image, _environment, _duration(canary.SECONDS, "how long it serves")),
+            *(_rollout_timeout(canary.READY_SECONDS), _dry_run),
+        ),
     ),
-    ("accept", _accept, (_image, _duration(release.SECONDS, "how long to watch"), _dry_run)),
+    ("accept", _accept, (_image, _environment, _duration(release.SECONDS, "how long to watch"), _dry_run)),
     ("rollback", _rollback, (_rollout_timeout(rollout.ROLLOUT_SECONDS), _dry_run)),
     ("dns", _dns, (_dry_run,)),
     ("cluster-logging", _cluster_logging, (_dry_run,)),

@@ -28,13 +28,20 @@ _LAST_LINES: Final = 20
 
 
 def run(
-    outputs: Outputs, image: str, *, seconds: float = SECONDS, timeout: float = READY_SECONDS, dry_run: bool = False
+    outputs: Outputs,
+    image: str,
+    environment: str,
+    *,
+    seconds: float = SECONDS,
+    timeout: float = READY_SECONDS,
+    dry_run: bool = False,
 ) -> None:
     """Runs one pod of the image beside the service's pods, compares it with them, and removes it.
 
     Args:
         outputs: of Terraform.
         image: the new image by digest.
+        environment: its overlay in k8s/overlays.
         seconds: how long it serves.
         timeout: until it is ready, in seconds.
         dry_run: only print what would happen.
@@ -43,7 +50,7 @@ def run(
         CannotProceed: it did not become ready or did not stay so, or its requests fail or are slow, more than those of
             the other pods.
     """
-    objects = _objects(manifests.parse(manifests.render("production", outputs, image)))
+    objects = _objects(manifests.parse(manifests.render(environment, outputs, image)))
     if dry_run:
         report(f"Would run one pod of {image} for {seconds:.0f} s, and compare it with the others")
         return

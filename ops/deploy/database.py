@@ -60,7 +60,7 @@ def ca_bundle_url(region: str) -> str:
     return f"https://truststore.pki.rds.amazonaws.com/{region}/{region}-bundle.pem"
 
 
-def prepare(outputs: Outputs, image: str, ca_bundle: str, *, dry_run: bool = False) -> None:
+def prepare(outputs: Outputs, image: str, environment: str, ca_bundle: str, *, dry_run: bool = False) -> None:
     """Writes the database's Secrets, and migrates and seeds the database.
 
     Drops nothing, and leaves what an earlier run did as it is.
@@ -68,6 +68,7 @@ def prepare(outputs: Outputs, image: str, ca_bundle: str, *, dry_run: bool = Fal
     Args:
         outputs: of Terraform.
         image: the service's image by digest; the Job runs it too.
+        environment: its overlay in k8s/overlays.
         ca_bundle: a URL or a file of the database's CA certificates.
         dry_run: only check what exists, and print what would change.
 
@@ -76,7 +77,7 @@ def prepare(outputs: Outputs, image: str, ca_bundle: str, *, dry_run: bool = Fal
     """
     instance = find(outputs)
     report(f"Database {outputs.database_identifier}: {instance.host}:{instance.port}/{instance.database}")
-    production = manifests.parse(manifests.render("production", outputs, image))
+    objects = manifests.parse(manifests.render(environment, outputs, image))
     (job,) = manifests.parse(manifests.render("migration", outputs, image))
     bundle = _read_ca_bundle(ca_bundle)
     if dry_run:
@@ -89,7 +90,7 @@ def prepare(outputs: Outputs, image: str, ca_bundle: str, *, dry_run: bool = Fal
     service = {**address, "DB_USERNAME": _ROLE, "DB_PASSWORD": password}
     owner = {**address, **_owner_credentials(outputs, instance), "DB_SERVICE_PASSWORD": password}
 
-    cluster.apply(*(one for one in production if one["kind"] in _PREREQUISITES))
+    cluster.apply(*(one for one in objects if one["kind"] in _PREREQUISITES))
     cluster.apply(_object("ConfigMap", CA_CONFIG_MAP, {"data": {"ca.pem": bundle}}))
     cluster.delete(NAMESPACE, "job", JOB, timeout=60)  # of an earlier run, finished or not
     try:

@@ -15,7 +15,8 @@ from ops.deploy.rollout import ROLLOUT_SECONDS, roll_out
 _ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = _ROOT / "k8s"
 OVERLAYS: Final = sorted(overlay.name for overlay in (FOLDER / "overlays").iterdir())
-APPLIED: Final = ("production", "monitoring")  # the command `database` applies the third one, migration
+ENVIRONMENTS: Final = ("production", "staging")
+APPLIED: Final = (*ENVIRONMENTS, "monitoring")  # the command `database` applies the remaining one, migration
 
 _BY_DIGEST: Final = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 _CONFIGURATIONS: Final = ("ops/fluent-bit", "ops/adot")  # the configuration files that k8s/telemetry includes
@@ -49,10 +50,10 @@ def render(overlay: str, outputs: Outputs, image: str) -> str:
         shutil.copytree(FOLDER, copy)
         for configuration in _CONFIGURATIONS:
             shutil.copytree(_ROOT / configuration, Path(folder, configuration))
-        for file in (copy / "overlays" / overlay).glob(_VALUES_FILE):
+        for file in (copy / "overlays").glob(f"*/{_VALUES_FILE}"):  # all, because an overlay may include another
             needed = [line.partition("=")[0] for line in file.read_text().splitlines() if line[:1].isalpha()]
             if unknown := [name for name in needed if not values.get(name)]:
-                raise CannotProceed(f"the overlay {overlay} needs a value for {', '.join(unknown)}")
+                raise CannotProceed(f"the overlay {file.parent.name} needs a value for {', '.join(unknown)}")
             file.write_text("".join(f"{name}={values[name]}\n" for name in needed))
         return kubectl(["kustomize", str(copy / "overlays" / overlay)], {"HOME": folder})
 

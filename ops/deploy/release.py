@@ -21,19 +21,20 @@ SECONDS: Final = 300.0
 _POLL_SECONDS: Final = 10.0
 
 
-def accept(outputs: Outputs, image: str, *, seconds: float = SECONDS, dry_run: bool = False) -> None:
+def accept(outputs: Outputs, image: str, environment: str, *, seconds: float = SECONDS, dry_run: bool = False) -> None:
     """Watches the first minutes of the release that runs, and then keeps it as the one to go back to.
 
     Args:
         outputs: of Terraform.
         image: the release's image by digest.
+        environment: its overlay in k8s/overlays.
         seconds: how long to watch.
         dry_run: only print what would happen.
 
     Raises:
         CannotProceed: the cluster runs another image, or an error budget burns.
     """
-    rendered = manifests.render("production", outputs, image)
+    rendered = manifests.render(environment, outputs, image)
     if dry_run:
         report(f"Would watch {image} for {seconds:.0f} s, and keep it as the last good release")
         return

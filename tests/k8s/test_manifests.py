@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -102,7 +103,9 @@ def load_test() -> tuple[Object, ...]:
 
 
 def all_objects() -> list[Object]:
-    return [manifest for objects in (*map(rendered, manifests.OVERLAYS), load_test()) for manifest in objects]
+    """The objects of production, and of a load test. Those of staging are the same, which a test below demands."""
+    overlays = [overlay for overlay in manifests.OVERLAYS if overlay != "staging"]
+    return [manifest for objects in (*map(rendered, overlays), load_test()) for manifest in objects]
 
 
 def find_all(kind: str) -> list[Object]:
@@ -217,7 +220,19 @@ def test_all_values_are_filled_in() -> None:
         assert [path for path in empty if path[-1] != "apiGroups"] == []
 
 
-@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_staging_has_fewer_pods_and_is_otherwise_production() -> None:
+    """The same objects in the same order, so that what runs in staging runs in production."""
+    production = rendered("production")
+    staging = deepcopy(rendered("staging"))
+    (scaler,) = [one for one in staging if one["kind"] == "HorizontalPodAutoscaler"]
+    (reference,) = [one for one in production if one["kind"] == "HorizontalPodAutoscaler"]
+
+    assert reference["spec"]["minReplicas"] <= scaler["spec"]["maxReplicas"] < reference["spec"]["maxReplicas"]
+    scaler["spec"]["maxReplicas"] = reference["spec"]["maxReplicas"]
+    assert staging == production
+
+
+@pytest.mark.parametrize("overlay", sorted(file.parent.name for file in K8S.glob("overlays/*/deployment.env")))
 def test_an_overlay_uses_each_value_that_it_lists(overlay: str) -> None:
     """Each listed value is in the objects. The ConfigMap that lists the values is not."""
     expected = {

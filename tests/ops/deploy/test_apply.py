@@ -68,6 +68,15 @@ def test_the_objects_of_production_are_created(cluster: kubernetes.Cluster, acco
     assert certificate == account.outputs.certificate_arn
 
 
+def test_the_objects_of_staging_are_created(cluster: kubernetes.Cluster, account: Account, run: Run) -> None:
+    """The same values are filled in as for production, and there are fewer pods at most."""
+    assert run("apply", "staging", "--image", IMAGE).status == 0
+    assert IMAGE in map(image_in, cluster.objects("deployments"))
+    (scaler,) = cluster.objects("horizontalpodautoscalers")
+    assert scaler["spec"]["maxReplicas"] == 3
+    assert account.outputs.certificate_arn in str(cluster.objects("services"))
+
+
 def test_the_objects_of_monitoring_are_created(cluster: kubernetes.Cluster, run: Run) -> None:
     """They have their own namespace, and there is no Secret."""
     assert run("apply", "monitoring", "--image", IMAGE).status == 0
@@ -175,7 +184,7 @@ def test_an_image_without_a_digest_is_an_error(cluster: kubernetes.Cluster, run:
     assert all_objects(cluster) == before
 
 
-@pytest.mark.parametrize("overlay", ["staging", "../production", ""])
+@pytest.mark.parametrize("overlay", ["testing", "../production", ""])
 def test_an_unknown_overlay_is_an_error(run: Run, overlay: str) -> None:
     """The message lists the overlays that exist."""
     result = run("apply", overlay, "--image", IMAGE)
