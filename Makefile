@@ -81,8 +81,8 @@ dashboards: $(VENV)/dev ## Generate CloudWatch's dashboards from ops/cloudwatch/
 image: ## Build the container images with buildah, and start each once
 	bash .ci/image
 
-lock: $(VENV)/dev ## Update the lock files from pyproject.toml
-	$(BIN)/python .ci/check_locks.py --write
+lock: $(VENV)/dev ## Update the lock files from pyproject.toml (ARGS=--upgrade for newer versions)
+	$(BIN)/python .ci/check_locks.py --write $(ARGS)
 
 # --- The steps of a deployment, in order; see docs/deploying.md. Terraform's variables come from TF_VAR_….
 

@@ -80,7 +80,7 @@ def test_every_action_is_pinned(file: Path) -> None:
     used = re.findall(r"^\s*(?:- )?uses: (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
     unpinned = {one for one in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one)}
 
-    ours = {f"$/.github/actions/{name}" for name in ACTIONS} | {f"$/.github/workflows/{name}.yml" for name in WORKFLOWS}
+    ours = {f"$/.github/actions/{name}" for name in ACTIONS} | {f"./.github/workflows/{name}.yml" for name in WORKFLOWS}
     assert unpinned - ours == set()
 
 
@@ -246,13 +246,13 @@ def test_production_gets_what_ran_in_staging() -> None:
     """Both get the digest of one build, by the same steps, and staging goes first."""
     staging, production = CALLS["release/staging"], CALLS["release/production"]
 
-    assert staging["uses"] == production["uses"] == "$/.github/workflows/deploy.yml"
+    assert staging["uses"] == production["uses"] == "./.github/workflows/deploy.yml"
     assert staging["with"]["digest"] == production["with"]["digest"] == "${{ needs.image.outputs.digest }}"
     assert (staging["needs"], production["needs"]) == ("image", ["image", "staging"])
 
 
 def _runs(condition: str, values: dict[str, str]) -> bool:
-    """Evaluates the condition of a job with these values of contexts; GitHub's operators are Python's, but for names."""
+    """Evaluates the condition of a job with these values of contexts."""
     expression = " ".join(condition.split()).replace("!cancelled()", "True").replace("&&", "and").replace("||", "or")
     for name, value in values.items():
         expression = expression.replace(name, repr(value))
@@ -562,6 +562,43 @@ def test_keys_are_used_only_without_a_role() -> None:
 
     assert credentials["aws-access-key-id"] == "${{ inputs.role == '' && inputs.access-key-id || '' }}"
     assert credentials["aws-secret-access-key"] == "${{ inputs.role == '' && inputs.secret-access-key || '' }}"
+
+
+# --- dependabot.yml, CODEOWNERS, and the base image
+
+
+def test_dependabot_updates_all_that_is_pinned() -> None:
+    """Each folder with a file of an ecosystem is in its list, and a new release waits for a week."""
+    updates = yaml.safe_load((GITHUB / "dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    listed = {one["package-ecosystem"]: set(one.get("directories") or [one["directory"]]) for one in updates}
+
+    def folders(pattern: str) -> set[str]:
+        return {f"/{file.parent.relative_to(ROOT)}".rstrip(".") for file in ROOT.glob(pattern)}
+
+    assert all(one["cooldown"] == {"default-days": 7} for one in updates)
+    assert listed == {
+        "github-actions": {"/", "/.github/actions/*"},
+        "pip": folders("pyproject.toml"),
+        "docker": folders("Dockerfile") | {"/k8s/telemetry"},  # the autoscaler's version is that of the cluster
+        "terraform": folders("terraform/**/*.tf"),
+        "npm": folders("ops/**/package-lock.json") | folders("tests/**/package-lock.json"),
+    }
+
+
+def test_every_file_has_an_owner() -> None:
+    """The first pattern is for all files, and names who reviews them."""
+    rules = [line.split() for line in (GITHUB / "CODEOWNERS").read_text().splitlines() if not line.startswith("#")]
+
+    assert rules[0][0] == "*"
+    assert all(owner.startswith("@") for _, *owners in rules for owner in owners)
+
+
+def test_the_base_image_is_named_by_digest() -> None:
+    """By FROM, where Dependabot finds it, and only once: a virtual environment refers to its Python."""
+    stages = re.findall(r"^FROM (.*?)(?: AS .*)?$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert re.fullmatch(r"python:3\.\d+-slim@sha256:[0-9a-f]{64}", stages[0])
+    assert set(stages[1:]) == {"${BASE}"}
 
 
 # --- docs/deploying.md
