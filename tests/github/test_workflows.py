@@ -67,6 +67,14 @@ def _inputs(job: str, action: str) -> list[Mapping]:
     return [step.get("with", {}) for step in JOBS[job]["steps"] if action in step.get("uses", "")]
 
 
+def _runs(condition: str, values: dict[str, str]) -> bool:
+    """Evaluates the condition of a job with these values of contexts."""
+    expression = " ".join(condition.split()).replace("!cancelled()", "True").replace("&&", "and").replace("||", "or")
+    for name, value in values.items():
+        expression = expression.replace(name, repr(value))
+    return bool(eval(expression, {"__builtins__": {}}))  # noqa: S307 - our own file
+
+
 each_job = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 each_workflow = pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=WORKFLOWS)
 
@@ -189,13 +197,28 @@ def test_only_the_plan_may_be_skipped(infra: str, plan: str, passes: bool) -> No
     assert _required({"lint": "success", "infra": infra, "plan": plan}) is passes
 
 
-def test_a_pull_request_from_a_fork_gets_no_plan() -> None:
-    """It would get neither token nor secrets, and its code must not run in the account."""
-    job = JOBS["ci/plan"]
+@pytest.mark.parametrize(
+    ("changed", "planned"),
+    [
+        ({}, True),
+        ({"github.event_name": "push"}, False),
+        ({"github.event.pull_request.head.repo.full_name": "fork/clients"}, False),
+        ({"github.event.pull_request.user.login": "dependabot[bot]"}, False),
+        ({"vars.STATE_BUCKET": ""}, False),
+    ],
+)
+def test_a_pull_request_of_people_with_access_gets_a_plan(changed: dict[str, str], planned: bool) -> None:
+    """The code of a fork or of a proposed dependency must not run with a role of the account."""
+    values = {
+        "github.event_name": "pull_request",
+        "github.event.pull_request.head.repo.full_name": "olimac/clients",
+        "github.event.pull_request.user.login": "somebody",
+        "github.repository": "olimac/clients",
+        "vars.STATE_BUCKET": "a-bucket",
+    }
 
-    assert "github.event_name == 'pull_request'" in job["if"]
-    assert "github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
-    assert "environment" not in job
+    assert _runs(JOBS["ci/plan"]["if"], values | changed) is planned
+    assert "environment" not in JOBS["ci/plan"]
 
 
 # --- audit.yml
@@ -249,14 +272,6 @@ def test_production_gets_what_ran_in_staging() -> None:
     assert staging["uses"] == production["uses"] == "./.github/workflows/deploy.yml"
     assert staging["with"]["digest"] == production["with"]["digest"] == "${{ needs.image.outputs.digest }}"
     assert (staging["needs"], production["needs"]) == ("image", ["image", "staging"])
-
-
-def _runs(condition: str, values: dict[str, str]) -> bool:
-    """Evaluates the condition of a job with these values of contexts."""
-    expression = " ".join(condition.split()).replace("!cancelled()", "True").replace("&&", "and").replace("||", "or")
-    for name, value in values.items():
-        expression = expression.replace(name, repr(value))
-    return bool(eval(expression, {"__builtins__": {}}))  # noqa: S307 - our own file
 
 
 @pytest.mark.parametrize(
