@@ -113,10 +113,10 @@ init: ## Initialise Terraform with its state and provider (STATE_BUCKET=…; ENV
 plan: init ## Show what would change in AWS, and save it as deployment.tfplan (STATE_BUCKET=…)
 	$(TERRAFORM) plan -input=false -out=$(abspath $(PLAN)) -var region=$(REGION) $(ARGS)
 
-# Locks nothing, because it changes nothing.
-drift: init $(VENV)/deploy ## Report what differs in AWS from this code; on GitHub, in an issue (STATE_BUCKET=…)
-	@$(BIN)/python -m ops.deploy.drift $(ENVIRONMENT) -- \
-	  $(TERRAFORM) plan -input=false -no-color -lock=false -detailed-exitcode -var region=$(REGION) $(ARGS)
+# Locks nothing, because it changes nothing. A failing init is reported, too.
+drift: $(VENV)/deploy ## Report what differs in AWS from this code; on GitHub, in an issue (STATE_BUCKET=…)
+	@$(BIN)/python -m ops.deploy.drift $(ENVIRONMENT) -- sh -c '$(MAKE) --no-print-directory init || exit 1; \
+	  $(TERRAFORM) plan -input=false -no-color -lock=false -detailed-exitcode -var region=$(REGION) $(ARGS)'
 
 apply: ## Apply the saved plan, and write Terraform's outputs to outputs.json
 	$(TERRAFORM) apply -input=false $(abspath $(PLAN))
