@@ -89,7 +89,7 @@ lock: $(VENV)/dev ## Update the lock files from pyproject.toml (ARGS=--upgrade f
 TERRAFORM_FOLDER ?= terraform
 # Names the overlay in k8s/overlays and the state, so that the two belong together.
 ENVIRONMENT ?= production
-STATE_KEY = clients-api/$(if $(filter production,$(ENVIRONMENT)),terraform,$(ENVIRONMENT)).tfstate
+STATE_KEY ?= clients-api/$(if $(filter production,$(ENVIRONMENT)),terraform,$(ENVIRONMENT)).tfstate
 REGION ?= us-east-1
 STATE_REGION ?= $(REGION)
 PLAN ?= deployment.tfplan
