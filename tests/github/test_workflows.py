@@ -443,7 +443,7 @@ def test_an_environment_has_its_own_state_and_overlay(environment: str, state: s
 
     result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
 
-    assert f"-backend-config=key=clients-api/{state}.tfstate\n" in result.stdout
+    assert f"-backend-config=key=clients-api/{state}.tfstate " in result.stdout
     assert f" apply {environment or 'production'} " in result.stdout
     assert all(job["env"]["ENVIRONMENT"] for job in (WORKFLOWS["deploy"], WORKFLOWS["teardown"], JOBS["drift/drift"]))
 
