@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ops.rehearsal import environment, images, steps, traffic
+from ops.rehearsal import environment, images, picture, steps, traffic
 from ops.rehearsal.aws import ACCOUNT, inventory
-from ops.rehearsal.steps import ROOT, Step, StepFailed
+from ops.rehearsal.steps import KINDS, ROOT, Step, StepFailed
 from ops.rehearsal.traffic import Traffic
 from svc.postgres.embedded import EmbeddedPostgresError
 
@@ -57,6 +57,8 @@ def main() -> int:
             return _fail(str(error), 1)
         except KeyboardInterrupt:
             return 130
+        finally:
+            report.draw()
     _print(
         f"All steps passed in {report.seconds():.0f} s. {report.file} has their times, {folder / 'logs'} their output."
     )
@@ -80,7 +82,7 @@ class Report:
 
     Attributes:
         file: of the report.
-        steps: each step's name, its seconds, and whether it worked.
+        steps: each step's name and kind, its seconds, and whether it worked.
         traffic: the figures of the requests that were sent during the releases.
     """
 
@@ -89,7 +91,7 @@ class Report:
     traffic: dict[str, object] = field(default_factory=dict)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def step(self, name: str, kind: str = KINDS[0]) -> Iterator[None]:
         """Measures the context as a step; the step fails with an exception."""
         _print(f"…  {name}")
         started = time.monotonic()
@@ -99,7 +101,7 @@ class Report:
             worked = True
         finally:
             seconds = round(time.monotonic() - started, 1)
-            self.steps.append({"name": name, "seconds": seconds, "worked": worked})
+            self.steps.append({"name": name, "kind": kind, "seconds": seconds, "worked": worked})
             self._write(worked=worked)
             _print(f"{'✓' if worked else '✗'}  {name} ({seconds:.0f} s)")
 
@@ -112,6 +114,10 @@ class Report:
     def _write(self, *, worked: bool) -> None:
         report = {"worked": worked, "seconds": self.seconds(), "steps": self.steps, "traffic": self.traffic}
         self.file.write_text(json.dumps(report, indent=2))
+
+    def draw(self) -> None:
+        """Writes the picture of the steps next to the report."""
+        self.file.with_name("steps.svg").write_text(picture.draw(self.steps))
 
     def seconds(self) -> float:
         """Returns the sum of all steps so far."""
@@ -174,7 +180,7 @@ def _traffic(started: environment.Environment, sources: Mapping[str, Path], repo
 
 def _run(step: Step, variables: dict[str, str], log: Path, pid_file: Path, report: Report) -> None:
     try:
-        with report.step(step.name):
+        with report.step(step.name, step.kind):
             steps.run(step, variables, log, pid_file, lambda line: _print(f"   {line}"))
     except StepFailed as error:
         raise StepFailed(f"{step.name} failed; the end of {log}:\n{error}\n\nWhere to look: {step.advice}") from None

@@ -22,6 +22,8 @@ SECOND: Final = _NAME + "0ddba115" * 8
 BAD_MIGRATION: Final = _NAME + "baadf00d" * 8
 NEVER_READY: Final = _NAME + "deadbeef" * 8
 
+KINDS: Final = ("deployment", "release under traffic", "has to fail")
+
 _BUCKET: Final = "olimac-terraform-state"
 _REPOSITORY: Final = "olimac/clients"
 _STEP_SECONDS: Final = 600
@@ -50,6 +52,12 @@ class Step:
     advice: str
     error: str = ""
     has_traffic: bool = False
+
+    @property
+    def kind(self) -> str:
+        """One of those that the picture of the steps distinguishes."""
+        deployment, under_traffic, has_to_fail = KINDS
+        return has_to_fail if self.error else under_traffic if self.has_traffic else deployment
 
 
 def steps(ca: Path, public: str) -> list[Step]:

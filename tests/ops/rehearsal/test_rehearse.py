@@ -16,8 +16,8 @@ import yaml
 
 from ops.common.process import ROOT
 from ops.rehearsal import __main__ as rehearse
-from ops.rehearsal import steps
-from ops.rehearsal.steps import Step, StepFailed
+from ops.rehearsal import picture, steps
+from ops.rehearsal.steps import KINDS, Step, StepFailed
 
 pytestmark = pytest.mark.slow
 
@@ -150,3 +150,17 @@ def test_another_process_with_the_same_id_is_not_killed(tmp_path: Path, sleeping
 
     assert sleeping_process.is_running()
     assert sleeping_process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_the_picture_has_each_step_with_its_seconds() -> None:
+    """Steps that have to fail, and those under traffic, have colours of their own."""
+    names = ["make plan", "second release: rollout", "a migration fails"]
+    drawn = picture.draw(
+        [
+            {"name": name, "kind": kind, "seconds": 5.0 + i}
+            for i, (name, kind) in enumerate(zip(names, KINDS, strict=True))
+        ]
+    )
+
+    for text in (*names, *KINDS, "5 s", "6 s", "7 s"):
+        assert f">{text}</text>" in drawn
