@@ -6,8 +6,7 @@ have. The objectives and the burn rate are those of the alarms (ops/cloudwatch/a
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -57,12 +56,14 @@ def read(cluster: Kubernetes, since: datetime) -> dict[str, Requests]:
     A pod writes them every 20 seconds (METRICS_INTERVAL), so those of the last seconds are missing.
     """
     start = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    options = ("--tail=-1", f"--since-time={start}", f"--max-log-requests={_MAX_PODS}", "--ignore-errors")
+    options = ("--prefix", "--tail=-1", f"--since-time={start}", f"--max-log-requests={_MAX_PODS}", "--ignore-errors")
     log = cluster.run("logs", "--namespace", NAMESPACE, f"--selector={SELECTOR}", *options)
     pods: dict[str, Requests] = {}
-    for document in _documents(log):
-        if document["_aws"]["Timestamp"] >= since.timestamp() * 1000:
-            pod = document["pod"]
+    for line in log.splitlines():
+        source, _, text = line.partition("] ")  # [pod/NAME/CONTAINER]
+        document = _document(text)
+        if document and document["_aws"]["Timestamp"] >= since.timestamp() * 1000:
+            pod = source.split("/")[1]
             pods[pod] = pods.get(pod, Requests()) + _requests(document)
     return pods
 
@@ -110,14 +111,15 @@ def _measures(requests: Requests) -> tuple[tuple[int, float, str], ...]:
     return (requests.faults, FAULT_BUDGET, "got a server error"), (requests.slow, SLOW_BUDGET, slow)
 
 
-def _documents(log: str) -> Iterator[Mapping[str, Any]]:
-    """The documents on requests by route, method and status; the log has other lines, too."""
-    for line in log.splitlines():
-        if line.startswith("{") and '"_aws"' in line:
-            with suppress(ValueError):  # half a line, which the pod is just writing
-                document = json.loads(line)
-                if document.get("Route", _PROBES[0]) not in _PROBES:
-                    yield document
+def _document(line: str) -> Mapping[str, Any] | None:
+    """Returns the document on requests by route, method and status; None for any other line, and for half a line."""
+    if not (line.startswith("{") and '"_aws"' in line):
+        return None
+    try:
+        document: Mapping[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return document if document.get("Route", _PROBES[0]) not in _PROBES else None
 
 
 def _requests(document: Mapping[str, Any]) -> Requests:

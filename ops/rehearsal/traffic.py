@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import aiohttp
 import asyncpg
 
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
 _CALLERS: Final = 4
+_ROUNDS: Final = 20  # on one connection; then the balancer chooses a pod again
 _PAUSE_SECONDS: Final = 0.05
 _REQUEST_SECONDS: Final = 60  # no test of speed: this machine may be busy
 _EXAMPLES: Final = 3
@@ -101,25 +104,31 @@ class _Callers:
         self.traffic.lost = [one for one in self.traffic.added if one not in stored]
 
     async def _call(self, caller: int, is_stopped: Callable[[], bool]) -> None:
-        """Reads, adds and asks for the build, in turn, as a client with one keep-alive connection."""
+        """Sends requests one after another, as a client with a keep-alive connection that it renews now and then."""
         timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
         connection = await asyncpg.connect(self.database)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), timeout=timeout) as session:
-            for number in itertools.count():
-                if is_stopped():
-                    break
-                await self._request(session, "GET", "/get/1", 200)
-                key = {"Idempotency-Key": f"rehearsal-{caller}-{number}"}
-                added = await self._request(session, "POST", "/add?name=Rehearsal&money=1", 201, key)
-                if added:
-                    self.traffic.added.append(added["id"])
-                # Read before the request: what is missing now was missing when the build that responds became ready.
-                rows = await connection.fetch("SELECT version FROM schema_migrations")
-                version = await self._request(session, "GET", "/version", 200)
-                if version:
-                    self._check_schema(version["build"], {row["version"] for row in rows})
-                await asyncio.sleep(_PAUSE_SECONDS)
+        numbers = itertools.count()
+        while not is_stopped():
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), timeout=timeout) as session:
+                for number in itertools.islice(numbers, _ROUNDS):
+                    await self._read_and_add(session, f"rehearsal-{caller}-{number}")
+                    await self._ask_for_the_build(session, connection)
+                    await asyncio.sleep(_PAUSE_SECONDS)
         await connection.close()
+
+    async def _read_and_add(self, session: aiohttp.ClientSession, key: str) -> None:
+        await self._request(session, "GET", "/get/1", 200)
+        headers = {"Idempotency-Key": key}
+        added = await self._request(session, "POST", "/add?name=Rehearsal&money=1", 201, headers)
+        if added:
+            self.traffic.added.append(added["id"])
+
+    async def _ask_for_the_build(self, session: aiohttp.ClientSession, connection: Connection) -> None:
+        # Read before the request: what is missing now was missing when the build that responds became ready.
+        rows = await connection.fetch("SELECT version FROM schema_migrations")
+        version = await self._request(session, "GET", "/version", 200)
+        if version:
+            self._check_schema(version["build"], {row["version"] for row in rows})
 
     def _check_schema(self, build: str, schema: set[str]) -> None:
         self.traffic.builds[build] += 1

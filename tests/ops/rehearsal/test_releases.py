@@ -64,9 +64,10 @@ def test_a_build_is_compared_with_the_schema_before_its_response() -> None:
 
 
 async def test_requests_that_fail_and_clients_that_are_lost_are_counted(
-    postgres: EmbeddedPostgres, test_database: str, owner: Owner
+    postgres: EmbeddedPostgres, test_database: str, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing listens at the address; a client that was acknowledged is not in the database."""
+    monkeypatch.setattr(traffic, "_ROUNDS", 1)
     seen = Traffic(added=[1, 999_999])
     tls = ssl.create_default_context()
     dsn = postgres.dsn(database=test_database)
