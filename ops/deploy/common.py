@@ -41,6 +41,7 @@ class Outputs:
         hostname: the service's public name.
         zone_id: of the hosted zone of that name.
         certificate_arn: of the certificate for that name.
+        balancer_logs: the bucket for the load balancer's access logs.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Outputs:
     hostname: str
     zone_id: str
     certificate_arn: str
+    balancer_logs: str
 
 
 def read_outputs(file: Path) -> Outputs:

@@ -44,6 +44,7 @@ def render(overlay: str, outputs: Outputs, image: str) -> str:
         "CLUSTER_RANGE": outputs.cluster_range,
         "DATABASE_RANGE": outputs.database_range,
         "CERTIFICATE_ARN": outputs.certificate_arn,
+        "BALANCER_LOGS": outputs.balancer_logs,
     }
     with tempfile.TemporaryDirectory(prefix="k8s-") as folder:
         copy = Path(folder, FOLDER.name)

@@ -65,6 +65,16 @@ def test_the_load_balancer_checks_the_nodes(outputs: Outputs) -> None:
     assert described["HealthCheck"]["Target"] == "HTTP:10256/healthz"
 
 
+def test_the_load_balancer_writes_access_logs(outputs: Outputs) -> None:
+    """They go to the bucket that Terraform created for them."""
+    found = load_balancer.find(outputs)
+    assert found
+    described = aws_client("elb", outputs.region).describe_load_balancer_attributes(LoadBalancerName=found.name)
+    access_log = described["LoadBalancerAttributes"]["AccessLog"]
+
+    assert (access_log["Enabled"], access_log["S3BucketName"]) == (True, outputs.balancer_logs)
+
+
 def test_the_services_credentials_were_injected(secret: dict[str, str], database: dict[str, Any]) -> None:
     """Requirement: injected credentials: the database's address, and a role with its own password."""
     assert secret["DB_HOST"] == database["Endpoint"]["Address"]

@@ -59,6 +59,7 @@ OUTPUTS = Outputs(
     hostname="api.example",
     zone_id="Z0",
     certificate_arn="arn:aws:acm:eu-north-1:123456789012:certificate/made-up",
+    balancer_logs="made-up-balancer-logs",
 )
 IMAGE = "registry.example/clients-api@sha256:" + "0123456789abcdef" * 4
 LOAD_IMAGE = "registry.example/clients-api-load@sha256:" + "0123456789abcdef" * 4
@@ -243,6 +244,7 @@ def test_an_overlay_uses_each_value_that_it_lists(overlay: str) -> None:
         "CLUSTER_RANGE": OUTPUTS.cluster_range,
         "DATABASE_RANGE": OUTPUTS.database_range,
         "CERTIFICATE_ARN": OUTPUTS.certificate_arn,
+        "BALANCER_LOGS": OUTPUTS.balancer_logs,
     }
     listed = re.findall(r"^(\w+)=", (K8S / "overlays" / overlay / "deployment.env").read_text(), re.MULTILINE)
     values = [str(value) for manifest in rendered(overlay) for _, value in leaves(manifest)]
@@ -732,6 +734,7 @@ def test_the_load_balancer_terminates_tls_with_the_certificate() -> None:
     assert given["backend-protocol"] == "http"
     assert given["cross-zone-load-balancing-enabled"] == given["connection-draining-enabled"] == "true"
     assert given["additional-resource-tags"] == f"Project={OUTPUTS.name}"
+    assert (given["access-log-enabled"], given["access-log-s3-bucket-name"]) == ("true", OUTPUTS.balancer_logs)
 
 
 def test_the_load_balancer_closes_idle_connections_before_the_service_does() -> None:

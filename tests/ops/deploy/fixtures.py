@@ -52,6 +52,7 @@ OUTPUTS: Final = Outputs(
     hostname=HOSTNAME,
     zone_id="created by each test",
     certificate_arn=f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/00000000-0000-0000-0000-000000000000",
+    balancer_logs=f"{NAME}-balancer-logs",
 )
 
 RunControllers: TypeAlias = Callable[[Store], contextlib.AbstractAsyncContextManager[Callable[[str, str], str]]]
