@@ -23,6 +23,7 @@ _NO_CHANGES: Final = 0  # of terraform plan -detailed-exitcode; 1 is an error
 _CHANGES: Final = 2
 _AUTHOR: Final = "github-actions[bot]"  # whose issues these are: in a public repository, anyone can open one
 _PAGE: Final = 100  # the maximum of GitHub's API
+_NO_RESOURCES: Final = ("  # (", "  # data.")  # remarks, and what a plan would read again
 _MAX_BODY: Final = 60_000  # characters; GitHub's limit is 65,536
 _TIMEOUT_SECONDS: Final = 30
 
@@ -114,7 +115,8 @@ def _body(status: int, output: str) -> str:
         return f"Nothing differs: [the last run]({run})."
     if status != _CHANGES:
         return f"What differs is unknown, because Terraform could not plan: [the last run]({run}) has the error."
-    changes = "\n".join(line.strip() for line in output.splitlines() if line.startswith(("  # ", "Plan: ")))
+    named = [line for line in output.splitlines() if line.startswith(("  # ", "Plan: "))]
+    changes = "\n".join(line.strip() for line in named if not line.startswith(_NO_RESOURCES))
     return (
         f"To make AWS what `main` says, Terraform would make these changes. [The last run]({run}) has the whole plan. "
         "Either somebody changed AWS by hand, or `main` is not deployed yet.\n\n"
