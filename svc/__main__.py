@@ -1,4 +1,4 @@
-"""The command line: `python -m svc serve | migrate | seed | prune | key`."""
+"""The command line: `python -m svc serve | migrate | seed | prune | inspect | freeze | thaw | revoke | key`."""
 
 from svc.logs import hooks
 from svc.process import startup
@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -21,7 +21,8 @@ from svc import __version__, app
 from svc.errors import InvalidSetting
 from svc.http import access
 from svc.logs.writer import LineWriter
-from svc.postgres import dsn, embedded, maintenance
+from svc.postgres import dsn, embedded, maintenance, recovery
+from svc.postgres.pool import Connection
 from svc.process.sockets import CannotListen
 from svc.settings import Settings, check_certificates, misspelled, read
 
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(command=serve)
     commands = parser.add_subparsers(title="commands", metavar="")
-    for command in (serve, migrate, seed, prune, key):
+    for command in (serve, migrate, seed, prune, inspect, freeze, thaw, revoke, key):
         summary = (command.__doc__ or "").partition("\n")[0]
         commands.add_parser(command.__name__, help=summary, description=summary).set_defaults(command=command)
     commands.choices["key"].add_argument("name", nargs="?", type=_caller, help="the name of its caller, for the log")
@@ -88,7 +89,8 @@ def serve(settings: Settings) -> None:
 def migrate(settings: Settings) -> None:
     """Updates the database's schema, and never drops anything."""
     with _database(settings) as url:
-        _print(asyncio.run(maintenance.migrate(url, settings.database.service_password)))
+        service = settings.database
+        _print(asyncio.run(maintenance.migrate(url, service.service_password, service.service_username)))
 
 
 def seed(settings: Settings) -> None:
@@ -102,6 +104,31 @@ def prune(settings: Settings) -> None:
     """Deletes idempotency keys older than 24 hours."""
     with _database(settings) as url:
         _print(f"{asyncio.run(maintenance.prune(url))} idempotency keys deleted.")
+
+
+def inspect(settings: Settings) -> None:
+    """Prints the version of the schema, the number of clients and the newest ones, as JSON."""
+    _recover(settings, recovery.inspect)
+
+
+def freeze(settings: Settings) -> None:
+    """Makes the database read-only, before the service moves to a restored one; `thaw` and `migrate` undo it."""
+    _recover(settings, recovery.freeze)
+
+
+def thaw(settings: Settings) -> None:
+    """Makes a frozen database writable again."""
+    _recover(settings, recovery.thaw)
+
+
+def revoke(settings: Settings) -> None:
+    """Takes the password from the service's role that DB_SERVICE_USERNAME does not name."""
+    _recover(settings, lambda connection: recovery.revoke(connection, settings.database.service_username))
+
+
+def _recover(settings: Settings, task: Callable[[Connection], Awaitable[str]]) -> None:
+    with _database(settings) as url:
+        _print(asyncio.run(maintenance.run(url, task)))
 
 
 def key(caller: str | None) -> None:

@@ -19,15 +19,16 @@ from svc.http.connections import KEEPALIVE_SECONDS
 from svc.http.hosts import is_loopback
 from svc.http.proxies import Network
 from svc.postgres import dsn
-from svc.postgres.settings import GRACE_SECONDS, HIDDEN, POOLERS, DatabaseSettings
+from svc.postgres.settings import GRACE_SECONDS, HIDDEN, POOLERS, SERVICE_ROLES, DatabaseSettings
 from svc.process.settings import ServerSettings
 from svc.telemetry.settings import TelemetrySettings, TraceSettings
 
 _T = TypeVar("_T")
 
-
 # A load balancer's default timeout for a response. After it, callers get a 504 that the service cannot describe.
 _BALANCER_SECONDS: Final = 60.0
+
+_ROLES: Final = {name: name for name in SERVICE_ROLES}
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         local_folder=Path(variables.get("LOCAL_FOLDER", Settings.local_folder)),
         database=DatabaseSettings(
             dsn=_database_dsn(variables),
+            service_username=get("DB_SERVICE_USERNAME", _one_of(_ROLES), DatabaseSettings.service_username),
             service_password=get("DB_SERVICE_PASSWORD", _password, DatabaseSettings.service_password),
             pool_size=get("DB_POOL_SIZE", _whole(1, 100), DatabaseSettings.pool_size),
             connect_seconds=get("DB_CONNECT_SECONDS", _seconds(0.1, 60), DatabaseSettings.connect_seconds),
@@ -146,10 +148,10 @@ _NAMES: Final = frozenset(
         "HOST PORT WORKERS DRAIN_SECONDS SHUTDOWN_SECONDS MAX_CONNECTIONS MAX_CONCURRENT MAX_QUEUE KEEPALIVE_SECONDS "
         "BUILD API_KEY_HASHES TRUSTED_PROXIES CORS_ORIGINS LOG_FORMAT TELEMETRY LOG_LINES_PER_SECOND "
         "TRACES_PER_SECOND METRICS_INTERVAL LOCAL_FOLDER DATABASE_URL DB_HOST DB_PORT DB_NAME DB_USERNAME DB_PASSWORD "
-        "DB_PASSFILE DB_SSLMODE DB_SSLROOTCERT DB_SERVICE_PASSWORD DB_POOL_SIZE DB_CONNECT_SECONDS DB_ACQUIRE_SECONDS "
-        "DB_STATEMENT_SECONDS DB_KEEPALIVE_SECONDS DB_IDLE_SECONDS DB_POOLER OTEL_EXPORTER_OTLP_ENDPOINT "
-        "OTEL_EXPORTER_OTLP_PROTOCOL OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG OTEL_SERVICE_NAME "
-        "OTEL_RESOURCE_ATTRIBUTES OTEL_EXPORTER_OTLP_COMPRESSION"
+        "DB_PASSFILE DB_SSLMODE DB_SSLROOTCERT DB_SERVICE_USERNAME DB_SERVICE_PASSWORD DB_POOL_SIZE DB_CONNECT_SECONDS "
+        "DB_ACQUIRE_SECONDS DB_STATEMENT_SECONDS DB_KEEPALIVE_SECONDS DB_IDLE_SECONDS DB_POOLER "
+        "OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_PROTOCOL OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG "
+        "OTEL_SERVICE_NAME OTEL_RESOURCE_ATTRIBUTES OTEL_EXPORTER_OTLP_COMPRESSION"
     ).split()
 )
 

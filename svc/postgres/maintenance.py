@@ -5,7 +5,7 @@ import os
 import shlex
 import shutil
 import sysconfig
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -13,8 +13,9 @@ import asyncpg
 
 from svc.errors import DatabaseNotMigrated, DatabaseRightsMissing
 from svc.postgres import dsn as dsns
-from svc.postgres import pool, queries, scram
+from svc.postgres import pool, queries, recovery, scram
 from svc.postgres.database import error_type
+from svc.postgres.settings import SERVICE_ROLES
 
 _CONNECT_SECONDS: Final = 10.0  # for each host
 _PRUNE_ROWS: Final = 10_000  # per statement, so that locks are short and an interruption loses little progress
@@ -27,14 +28,17 @@ class MaintenanceError(Exception):
     """The database could not be maintained."""
 
 
-async def migrate(dsn: str, service_password: str = "") -> str:
+async def migrate(dsn: str, service_password: str = "", service_username: str = SERVICE_ROLES[0]) -> str:
     """Brings the schema up to date and grants the service's role its rights. It drops nothing.
+
+    Where the database was frozen for a restore, it is writable again.
 
     Of several migrations at the same time, each waits for the one before it.
 
     Args:
         dsn: the URL with which the database's owner connects.
         service_password: the new password of the service's role; empty to leave it unchanged.
+        service_username: that role, one of SERVICE_ROLES.
 
     Returns:
         A report for the operator.
@@ -44,12 +48,16 @@ async def migrate(dsn: str, service_password: str = "") -> str:
     """
     async with _connection(dsn) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
+        if await connection.fetchval("SHOW default_transaction_read_only") == "on":
+            await recovery.thaw(connection)
         report = await _dbmate(connection.url)
         try:
             await connection.execute((queries.SQL / "roles.sql").read_text())
+            if service_username != SERVICE_ROLES[0]:
+                await connection.execute((queries.SQL / "second_role.sql").read_text())
             if service_password:
                 # ALTER ROLE takes no parameters, and a verifier has only digits, letters and +/=:$-.
-                await connection.execute(f"ALTER ROLE clients_service PASSWORD '{scram.verifier(service_password)}'")
+                await connection.execute(f"ALTER ROLE {service_username} PASSWORD '{scram.verifier(service_password)}'")
                 report += "\nThe service's role has the given password."
         except asyncpg.InsufficientPrivilegeError as error:
             unchanged = f"the service's role is unchanged: {error.args[0]}. {_role_command(connection.url)}"
@@ -113,6 +121,16 @@ async def prune(dsn: str) -> int:
         while deleted := int((await connection.execute(query, _PRUNE_ROWS)).removeprefix("DELETE ")):
             pruned += deleted
     return pruned
+
+
+async def run(dsn: str, task: Callable[[pool.Connection], Awaitable[str]]) -> str:
+    """Runs a task of `recovery` on a connection of its own, and returns its report.
+
+    Raises:
+        MaintenanceError: the database cannot be reached, or did not run a statement.
+    """
+    async with _connection(dsn) as connection:
+        return await task(connection)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ HIDDEN: Final = "(not shown)"
 # server has sent still arrives.
 GRACE_SECONDS: Final = 1.0
 POOLERS: Final = ("none", "transaction")
+SERVICE_ROLES: Final = ("clients_service", "clients_service_b")  # of sql/roles.sql and sql/second_role.sql
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class DatabaseSettings:
 
     Attributes:
         dsn: the database's URL, which includes the password; empty where no database is configured.
-        service_password: the password that `migrate` sets for the service's role; empty to leave it unchanged.
+        service_username: the service's role for `migrate` and `revoke`: one of SERVICE_ROLES.
+        service_password: the password that `migrate` sets for that role; empty to leave it unchanged.
         pool_size: the connections of each worker process.
         connect_seconds: the longest that opening a connection to one host may take.
         acquire_seconds: the longest that a request waits for a connection.
@@ -34,6 +36,7 @@ class DatabaseSettings:
     """
 
     dsn: str = ""
+    service_username: str = SERVICE_ROLES[0]
     service_password: str = ""
     pool_size: int = 4
     connect_seconds: float = 2.0

@@ -73,6 +73,7 @@ def test_every_variable_is_read() -> None:
             "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
             "LOCAL_FOLDER": "elsewhere",
             "DATABASE_URL": "postgresql://u@h/d",
+            "DB_SERVICE_USERNAME": "clients_service_b",
             "DB_SERVICE_PASSWORD": "secret",
             "DB_POOL_SIZE": "7",
             "DB_CONNECT_SECONDS": "1",
@@ -97,7 +98,17 @@ def test_every_variable_is_read() -> None:
     assert settings.telemetry.traces == TraceSettings("grpc", 0.5, is_parent_based=False, per_second=1.5)
     assert settings.cors_origins == ("https://app.example", "http://[::1]:3000")
     assert settings.trusted_proxies == tuple(map(ip_network, ("10.0.0.0/8", "::1", "192.168.0.0/16")))
-    assert dataclasses.astuple(settings.database)[1:] == ("secret", 7, 1, 0.1, 9, 0, 300, "transaction")
+    assert dataclasses.astuple(settings.database)[1:] == (
+        "clients_service_b",
+        "secret",
+        7,
+        1,
+        0.1,
+        9,
+        0,
+        300,
+        "transaction",
+    )
 
 
 @pytest.mark.parametrize(
@@ -299,6 +310,10 @@ def test_settings_are_frozen() -> None:
         (
             {"DB_HOST": "h", "DB_SSLMODE": "on"},
             "DB_SSLMODE is 'on', but must be one of disable, allow, prefer, require, verify-ca, verify-full.",
+        ),
+        (
+            {"DB_SERVICE_USERNAME": "postgres"},
+            "DB_SERVICE_USERNAME is 'postgres', but must be one of clients_service, clients_service_b.",
         ),
         (
             {"DB_SERVICE_PASSWORD": "pässword"},
