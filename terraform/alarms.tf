@@ -98,7 +98,7 @@ resource "aws_cloudwatch_metric_alarm" "main" {
       metric {
         namespace   = metric_query.value.namespace
         metric_name = metric_query.value.name
-        dimensions  = { for name, value in try(metric_query.value.dimensions, {}) : name => lookup(local.ids, value, value) }
+        dimensions  = { for name, value in try(metric_query.value.dimensions, {}) : name => name == "DBInstanceIdentifier" ? aws_db_instance.main.identifier : lookup(local.ids, value, value) }
         stat        = metric_query.value.statistic
         period      = each.value.period_seconds
       }
@@ -171,11 +171,11 @@ resource "aws_cloudwatch_dashboard" "main" {
   for_each = toset([for file in fileset("${local.monitoring}/dashboards", "*.json") : trimsuffix(file, ".json")])
 
   dashboard_name = "${var.name}-${each.value}"
-  dashboard_body = replace(replace(templatefile("${local.monitoring}/dashboards/${each.value}.json", {
+  dashboard_body = replace(replace(replace(templatefile("${local.monitoring}/dashboards/${each.value}.json", {
     name    = var.name
     region  = var.region
     account = data.aws_caller_identity.current.account_id
-  }), "HEALTH_CHECK", local.ids.HEALTH_CHECK), "CERTIFICATE", local.ids.CERTIFICATE)
+  }), "HEALTH_CHECK", local.ids.HEALTH_CHECK), "CERTIFICATE", local.ids.CERTIFICATE), "/(\"DBInstanceIdentifier\",\\s*)\"[^\"]*\"/", "$1\"${aws_db_instance.main.identifier}\"")
 }
 
 # Logs Insights lists these in a folder with the deployment's name. A comment in each query names its log group.

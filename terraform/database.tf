@@ -35,7 +35,7 @@ resource "aws_db_instance" "main" {
   delete_automated_backups  = false
   deletion_protection       = var.is_protected
   skip_final_snapshot       = false
-  final_snapshot_identifier = "${var.name}-final-${formatdate("YYYYMMDDhhmmss", timestamp())}" # snapshot names must be unique
+  final_snapshot_identifier = "${var.name}-final-${substr(aws_kms_key.main.key_id, 0, 8)}" # unique: each deployment has its own key
 
   enabled_cloudwatch_logs_exports       = keys(aws_cloudwatch_log_group.database)
   performance_insights_enabled          = true # CloudWatch Database Insights reads it
@@ -45,7 +45,11 @@ resource "aws_db_instance" "main" {
   monitoring_role_arn                   = aws_iam_role.database_monitoring.arn
 
   lifecycle {
-    ignore_changes = [final_snapshot_identifier] # the name has the time at which the database was created
+    ignore_changes = [
+      identifier,                    # a restored database takes the place of this one (docs/recovery.md)
+      manage_master_user_password,   # an import does not read it, and AWS refuses a second time with a key
+      master_user_secret_kms_key_id, # as above
+    ]
   }
 
   depends_on = [aws_iam_role_policy_attachment.database_monitoring]
@@ -113,6 +117,10 @@ resource "aws_cloudwatch_log_group" "database" {
   name              = "/aws/rds/instance/${var.name}/${each.value}"
   retention_in_days = var.log_days
   kms_key_id        = aws_kms_key.main.arn
+
+  lifecycle {
+    ignore_changes = [name] # RDS writes to groups of the database's identifier, which a restore changes
+  }
 }
 
 resource "aws_iam_role" "database_monitoring" {
