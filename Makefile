@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .PHONY: help run oncall check test lint infra workflows audit bench cost load load-compare drill drill-quick rehearse format
 .PHONY: dashboards image lock clean
 .PHONY: bootstrap init plan drift apply outputs sign-image verify-image deploy-monitoring deploy-database deploy-canary
-.PHONY: deploy-objects deploy-dns smoke deploy-accept rollback teardown destroy
+.PHONY: deploy-objects deploy-dns smoke deploy-accept rollback teardown destroy restore remove-database rotate-password
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -163,6 +163,28 @@ deploy-accept: $(VENV)/deploy ## Watch the release's first minutes, and keep it 
 
 rollback: $(VENV)/deploy ## Bring the last good release back
 	$(OPS) rollback --outputs $(OUTPUTS) $(ARGS)
+
+# Terraform then forgets the old database and takes the new one over; the next plan and apply are for the alarms.
+DATABASE_LOGS = postgresql upgrade
+restore: $(VENV)/deploy ## Restore the database as DATABASE, move the service to it (DATABASE=… IMAGE=…; TIME=… or SNAPSHOT=…)
+	$(call given,DATABASE)$(call given,IMAGE)
+	$(TERRAFORM) state list >/dev/null  # fails before anything is changed
+	$(OPS) restore $(DATABASE) --outputs $(OUTPUTS) --image $(IMAGE) \
+	  $(addprefix --time=,$(TIME)) $(addprefix --snapshot=,$(SNAPSHOT)) $(addprefix --zone=,$(ZONE)) $(ARGS)
+	$(call adopt,aws_db_instance.main,$(DATABASE))
+	$(foreach log,$(DATABASE_LOGS),\
+	  $(call adopt,aws_cloudwatch_log_group.database["$(log)"],/aws/rds/instance/$(DATABASE)/$(log)) &&) true
+
+# $(call adopt,ADDRESS,ID) makes Terraform manage this resource of AWS at the address.
+adopt = { ! $(TERRAFORM) state list | grep -qxF '$(1)' || $(TERRAFORM) state rm '$(1)'; } && \
+  $(TERRAFORM) import -input=false -var region=$(REGION) '$(1)' '$(2)'
+
+remove-database: $(VENV)/deploy ## Delete a database that the service has left, with a final snapshot (DATABASE=…)
+	$(call given,DATABASE)
+	$(OPS) remove-database $(DATABASE) --outputs $(OUTPUTS) $(ARGS)
+
+rotate-password: $(VENV)/deploy ## Give the service a new database password, without a refused request
+	$(OPS) rotate-password --outputs $(OUTPUTS) $(ARGS)
 
 teardown: $(VENV)/deploy ## Remove what Terraform did not create, before destroy
 	$(OPS) teardown --outputs $(OUTPUTS) $(ARGS)

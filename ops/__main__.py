@@ -1,17 +1,29 @@
-"""The command line of a deployment: `python -m ops COMMAND`; `--help` lists the commands."""
+"""The command line of a deployment and of its recovery: `python -m ops COMMAND`; `--help` lists the commands."""
 
 import argparse
 import signal
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn, TypeAlias
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.deploy import canary, cluster_logging, database, dns, manifests, release, rollout, teardown
-from ops.deploy.common import CannotProceed, aws_error_message, read_outputs, report
+from ops.deploy import (
+    canary,
+    cluster_logging,
+    database,
+    dns,
+    manifests,
+    password,
+    release,
+    restore,
+    rollout,
+    teardown,
+)
+from ops.deploy.common import CannotProceed, Outputs, aws_error_message, read_outputs, report
 from ops.deploy.smoke import SmokeTest
 
 Option: TypeAlias = Callable[[argparse.ArgumentParser], None]
@@ -20,7 +32,8 @@ _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 _EPILOG: Final = """\
 Each command can be run again at any time. AWS and the cluster are called with the AWS credentials of the environment,
-which are found as the AWS command line finds them. docs/deploying.md says when to run which command.
+which are found as the AWS command line finds them. docs/deploying.md and docs/recovery.md say when to run which
+command.
 """
 
 
@@ -56,7 +69,7 @@ def _fail(reason: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ops",
-        description="The steps of a deployment after terraform apply, and the step before terraform destroy.",
+        description="The steps of a deployment after terraform apply, the step before terraform destroy, and recovery.",
         epilog=_EPILOG,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -80,7 +93,7 @@ def _apply(arguments: argparse.Namespace) -> None:
 def _database(arguments: argparse.Namespace) -> None:
     """Stores the database's address and passwords in the cluster, and migrates and seeds the database."""
     outputs = read_outputs(arguments.outputs)
-    ca_bundle = arguments.authority or database.ca_bundle_url(outputs.region)
+    ca_bundle = _ca_bundle(arguments, outputs)
     database.prepare(outputs, arguments.image, arguments.environment, ca_bundle, dry_run=arguments.dry_run)
 
 
@@ -126,6 +139,32 @@ def _teardown(arguments: argparse.Namespace) -> None:
     teardown.run(read_outputs(arguments.outputs), dry_run=arguments.dry_run)
 
 
+def _restore(arguments: argparse.Namespace) -> None:
+    """Restores the database beside the old one, checks it, and moves the service to it."""
+    outputs = read_outputs(arguments.outputs)
+    source = restore.Source(arguments.snapshot, arguments.time)
+    move = restore.Move(arguments.image, _ca_bundle(arguments, outputs), is_confirmed=arguments.yes)
+    restore.run(outputs, arguments.identifier, source, arguments.zone, move, dry_run=arguments.dry_run)
+    if not arguments.dry_run:
+        restore.write_outputs(arguments.outputs, arguments.identifier)
+
+
+def _remove_database(arguments: argparse.Namespace) -> None:
+    """Deletes a database that the service has left, or never used; a final snapshot stays."""
+    restore.remove(read_outputs(arguments.outputs), arguments.identifier, dry_run=arguments.dry_run)
+
+
+def _rotate_password(arguments: argparse.Namespace) -> None:
+    """Moves the service to its other database role, with a new password, and takes the old role's password."""
+    outputs = read_outputs(arguments.outputs)
+    password.rotate(outputs, _ca_bundle(arguments, outputs), dry_run=arguments.dry_run)
+
+
+def _ca_bundle(arguments: argparse.Namespace, outputs: Outputs) -> str:
+    source: str = arguments.authority or database.ca_bundle_url(outputs.region)
+    return source
+
+
 # --- Options
 
 
@@ -167,6 +206,27 @@ def _database_ca(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--authority", metavar="URL_OR_FILE", help=text)
 
 
+def _instance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("identifier", help="the identifier of the RDS instance")
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    text = "restore this point in time, such as 2026-11-29T16:05:00Z (default: the latest possible one)"
+    source.add_argument("--time", type=_time, metavar="TIME", help=text)
+    source.add_argument("--snapshot", default="", help="restore this snapshot instead")
+    text = "the zone of the new database, if the other zone is lost (default: RDS chooses)"
+    parser.add_argument("--zone", default="", help=text)
+    parser.add_argument("--yes", action="store_true", help="move the service without asking")
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("it has no time zone")
+    return time
+
+
 def _address(parser: argparse.ArgumentParser) -> None:
     text = "connect to this address instead of resolving the public name; the certificate must still match the name"
     parser.add_argument("--connect", type=_host_and_port, metavar="HOST:PORT", help=text)
@@ -196,6 +256,9 @@ _COMMANDS: Final = (
     ("cluster-logging", _cluster_logging, (_dry_run,)),
     ("smoke", _smoke, (_address, _dry_run)),
     ("teardown", _teardown, (_dry_run,)),
+    ("restore", _restore, (_instance, _image, _source, _database_ca, _dry_run)),
+    ("remove-database", _remove_database, (_instance, _dry_run)),
+    ("rotate-password", _rotate_password, (_database_ca, _dry_run)),
 )
 
 

@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ops.deploy.kubernetes import Kubernetes
-from ops.deploy.rollout import NAMESPACE
-
-SELECTOR: Final = "app.kubernetes.io/name=clients-api,app.kubernetes.io/component=service"
+from ops.deploy.rollout import NAMESPACE, SELECTOR
 
 MAX_LATENCY_MS: Final = 100.0
 FAULT_BUDGET: Final = 0.001  # the share of requests that may get a server error

@@ -58,6 +58,12 @@ class Kubernetes:
         found = self.run("get", kind, name, "--namespace", namespace, "--ignore-not-found", "--output=json")
         return json.loads(found) if found.strip() else None
 
+    def find_all(self, namespace: str, kind: str, selector: str) -> list[Object]:
+        """Returns the objects with these labels."""
+        found = self.run("get", kind, "--namespace", namespace, "--selector", selector, "--output=json")
+        items: list[Object] = json.loads(found)["items"]
+        return items
+
     def delete(self, namespace: str, kind: str, name: str, *, timeout: int) -> None:
         """Deletes the object and all that it owns, if it exists, and waits until it is gone."""
         options = ("--ignore-not-found", "--cascade=foreground", "--wait", f"--timeout={timeout}s")

@@ -16,20 +16,21 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = _ROOT / "k8s"
 OVERLAYS: Final = sorted(overlay.name for overlay in (FOLDER / "overlays").iterdir())
 ENVIRONMENTS: Final = ("production", "staging")
-APPLIED: Final = (*ENVIRONMENTS, "monitoring")  # the command `database` applies the remaining one, migration
+APPLIED: Final = (*ENVIRONMENTS, "monitoring")  # the others are Jobs, which ops/deploy/database.py runs
 
 _BY_DIGEST: Final = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 _CONFIGURATIONS: Final = ("ops/fluent-bit", "ops/adot")  # the configuration files that k8s/telemetry includes
 _VALUES_FILE: Final = "deployment.env"  # in an overlay: the names of the values that it needs
 
 
-def render(overlay: str, outputs: Outputs, image: str) -> str:
+def render(overlay: str, outputs: Outputs, image: str, command: str = "inspect") -> str:
     """Returns the overlay's objects as YAML.
 
     Args:
         overlay: a folder of k8s/overlays.
         outputs: of Terraform.
         image: the service's image by digest: name@sha256:…
+        command: of the Job of the overlay `maintenance`.
 
     Raises:
         CannotProceed: the overlay needs a value that is unknown, or kustomize fails.
@@ -38,6 +39,7 @@ def render(overlay: str, outputs: Outputs, image: str) -> str:
         raise CannotProceed(f"the image {image} has no digest (name@sha256:…), so its content could change")
     values = {
         "IMAGE": image,
+        "COMMAND": command,
         "CLUSTER": outputs.name,
         "REGION": outputs.region,
         "AUTOSCALER_VERSION": outputs.autoscaler_version,

@@ -1,10 +1,10 @@
 """The last good release: it is kept in the cluster once it has proved itself, and a rollback brings it back.
 
 All of its objects are kept as they were applied, so that its settings come back with its image. They stay until another
-release has proved itself, however many fail in between.
+release has proved itself, however many fail in between. The database's Secret is not among them: a rollback keeps the
+present one, also after the service has moved to another database or has a new password.
 """
 
-import json
 import time
 from datetime import UTC, datetime
 from typing import Final
@@ -13,12 +13,13 @@ from ops.deploy import canary, error_budget, manifests
 from ops.deploy.common import CannotProceed, Outputs, report
 from ops.deploy.error_budget import Requests
 from ops.deploy.kubernetes import Kubernetes
-from ops.deploy.rollout import DEPLOYMENT, NAMESPACE, ROLLOUT_SECONDS, roll_out
+from ops.deploy.rollout import NAMESPACE, ROLLOUT_SECONDS, SELECTOR, roll_out, running_image
 
 CONFIG_MAP: Final = "last-good-release"
 SECONDS: Final = 300.0
 
 _POLL_SECONDS: Final = 10.0
+_NO_RELEASE: Final = "no release"
 
 
 def accept(outputs: Outputs, image: str, environment: str, *, seconds: float = SECONDS, dry_run: bool = False) -> None:
@@ -39,7 +40,7 @@ def accept(outputs: Outputs, image: str, environment: str, *, seconds: float = S
         report(f"Would watch {image} for {seconds:.0f} s, and keep it as the last good release")
         return
     cluster = Kubernetes(outputs)
-    running = _running_image(cluster)
+    running = running_image(cluster) or _NO_RELEASE
     if running != image:
         raise CannotProceed(f"the service runs {running}, not {image}: deploy it first")
     _watch(cluster, image, seconds)
@@ -59,7 +60,7 @@ def rollback(outputs: Outputs, *, timeout: float = ROLLOUT_SECONDS, dry_run: boo
     """
     cluster = Kubernetes(outputs)
     kept = cluster.get(NAMESPACE, "configmap", CONFIG_MAP)
-    running = _running_image(cluster)
+    running = running_image(cluster) or _NO_RELEASE
     if dry_run:
         report(f"Would go back from {running} to {kept['data']['image'] if kept else 'nothing: no release was kept'}")
         return
@@ -72,19 +73,10 @@ def rollback(outputs: Outputs, *, timeout: float = ROLLOUT_SECONDS, dry_run: boo
     report(f"The service runs the last good release, {image}. The database's schema is as it was before.")
 
 
-def _running_image(cluster: Kubernetes) -> str:
-    deployment = cluster.get(NAMESPACE, "deployment", DEPLOYMENT)
-    if deployment is None:
-        return "no release"
-    image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-    return image
-
-
 def _pods(cluster: Kubernetes, image: str) -> list[str]:
     """Returns the names of the pods with this image: those of the release before may still be stopping."""
-    selector = f"--selector={error_budget.SELECTOR}"
-    found = json.loads(cluster.run("get", "pods", "--namespace", NAMESPACE, selector, "--output=json"))
-    return [one["metadata"]["name"] for one in found["items"] if one["spec"]["containers"][0]["image"] == image]
+    found = cluster.find_all(NAMESPACE, "pods", SELECTOR)
+    return [one["metadata"]["name"] for one in found if one["spec"]["containers"][0]["image"] == image]
 
 
 def _watch(cluster: Kubernetes, image: str, seconds: float) -> None:

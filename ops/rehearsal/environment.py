@@ -21,6 +21,7 @@ from ops.rehearsal.aws import REGION
 from ops.rehearsal.certificates import Certificate, create_ca, create_certificate
 from ops.rehearsal.controllers import Controllers
 from ops.rehearsal.load_balancer import LoadBalancers
+from ops.rehearsal.restore import RestoredDatabases
 from ops.rehearsal.tls import Address, listen
 from svc.postgres.embedded import EmbeddedPostgres
 
@@ -79,6 +80,8 @@ def running(folder: Path, version: str, images: Mapping[str, Path]) -> Iterator[
         )
         endpoints = aws.Endpoints(cluster.url, ca.certificate, tls_proxy.address, password)
         variables = stack.enter_context(aws.running(endpoints))
+        restored = RestoredDatabases(folder / "restored", ca, server, tls_proxy.address, password)
+        stack.enter_context(restored.running())
         _create_zone_and_certificate(public_certificate)
         yield Environment(ca.certificate, variables, balancers.address, server.dsn(database=DATABASE))
 

@@ -22,6 +22,10 @@ SECOND: Final = _NAME + "0ddba115" * 8
 BAD_MIGRATION: Final = _NAME + "baadf00d" * 8
 NEVER_READY: Final = _NAME + "deadbeef" * 8
 
+# The identifiers of the databases: Terraform's, and the one that is restored from it.
+DATABASE: Final = "olimac"
+RESTORED: Final = f"{DATABASE}-2"
+
 KINDS: Final = ("deployment", "release under traffic", "has to fail")
 
 _BUCKET: Final = "olimac-terraform-state"
@@ -90,6 +94,7 @@ def steps(ca: Path, public: str) -> list[Step]:
         _make("plan", bucket, "ARGS=-detailed-exitcode", name="a second plan changes nothing", advice=_DRIFT),
         *(replace(step, has_traffic=True) for step in _releases(authority, connect)),
         _checks("check the releases", "check_releases", "the failed test names the requirement"),
+        *_recovery(bucket, authority),
         _make("teardown", advice="ops/deploy/teardown.py"),
         _make("destroy", "ARGS=-auto-approve", advice=_TERRAFORM),
     ]
@@ -112,6 +117,23 @@ def _releases(authority: str, connect: str) -> list[Step]:
         _make("deploy-objects", never_ready, soon, name="pods never get ready", advice=_PODS, error=timed_out),
         _make("rollback", name="rollback of the pods", advice=_PODS),
         _make("smoke", connect, name="smoke test after the rollback", advice=_PODS),
+    ]
+
+
+def _recovery(bucket: str, authority: str) -> list[Step]:
+    """Returns the steps that restore the database, move the service to it, and remove the first one."""
+    second, restored = f"IMAGE={SECOND}", f"DATABASE={RESTORED}"
+    alarms, ignored = "the alarms follow the database", "ignore_changes in terraform/database.tf"
+    no_change = "the plan after the restore changes nothing"
+    return [
+        _make("restore", restored, second, f"{authority} --yes", advice=_PODS),
+        _make("plan", bucket, name="plan after the restore", advice=alarms),
+        _make("apply", name="apply after the restore", advice=alarms),
+        _make("plan", bucket, "ARGS=-detailed-exitcode", name=no_change, advice=ignored),
+        _make("rotate-password", authority, advice=_PODS),
+        _checks("check the restored database", "check_restore", "the failed test names what it lacks"),
+        _make("remove-database", f"DATABASE={DATABASE}", advice="ops/deploy/restore.py"),
+        _checks("check the infrastructure again", "check_infrastructure", "the failed test names the requirement"),
     ]
 
 

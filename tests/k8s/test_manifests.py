@@ -238,6 +238,7 @@ def test_an_overlay_uses_each_value_that_it_lists(overlay: str) -> None:
     """Each listed value is in the objects. The ConfigMap that lists the values is not."""
     expected = {
         "IMAGE": IMAGE,
+        "COMMAND": "inspect",
         "CLUSTER": OUTPUTS.name,
         "REGION": OUTPUTS.region,
         "AUTOSCALER_VERSION": f":v{OUTPUTS.autoscaler_version}",
@@ -368,7 +369,12 @@ def test_own_containers_run_as_the_images_user_on_a_read_only_root() -> None:
     ours = [pod for pod in pods() if pod.labels["app.kubernetes.io/part-of"] == "clients"]
     serving = [pod for pod in ours if pod.labels["app.kubernetes.io/name"] == "clients-api"]
 
-    assert {pod.owner for pod in serving} == {"Deployment clients-api", "Job migrate", "CronJob prune"}
+    assert {pod.owner for pod in serving} == {
+        "Deployment clients-api",
+        "Job migrate",
+        "Job maintain",
+        "CronJob prune",
+    }
     assert {pod.owner for pod in ours if pod not in serving} == {"Job load-master", "Job load-workers"}
     for pod in ours:
         context = pod.spec["securityContext"]
@@ -570,7 +576,8 @@ def test_containers_verify_the_databases_certificate() -> None:
             assert (volumes[mounts[str(authority.parent)]], authority.name) == (database.CA_CONFIG_MAP, "ca.pem")
             users[container["args"][0]] = parameters["user"]
 
-    assert users == {"serve": "clients_service", "prune": "clients_service", "migrate": "postgres", "seed": "postgres"}
+    owned = dict.fromkeys(("migrate", "seed", "inspect"), "postgres")
+    assert users == {**dict.fromkeys(("serve", "prune"), "clients_service"), **owned}
 
 
 # --- Jobs
@@ -578,14 +585,25 @@ def test_containers_verify_the_databases_certificate() -> None:
 
 def test_the_job_migrates_and_then_seeds() -> None:
     """It seeds after the migration, and ends before the deployment stops waiting for it."""
-    (pod,) = pods_of(find("Job", database.JOB))
-    spec = find("Job", database.JOB)["spec"]
+    (pod,) = pods_of(find("Job", "migrate"))
+    spec = find("Job", "migrate")["spec"]
 
     assert [one["args"] for one in pod.spec["initContainers"]] == [["migrate"]]
     assert [one["args"] for one in pod.spec["containers"]] == [["seed"]]
     assert spec["activeDeadlineSeconds"] < database._JOB_SECONDS
     assert (pod.namespace, pod.spec["restartPolicy"]) == (rollout.NAMESPACE, "Never")
     assert [manifest["kind"] for manifest in rendered("migration")] == ["Job"]
+
+
+@pytest.mark.parametrize("command", ["inspect", "freeze", "thaw", "revoke"])
+def test_the_other_job_runs_one_command_once(command: str) -> None:
+    """It is the migration's Job with another command; a failure is reported at once."""
+    (job,) = yaml.safe_load_all(manifests.render("maintenance", OUTPUTS, IMAGE, command))
+    (pod,) = pods_of(job)
+
+    assert job["metadata"]["name"] == "maintain"
+    assert job["spec"]["backoffLimit"] == 0
+    assert [(one["name"], one["args"]) for one in pod.containers] == [("maintain", [command])]
 
 
 def test_one_job_at_a_time_prunes_keys_each_hour() -> None:
@@ -1128,7 +1146,7 @@ def peers() -> dict[str, Peer]:
 
 
 SERVICE_POD = "Deployment clients-api"
-SERVICE_PODS = ["Job migrate", SERVICE_POD, "CronJob prune"]
+SERVICE_PODS = ["Job migrate", "Job maintain", SERVICE_POD, "CronJob prune"]
 
 
 def test_only_the_service_and_its_jobs_reach_the_database() -> None:

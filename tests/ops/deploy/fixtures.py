@@ -12,6 +12,7 @@ import socket
 import stat
 import struct
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -30,13 +31,14 @@ import ops.__main__
 from ops.common.ports import free_port
 from ops.deploy import common, manifests
 from ops.deploy.common import Outputs, aws_client
-from ops.rehearsal import aws, kubernetes
+from ops.rehearsal import aws, environment, kubernetes
 from ops.rehearsal.aws import ACCOUNT, REGION, Endpoints, inventory
 from ops.rehearsal.certificates import Certificate, create_ca, create_certificate
 from ops.rehearsal.environment import DATABASE, DOMAIN, NAME, is_eks_token
 from ops.rehearsal.kubernetes import Object, Store, kind_of
 from ops.rehearsal.steps import IMAGE
-from ops.rehearsal.tls import Address
+from ops.rehearsal.tls import Address, listen
+from svc.postgres.embedded import EmbeddedPostgres
 from tests.missing import missing
 
 HOSTNAME: Final = f"flask.{DOMAIN}"
@@ -426,6 +428,20 @@ def run_empty_cluster(mock_aws: MockAws, account: Account) -> Iterator[kubernete
     """Runs a cluster without objects and controllers."""
     with running_cluster(mock_aws, account) as cluster:
         yield cluster
+
+
+@contextlib.contextmanager
+def running_database(mock_aws: MockAws) -> Iterator[EmbeddedPostgres]:
+    """Runs a PostgreSQL as RDS creates it, behind a TLS proxy at the address that RDS returns."""
+    with (
+        tempfile.TemporaryDirectory(prefix="clients-") as folder,
+        environment.postgres(Path(folder), mock_aws.owner_password) as (server, port),
+    ):
+        proxy = listen(mock_aws.certificate, lambda: ("127.0.0.1", port), mock_aws.database, starttls=True)
+        try:
+            yield server
+        finally:
+            proxy.close()
 
 
 class NoLoadBalancers:

@@ -39,10 +39,16 @@ def list_commands(mock_aws: MockAws) -> dict[str, tuple[str, ...]]:
         "cluster-logging": ("cluster-logging",),
         "smoke": ("smoke", "--connect", "127.0.0.1:1"),
         "teardown": ("teardown",),
+        "restore": ("restore", "olimac-2", "--image", IMAGE, "--authority", str(mock_aws.ca.certificate)),
+        "remove-database": ("remove-database", "olimac-1"),
+        "rotate-password": ("rotate-password", "--authority", str(mock_aws.ca.certificate)),
     }
 
 
-ALL = ("apply", "database", "canary", "accept", "rollback", "dns", "cluster-logging", "smoke", "teardown")
+ALL = (
+    *("apply", "database", "canary", "accept", "rollback", "dns", "cluster-logging", "smoke", "teardown"),
+    *("restore", "remove-database", "rotate-password"),
+)
 
 
 def run_as_process(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -85,10 +91,12 @@ def test_a_missing_or_unknown_command_is_an_error(run: Run) -> None:
     assert [run().status, run("destroy").status] == [2, 2]
 
 
-@pytest.mark.parametrize("command", ["apply", "database", "canary", "accept"])
-def test_the_image_is_required(run: Run, command: str) -> None:
+@pytest.mark.parametrize(
+    "command", [("apply", "production"), ("database",), ("canary",), ("accept",), ("restore", "olimac-2")]
+)
+def test_the_image_is_required(run: Run, command: tuple[str, ...]) -> None:
     """The commands do not guess what to run."""
-    result = run(*("apply", "production") if command == "apply" else (command,))
+    result = run(*command)
 
     assert result.status == 2
     assert "the following arguments are required: --image" in result.stderr

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ import pytest
 from ops.deploy import common, database
 from ops.deploy.common import aws_client
 from ops.deploy.kubernetes import Kubernetes
-from ops.rehearsal import environment, kubernetes
+from ops.rehearsal import kubernetes
 from ops.rehearsal.controllers import Controllers
 from ops.rehearsal.kubernetes import Object, Store, kind_of
 from ops.rehearsal.steps import IMAGE, ROOT
-from ops.rehearsal.tls import listen
 from svc.postgres import maintenance
 from svc.postgres.embedded import EmbeddedPostgres
 from tests.ops.deploy.fixtures import (
@@ -39,6 +37,7 @@ from tests.ops.deploy.fixtures import (
     namespaced,
     replacing,
     running_cluster,
+    running_database,
 )
 
 SEEDED = [("Andres", "200.00"), ("Camilo", "300.00"), ("Laura", "400.00"), ("Felipe", "400.00")]
@@ -63,13 +62,8 @@ class CompletesJobs(Controllers):
 @pytest.fixture(name="server", scope="module")
 def run_server(mock_aws: MockAws) -> Iterator[EmbeddedPostgres]:
     """Runs a PostgreSQL as RDS creates it, behind a TLS proxy at the address that RDS returns."""
-    with (
-        tempfile.TemporaryDirectory(prefix="clients-") as folder,
-        environment.postgres(Path(folder), mock_aws.owner_password) as (server, port),
-    ):
-        proxy = listen(mock_aws.certificate, lambda: ("127.0.0.1", port), mock_aws.database, starttls=True)
+    with running_database(mock_aws) as server:
         yield server
-        proxy.close()
 
 
 @pytest.fixture(name="empty_server")
@@ -332,7 +326,7 @@ def test_a_signal_amid_the_migration_leaves_no_password(
     """Neither does the second signal that GitHub sends; the exit status is that of an interrupted command."""
     secrets_amid: list[str] = []
 
-    def stop(cluster: Kubernetes) -> None:
+    def stop(cluster: Kubernetes, _: str) -> None:
         found = cluster.get("clients", "secret", "database-owner")
         secrets_amid.extend(names([found] if found else []))
         delete = cluster.delete
@@ -357,7 +351,7 @@ def test_the_owners_secret_goes_with_the_job_if_the_command_is_killed(
     mock_aws: MockAws, account: Account, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cluster deletes a finished Job after a while, and the Secret with it."""
-    monkeypatch.setattr(database, "_wait_for_job", lambda _: None)
+    monkeypatch.setattr(database, "_wait_for_job", lambda *_: "")
     delete = Kubernetes.delete
 
     def delete_only_jobs(cluster: Kubernetes, namespace: str, kind: str, name: str, *, timeout: int) -> None:

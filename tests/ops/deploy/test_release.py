@@ -1,5 +1,6 @@
 """python -m ops accept and rollback: the last good release is kept, and comes back with its settings."""
 
+import base64
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,12 @@ def running(cluster: kubernetes.Cluster) -> tuple[str, str]:
     return container["image"], settings["data"]["DB_POOL_SIZE"]
 
 
+def fingerprints(cluster: kubernetes.Cluster) -> set[str]:
+    """Returns the annotations of the service's pods which say with which Secret they started."""
+    pods = [one for one in cluster.objects("pods") if one["metadata"]["name"].startswith(SERVICE)]
+    return {one["metadata"]["annotations"]["olimac.link/database-secret"] for one in pods}
+
+
 def deploy(run: Run, image: str) -> None:
     assert run("apply", "production", "--image", image).status == 0
 
@@ -95,6 +102,23 @@ def test_the_last_good_release_comes_back_with_its_settings(
     assert f"Going back from {WORSE} to {IMAGE}\n" in result.stdout
     assert 'deployment "clients-api" successfully rolled out' in result.stdout
     assert f"The service runs the last good release, {IMAGE}." in result.stdout
+
+
+def test_a_rollback_keeps_the_present_database(cluster: kubernetes.Cluster, account: Account, run: Run) -> None:
+    """The service has moved since the last good release: neither the old Secret nor pods with it come back."""
+    deploy(run, IMAGE)
+    run("accept", "--image", IMAGE, "--seconds", "0")
+    (before,) = fingerprints(cluster)
+    moved = namespaced("Secret", "database", stringData={"DB_HOST": "restored.example"})
+    Kubernetes(account.outputs).apply(moved)
+    deploy(run, BAD)
+
+    assert run("rollback").status == 0
+    assert running(cluster) == (IMAGE, "3")
+    (after,) = fingerprints(cluster)
+    assert after != before
+    (secret,) = cluster.objects("secrets")
+    assert base64.b64decode(secret["data"]["DB_HOST"]) == b"restored.example"
 
 
 def test_a_rollback_can_run_again(cluster: kubernetes.Cluster, run: Run) -> None:
