@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import re
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Endpoints:
 
 @contextlib.contextmanager
 def running(endpoints: Endpoints) -> Iterator[dict[str, str]]:
-    """Runs the mock on loopback, and gives the environment variables with which AWS clients use it.
+    """Runs the mock on loopback, empty at first, and gives the environment variables with which AWS clients use it.
 
     They are set in this process too, since the mock itself calls AWS.
     """
@@ -89,8 +90,11 @@ def running(endpoints: Endpoints) -> Iterator[dict[str, str]]:
     with _additions(endpoints):
         server.start()
         host, port = server.get_host_and_port()
+        url = f"http://{host}:{port}"
+        # The mock keeps what it has in this process, also what an earlier one created.
+        urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST")).close()  # noqa: S310
         environment = {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL": url,
             "AWS_ACCESS_KEY_ID": "rehearsal",
             "AWS_SECRET_ACCESS_KEY": "rehearsal",  # nosec B105 # the mock accepts any
             "AWS_REGION": REGION,
