@@ -37,7 +37,7 @@ FILE: Final = "recording.jsonl"
 _MAX_BYTES: Final = 512 * 2**20  # some 150,000 requests; then the file is rotated
 _READ_BYTES: Final = 2**16
 _MAX_EXPORT_BYTES: Final = 16 * 2**20
-_PROBE_SECONDS: Final = 5.0  # the interval of the readiness probe in k8s/base/deployment.yaml
+PROBE_SECONDS: Final = 5.0  # the interval of the readiness probe in k8s/base/deployment.yaml
 _MAX_LINES_PER_SECOND: Final = 50  # on a terminal
 
 
@@ -165,9 +165,9 @@ class Recorder:
 
     async def probe(self) -> None:
         """Requests /readyz regularly, as a node does. The service itself logs and counts the result."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_PROBE_SECONDS)) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PROBE_SECONDS)) as session:
             while True:
-                await asyncio.sleep(_PROBE_SECONDS)
+                await asyncio.sleep(PROBE_SECONDS)
                 if self.port is not None:
                     self._machine.shipped.is_reachable = await _is_ready(session, self.port)
 

@@ -18,7 +18,7 @@ from aiohttp import ClientError, ClientSession
 
 from ops.common.process import Service
 from ops.oncall.metrics import MetricStore
-from ops.oncall.recorder import FILE
+from ops.oncall.recorder import FILE, PROBE_SECONDS
 from svc.logs import names
 from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import SERVICE_ROLE, Databases
@@ -194,7 +194,8 @@ async def _busy(recorded: Recorded) -> Moments:
         )
 
         moments["recovered"] = time.time()
-        await asyncio.sleep(4 * METRICS_SECONDS)
+        # The last documents stand for the time after: with a check of the name that saw the recovery.
+        await asyncio.sleep(PROBE_SECONDS + 4 * METRICS_SECONDS)
     moments["over"] = time.time()
     return moments
 
