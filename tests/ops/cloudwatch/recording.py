@@ -29,6 +29,9 @@ Scenario: TypeAlias = Callable[["Recorded"], Coroutine[Any, Any, Moments]]
 METRICS_SECONDS: Final = 1  # the shortest interval that the service allows
 # More than a tenth of a minute, so that the outage breaches the threshold of the alarm database-unavailable.
 OUTAGE_SECONDS: Final = 7
+# After a recovery, until each later document covers only the time since, and a check of the name has seen it: one that
+# began before it may fail yet.
+SETTLE_SECONDS: Final = 2 * PROBE_SECONDS + METRICS_SECONDS
 _WAIT_SECONDS: Final = 60
 
 
@@ -194,8 +197,7 @@ async def _busy(recorded: Recorded) -> Moments:
         )
 
         moments["recovered"] = time.time()
-        # The last documents stand for the time after: with a check of the name that saw the recovery.
-        await asyncio.sleep(PROBE_SECONDS + 4 * METRICS_SECONDS)
+        await asyncio.sleep(SETTLE_SECONDS + 2 * METRICS_SECONDS)
     moments["over"] = time.time()
     return moments
 

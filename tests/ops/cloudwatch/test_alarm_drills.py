@@ -11,7 +11,7 @@ from ops.oncall.alarms import AlarmEvaluator, AlarmState, points_of
 from ops.oncall.machine import NAME, document
 from ops.oncall.metrics import MetricStore
 from ops.oncall.suppression import ALARM, INSUFFICIENT_DATA, OK
-from tests.ops.cloudwatch.recording import METRICS_SECONDS, Run
+from tests.ops.cloudwatch.recording import SETTLE_SECONDS, Run
 
 ALARMS: Final = load(NAME)
 WINDOWS: Final = {part.name for row in ALARMS.burn_rates.values() for parts in row.parts for part in parts}
@@ -374,7 +374,7 @@ def test_burn_rates_are_those_of_the_sre_workbook() -> None:
 def states(busy_run: Run) -> list[tuple[float, dict[str, AlarmState]]]:
     """The states of all alarms every 5 s of the busy run, and of four further minutes without faults."""
     moments = busy_run.moments
-    settled = moments["recovered"] + 2 * METRICS_SECONDS  # each later document covers only the time after the outage
+    settled = moments["recovered"] + SETTLE_SECONDS
     seconds = moments["over"] - settled
     documents = [document for document in busy_run.documents() if at(document) <= moments["over"]]
     calm = [document for document in documents if at(document) > settled]
