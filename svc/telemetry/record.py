@@ -26,15 +26,16 @@ class RequestRecord(Request):
         is_sampled: whether the trace is recorded; before the request ends, whether a trusted caller asked for that.
         status: the response's status.
         body_bytes: the size of the response's body.
+        started: when its head was complete, by time.perf_counter().
         ended: when the request ended, by time.perf_counter().
         seconds: from the complete request head to the response, or to the start of a streamed one.
         stream_started: when a streamed response started, by time.perf_counter(); else 0.
-        waits: the batches that it was part of, and how long it waited for each to be sent, in seconds; after the start
-            of a streamed response, only a batch that failed, without a wait.
+        round_trips: the batches that it was part of, each with how long it waited to be sent, in seconds; after the
+            start of a streamed response, only a batch that failed, without a wait.
     """
 
     # Each request sets these, and Python shares the keys of a __dict__ between instances only up to 30.
-    __slots__ = ("body_bytes", "client", "ended", "seconds", "started", "status", "waits")
+    __slots__ = ("body_bytes", "client", "ended", "round_trips", "seconds", "started", "status")
 
     client: str
     status: int
@@ -42,7 +43,7 @@ class RequestRecord(Request):
     started: float
     ended: float
     seconds: float
-    waits: tuple[tuple[RoundTrip, float | None], ...]
+    round_trips: tuple[tuple[RoundTrip, float | None], ...]
     remote_parent: RemoteParent | None = None
     is_sampled: bool = False
     stream_started: float = 0.0
@@ -52,7 +53,7 @@ class RequestRecord(Request):
         self.client = client
         self.status = CLIENT_CLOSED_REQUEST
         self.body_bytes = 0
-        self.waits = ()
+        self.round_trips = ()
         self.started = time.perf_counter()
 
     def end(self) -> None:
@@ -63,9 +64,9 @@ class RequestRecord(Request):
     def add_round_trip(self, round_trip: RoundTrip, queue_seconds: float) -> None:
         """See batching.RoundTripObserver."""
         if not self.stream_started:
-            self.waits += ((round_trip, queue_seconds),)
+            self.round_trips += ((round_trip, queue_seconds),)
         elif round_trip.error is not None:  # the others are not part of its duration, and there may be thousands
-            self.waits += ((round_trip, None),)
+            self.round_trips += ((round_trip, None),)
 
     @property
     def ended_at(self) -> float:
@@ -80,17 +81,17 @@ class RequestRecord(Request):
     @property
     def database_seconds(self) -> float:
         """The time spent in round trips to the database."""
-        return sum(round_trip.seconds for round_trip, wait in self.waits if wait is not None)
+        return sum(round_trip.seconds for round_trip, wait in self.round_trips if wait is not None)
 
     @property
     def queue_seconds(self) -> float:
         """The time spent waiting to be sent to the database."""
-        return sum(wait for _, wait in self.waits if wait is not None)
+        return sum(wait for _, wait in self.round_trips if wait is not None)
 
     @property
     def batch_size(self) -> int:
         """The number of items in the largest batch that it was part of."""
-        return max((round_trip.items for round_trip, wait in self.waits if wait is not None), default=0)
+        return max((round_trip.items for round_trip, wait in self.round_trips if wait is not None), default=0)
 
     @cached_property
     def span_id(self) -> str:

@@ -125,7 +125,7 @@ class Traces:
             pieces.append(spans.state(remote_parent.state))
         pieces.append(spans.common(name, Span.SPAN_KIND_SERVER, tuple(attributes), is_remote=remote_parent is not None))
         self._end(pieces)
-        for round_trip, _ in request.waits:
+        for round_trip, _ in request.round_trips:
             self._add_round_trip(request, round_trip)
 
     def _add_round_trip(self, request: RequestRecord, round_trip: RoundTrip) -> None:
