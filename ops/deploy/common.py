@@ -1,9 +1,11 @@
 """Shared by the commands: Terraform's outputs, AWS clients, progress messages, and waiting."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -81,7 +83,13 @@ def _text(value: object, name: str) -> str:
 
 def aws_client(service: str, region: str) -> Any:
     """Returns a boto3 client that retries, with the credentials and the endpoint of the environment."""
-    return boto3.client(service, region_name=region, config=_WITH_RETRIES)
+    return _aws_client(service, region, os.environ.get("AWS_ENDPOINT_URL"))
+
+
+@cache
+def _aws_client(service: str, region: str, endpoint: str | None) -> Any:
+    """Keeps each client, since creating one takes 15 ms."""
+    return boto3.client(service, region_name=region, endpoint_url=endpoint, config=_WITH_RETRIES)
 
 
 def aws_error_message(error: BotoCoreError | ClientError) -> str:

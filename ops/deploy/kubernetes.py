@@ -6,11 +6,13 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import boto3
 from botocore.exceptions import ClientError
+from botocore.model import ServiceId
 from botocore.signers import RequestSigner
 
 from ops.deploy.common import CannotProceed, Outputs, aws_client, report
@@ -45,7 +47,7 @@ class Kubernetes:
             raise CannotProceed(f"the cluster {self._name} is {cluster['status']}; run this again when it is ACTIVE")
         self._endpoint: str = cluster["endpoint"]
         self._ca_data: str = cluster["certificateAuthority"]["data"]
-        self._session = boto3.Session(region_name=outputs.region)  # kept, since creating one takes 0.2 s
+        self._region = outputs.region
 
     def apply(self, *objects: Object) -> str:
         """Applies the objects in their order, on the server side, and returns kubectl's output."""
@@ -110,7 +112,7 @@ class Kubernetes:
                     "cluster": {"server": self._endpoint, "certificate-authority-data": self._ca_data},
                 }
             ],
-            "users": [{"name": self._name, "user": {"token": token(self._name, self._session)}}],
+            "users": [{"name": self._name, "user": {"token": token(self._name, self._region)}}],
             "contexts": [{"name": self._name, "context": {"cluster": self._name, "user": self._name}}],
             "current-context": self._name,
         }
@@ -138,16 +140,11 @@ def secret_data(secret: Object | None) -> dict[str, str]:
     return {name: base64.b64decode(value).decode() for name, value in (secret or {}).get("data", {}).items()}
 
 
-def token(cluster: str, session: boto3.Session) -> str:
+def token(cluster: str, region: str) -> str:
     """Returns a bearer token for the cluster: a presigned GetCallerIdentity request, which EKS sends to AWS.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
     """
-    region = session.region_name
-    sts = session.client("sts")
-    signer = RequestSigner(
-        sts.meta.service_model.service_id, region, "sts", "v4", session.get_credentials(), session.events
-    )
     request = {
         "method": "GET",
         "url": f"https://sts.{region}.amazonaws.com/?Action=GetCallerIdentity&Version=2011-06-15",
@@ -155,8 +152,16 @@ def token(cluster: str, session: boto3.Session) -> str:
         "headers": {"x-k8s-aws-id": cluster},
         "context": {},
     }
+    session = _session(region)
+    signer = RequestSigner(ServiceId("STS"), region, "sts", "v4", session.get_credentials(), session.events)
     url = signer.generate_presigned_url(request, region_name=region, expires_in=_TOKEN_SECONDS, operation_name="")
     return "k8s-aws-v1." + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
+@cache
+def _session(region: str) -> boto3.Session:
+    """Keeps the session, since creating one takes 25 ms."""
+    return boto3.Session(region_name=region)
 
 
 def kubectl(

@@ -109,7 +109,7 @@ def create_secret(account: Account, mock_aws: MockAws, **more: str) -> dict[str,
 @pytest.fixture(name="prepare")
 def make_prepare(run: Run, mock_aws: MockAws, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     """Runs the command."""
-    monkeypatch.setattr(common, "poll_seconds", 0.2)  # polls start kubectl, which would slow the Job's processes down
+    monkeypatch.setattr(common, "poll_seconds", 0.4)  # polls start kubectl, which slows the Jobs down
     return lambda *more: run("database", "--image", IMAGE, "--authority", str(mock_aws.ca.certificate), *more)
 
 
