@@ -1,8 +1,10 @@
 """The cluster's API through kubectl, with a short-lived token in a temporary kubeconfig."""
 
+import atexit
 import base64
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -100,7 +102,8 @@ class Kubernetes:
             config = Path(folder, "config")
             config.touch(mode=0o600)
             config.write_text(json.dumps(self._config()))
-            return kubectl(arguments, {"KUBECONFIG": str(config), "HOME": folder}, stdin=stdin, timeout=timeout)
+            variables = {"KUBECONFIG": str(config), "HOME": folder, "KUBECACHEDIR": _cache_folder()}
+            return kubectl(arguments, variables, stdin=stdin, timeout=timeout)
 
     def _config(self) -> Object:
         return {
@@ -156,6 +159,14 @@ def token(cluster: str, region: str) -> str:
     signer = RequestSigner(ServiceId("STS"), region, "sts", "v4", session.get_credentials(), session.events)
     url = signer.generate_presigned_url(request, region_name=region, expires_in=_TOKEN_SECONDS, operation_name="")
     return "k8s-aws-v1." + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
+@cache
+def _cache_folder() -> str:
+    """Where kubectl keeps which kinds of objects the cluster has, since asking for them takes half of a call."""
+    folder = tempfile.mkdtemp(prefix="kubectl-cache-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @cache

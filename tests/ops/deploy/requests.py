@@ -21,9 +21,11 @@ _REQUEST_SECONDS: Final = 60
 
 
 def deploy(account: Account, production: Sequence[Object], settings: Mapping[str, str]) -> None:
-    """Rolls the service out, with these settings; its database has to be prepared before."""
+    """Rolls the service out as one pod, with these settings; its database has to be prepared before."""
     objects = deepcopy(list(production))
     for one in objects:
+        if one["kind"] == "HorizontalPodAutoscaler":
+            one["spec"]["minReplicas"] = 1
         if one["kind"] == "ConfigMap" and "DRAIN_SECONDS" in one["data"]:
             one["data"] |= settings
     roll_out(Kubernetes(account.outputs), objects)

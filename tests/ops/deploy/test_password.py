@@ -23,6 +23,7 @@ from tests.ops.deploy.fixtures import (
     NoLoadBalancers,
     Result,
     Run,
+    prepare_database,
     running_cluster,
     running_database,
 )
@@ -52,13 +53,11 @@ def run_cluster(
     account: Account,
     controllers: Controllers,
     server: EmbeddedPostgres,
-    command: Command,
     production_objects: list[Object],
 ) -> Iterator[kubernetes.Cluster]:
     """Runs a cluster with the service, and its real pods, which hardly keep a connection open."""
     with running_cluster(mock_aws, account, controllers.running) as cluster:
-        assert server.answers()
-        assert command("database", "--image", IMAGE).status == 0
+        prepare_database(mock_aws, account, server)
         deploy(account, production_objects, {"DRAIN_SECONDS": "3", "DB_IDLE_SECONDS": "0.1"})
         yield cluster
 

@@ -20,6 +20,7 @@ from ops.rehearsal.controllers import Controllers
 from ops.rehearsal.kubernetes import Object, Store, kind_of
 from ops.rehearsal.restore import RestoredDatabases
 from ops.rehearsal.steps import IMAGE, ROOT
+from svc.postgres import maintenance, recovery
 from svc.postgres.embedded import EmbeddedPostgres
 from tests.ops.deploy.fixtures import (
     Account,
@@ -29,6 +30,7 @@ from tests.ops.deploy.fixtures import (
     Run,
     error_response,
     names,
+    prepare_database,
     replacing,
     running_cluster,
     running_database,
@@ -162,24 +164,27 @@ def run_cluster(
     account: Account,
     controllers: Controllers,
     restored: RestoredDatabases,
-    command: Command,
     production_objects: list[Object],
 ) -> Iterator[kubernetes.Cluster]:
-    """Runs a cluster with the service, and its real pods."""
+    """Runs a cluster with the service on its database, and its real pods."""
     with running_cluster(mock_aws, account, controllers.running) as cluster:
-        assert restored.first.answers()
-        assert command("database").status == 0
+        prepare_database(mock_aws, account, restored.first)
         deploy(account, production_objects, {"DRAIN_SECONDS": "3"})
         yield cluster
 
 
 @pytest.fixture(name="job_cluster")
 def run_job_cluster(
-    mock_aws: MockAws, account: Account, production_objects: list[Object], tmp_path: Path
+    mock_aws: MockAws,
+    account: Account,
+    restored: RestoredDatabases,
+    production_objects: list[Object],
+    tmp_path: Path,
 ) -> Iterator[kubernetes.Cluster]:
-    """Runs a cluster that runs Jobs as processes, and no pods of the service."""
+    """Runs a cluster with the service on its database; it runs Jobs as processes, and no pods of the service."""
     controllers = RunsOnlyJobs({IMAGE: ROOT}, tmp_path / "pods", NoLoadBalancers())
     with running_cluster(mock_aws, account, controllers.running, production_objects) as cluster:
+        prepare_database(mock_aws, account, restored.first)
         yield cluster
 
 
@@ -282,15 +287,17 @@ def test_a_database_that_is_lost_is_replaced(
     assert not set(callers.added()) & client_names(server.dsn(database="clients"))
 
 
-@pytest.mark.usefixtures("restored")
 def test_after_a_failure_the_service_can_go_back_or_on(
-    job_cluster: kubernetes.Cluster, account: Account, command: Command
+    server: EmbeddedPostgres,
+    restored: RestoredDatabases,
+    job_cluster: kubernetes.Cluster,
+    account: Account,
+    command: Command,
 ) -> None:
     """A run failed after it had frozen both. `database` makes the old one writable; a second run restores nothing."""
-    assert command("database").status == 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ops.deploy.database.move", _fail)
-        assert command("restore", NEW, "--yes").status == 1
+    restore._restore(account.outputs, describe("olimac"), NEW, restore.Source(), zone="")
+    for url in (server.dsn(database="clients"), restored.dsn(NEW, "clients")):
+        asyncio.run(maintenance.run(url, recovery.freeze))
     assert _insert_as_service(job_cluster) == "ReadOnlySQLTransactionError"
 
     assert command("database").status == 0
@@ -304,10 +311,6 @@ def test_after_a_failure_the_service_can_go_back_or_on(
     assert "olimac-2 exists: continuing" in result.stdout
     assert "RestoreDBInstanceToPointInTime" not in account.proxy.calls
     assert _insert_as_service(job_cluster) == ""
-
-
-def _fail(*_: object) -> None:
-    raise common.CannotProceed("made up")
 
 
 def _insert_as_service(cluster: kubernetes.Cluster) -> str:
@@ -337,12 +340,10 @@ def _insert_as_service(cluster: kubernetes.Cluster) -> str:
 # --- The service stays
 
 
-@pytest.mark.usefixtures("restored")
 def test_a_database_that_the_cluster_cannot_reach_is_an_error(
     job_cluster: kubernetes.Cluster, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its security group, the new database cannot be reached: the service stays where it is."""
-    assert command("database").status == 0
     before, settings = secret(job_cluster), restore._settings
     monkeypatch.setattr(restore, "_settings", lambda old: settings(old) | {"VpcSecurityGroupIds": ["sg-of-others"]})
 
@@ -361,7 +362,6 @@ def test_the_service_moves_only_after_a_yes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without --yes, the command says what both hold, here the new one what a snapshot has, and asks."""
-    assert command("database").status == 0
     before = secret(job_cluster)
     rds = aws_client("rds", REGION)
     rds.create_db_snapshot(DBInstanceIdentifier="olimac", DBSnapshotIdentifier="before")
