@@ -20,14 +20,14 @@ oncall: $(VENV)/oncall ## Show dashboards, alarms, logs and traces of `make run`
 	@exec $(BIN)/python -m ops.oncall $(ARGS)
 
 # More than there are cores: many tests wait for a process, a browser or a time-out. The quick ones do not.
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 5
 QUICK_TEST_PROCESSES ?= 2
 
 check: style ## Lint, types, layers and the quick tests, in less than a minute (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $(QUICK_TEST_PROCESSES) -m "not slow" $(ARGS)
 
-test: $(VENV)/dev $(VENV)/node/installed ## Run the tests, on a real PostgreSQL (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(VENV)/dev $(VENV)/node/installed ## Run all tests but those of infra, on a real PostgreSQL (ARGS="-k name" for some)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not deployment" $(ARGS)
 
 .PHONY: style
 style: $(VENV)/dev
@@ -39,9 +39,10 @@ style: $(VENV)/dev
 lint: style ## Check style, types, imports, and that the lock files match pyproject.toml
 	$(BIN)/python .ci/check_locks.py
 
-infra: $(VENV)/dev $(VENV)/audit/installed ## Check terraform/ and k8s/: format, validity, tests, policies; needs terraform and kubectl
+infra: $(VENV)/dev $(VENV)/audit/installed ## Check terraform/, k8s/ and what recovers a deployment; needs terraform and kubectl
 	@bash .ci/infra
 	@bash .ci/manifests
+	$(BIN)/python -m pytest -n $(QUICK_TEST_PROCESSES) --dist loadfile -m deployment
 
 bench: $(VENV)/dev ## Benchmark the service and its peers; needs wrk, and Node.js and Go for some peers (ARGS="--help" for more)
 	@$(BIN)/python -m ops.bench $(ARGS)

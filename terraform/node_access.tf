@@ -20,7 +20,7 @@ data "aws_iam_policy_document" "node_sessions" {
   }
 }
 
-# Attached to nobody. Whoever needs a node gets it for as long as that takes.
+# Attached to no role. An operator who needs a node gets it for as long as that takes.
 resource "aws_iam_policy" "node_access" {
   name        = "${var.name}-node-access"
   description = "A shell on the nodes of the cluster ${var.name}, for emergencies"

@@ -179,12 +179,12 @@ def _scaling(turns: list[Turn]) -> Iterator[dict[str, Any]]:
     fewest = min((turn.rows for turn in turns), default=0)
     for contender, rows in dict.fromkeys((turn.contender, turn.rows) for turn in turns):
         found = [turn for turn in turns if _is(turn, contender, rows)]
-        least = [turn for turn in turns if _is(turn, contender, fewest)]
+        smallest = [turn for turn in turns if _is(turn, contender, fewest)]
         yield {
             "contender": contender,
             "rows": rows,
             **_medians(found),
-            "ratio": results.ratio(found, least, results.cpu_us),
+            "ratio": results.ratio(found, smallest, results.cpu_us),
         }
 
 

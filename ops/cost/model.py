@@ -121,8 +121,8 @@ def save(designs: Iterable[Design], path: Path = MEASURED) -> None:
 
 def bill(design: Design, rate: float, deployed: Deployment) -> Bill:
     """What the deployment costs a month at this rate."""
-    fewest, most = deployed.pods
-    pods = next((n for n in range(fewest, most) if design.at(rate / n).service_cpus <= deployed.pod_load), most)
+    minimum, maximum = deployed.pods
+    pods = next((n for n in range(minimum, maximum) if design.at(rate / n).service_cpus <= deployed.pod_load), maximum)
     worker = design.at(rate / pods)
     nodes = _nodes(pods, deployed)
     used = pods * worker.service_cpus

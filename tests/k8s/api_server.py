@@ -55,8 +55,8 @@ class ApiServer:
 def find_programs() -> dict[str, str]:
     """Returns the paths of kube-apiserver and etcd.
 
-    Without them, the test is skipped, also in CI, since no package has kube-apiserver. It fails if REAL_API_SERVER is
-    set: whoever sets it demands the test.
+    Without them, the test is skipped, also in CI, since no package has kube-apiserver. If REAL_API_SERVER is set,
+    it fails instead.
     """
     folder = os.environ.get(FOLDER)
     found = {name: shutil.which(name, path=folder) for name in _PROGRAMS}

@@ -10,7 +10,7 @@ import pytest
 from ops.common.process import ROOT
 from tests.terraform.fixtures import copy_terraform, init_with_provider, run_terraform
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.deployment]
 
 NAME: Final = "olimac-staging"  # of an environment beside olimac
 

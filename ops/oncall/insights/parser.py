@@ -267,8 +267,8 @@ class _Builder(Transformer[Token, Query]):
         count, unit = re.findall(r"\d+|\D+", token)
         if unit not in UNITS or not int(count):
             self._refuse(_start(token), f"'{token}' is not a time such as 30s, 5m, 1h or 1d")
-        milliseconds, most = UNITS[unit]
-        return _Period(min(int(count), most) * milliseconds, start=_start(token))
+        milliseconds, maximum = UNITS[unit]
+        return _Period(min(int(count), maximum) * milliseconds, start=_start(token))
 
 
 def _start(token: Token) -> int:

@@ -30,7 +30,7 @@ from tests.ops.deploy.fixtures import (
 from tests.ops.deploy.requests import Callers, deploy
 from tests.ops.deploy.test_database import secret
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.deployment]
 
 Command = Callable[..., Result]
 

@@ -211,6 +211,7 @@ def client_names(url: str) -> set[str]:
 # --- The service moves
 
 
+@pytest.mark.deployment
 def test_the_service_moves_without_losing_a_request(
     server: EmbeddedPostgres,
     restored: RestoredDatabases,
@@ -262,6 +263,7 @@ def assert_as_the_old_one(key: str) -> None:
     ]
 
 
+@pytest.mark.deployment
 @pytest.mark.usefixtures("cluster")
 def test_a_database_that_is_lost_is_replaced(
     server: EmbeddedPostgres,
@@ -287,6 +289,7 @@ def test_a_database_that_is_lost_is_replaced(
     assert not set(callers.added()) & client_names(server.dsn(database="clients"))
 
 
+@pytest.mark.deployment
 def test_after_a_failure_the_service_can_go_back_or_on(
     server: EmbeddedPostgres,
     restored: RestoredDatabases,
@@ -340,6 +343,7 @@ def _insert_as_service(cluster: kubernetes.Cluster) -> str:
 # --- The service stays
 
 
+@pytest.mark.deployment
 def test_a_database_that_the_cluster_cannot_reach_is_an_error(
     job_cluster: kubernetes.Cluster, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,6 +358,7 @@ def test_a_database_that_the_cluster_cannot_reach_is_an_error(
     assert secret(job_cluster) == before
 
 
+@pytest.mark.deployment
 def test_the_service_moves_only_after_a_yes(
     server: EmbeddedPostgres,
     restored: RestoredDatabases,

@@ -216,7 +216,7 @@ _TAG_PREFIX: Final = "kube.var.log.containers."  # the default
 
 
 def _kubernetes(step: Options, line: Line) -> Line:
-    """Adds what the tag tells of the container, and replaces the text of a JSON object by the object."""
+    """Adds what the tag has of the container, and replaces the text of a JSON object by the object."""
     assert (step["merge_log"], step["merge_log_trim"], step["keep_log"]) == (True, False, False)
     assert step["use_tag_for_meta"] is True
     found = re.search(pythonic(step["regex"]), line.tag.removeprefix(step.get("kube_tag_prefix", _TAG_PREFIX)))
