@@ -33,14 +33,14 @@ class Endpoints:
 
     async def get(self, request: Request) -> Response:
         """`GET /get/{id}`: one client."""
-        client = await self._store.get(parse_id(request.path_parameter))
+        client = await self._store.get(parse_id(request.path_parameter), request)
         return Response(client, JSON)
 
     async def add(self, request: Request) -> Response:
         """`POST /add`: adds a client; with an Idempotency-Key, only on the key's first use."""
         given = await fields.read(request, "name", "money", numbers=["money"])
         client = parse_new(given["name"], given["money"])
-        added = await self._store.add(client, _idempotency_key(request))
+        added = await self._store.add(client, _idempotency_key(request), request)
         headers = {"Location": f"get/{added.id}"}
         if added.is_replay:
             headers["Idempotency-Replayed"] = "true"
@@ -53,14 +53,14 @@ class Endpoints:
         if not query:
             return await self._all(request, coding)
         limit = parse_limit(query["limit"], MAX_LIMIT) if "limit" in query else MAX_LIMIT
-        page = await self._store.page(parse_after(query.get("after", "0")), limit)
+        page = await self._store.page(parse_after(query.get("after", "0")), limit, request)
         if not page.more:
             return await _array(page, coding)
         next_page = urlencode({"limit": limit, "after": page.last_id})
         return await _array(page, coding, {"Link": f'<?{next_page}>; rel="next"'})
 
     async def _all(self, request: Request, coding: Coding) -> AnyResponse:
-        page = await self._store.page(0)
+        page = await self._store.page(0, request=request)
         if not page.more:
             return await _array(page, coding)
         body = coding()
@@ -69,7 +69,7 @@ class Endpoints:
         await response.prepare(request)
         if request.method == "GET":
             await _write(request, response, await body.encode(b"[" + page.objects))
-            async with aclosing(self._store.pages(page.last_id)) as pages:
+            async with aclosing(self._store.pages(page.last_id, request)) as pages:
                 async for page in pages:
                     if page.objects:  # empty where the remaining clients were removed in the meantime
                         await _write(request, response, await body.encode(b"," + page.objects))

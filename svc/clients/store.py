@@ -7,7 +7,7 @@ from typing import Final
 from svc.clients.model import NewClient
 from svc.errors import DatabaseNotMigrated, DatabaseRightsMissing, KeyReused, NoSuchClient
 from svc.postgres import queries
-from svc.postgres.batching import Batcher, Limits, OnRoundTrip
+from svc.postgres.batching import Batcher, Limits, OnRoundTrip, RoundTripObserver
 from svc.postgres.database import Database
 from svc.postgres.settings import DatabaseSettings
 
@@ -68,7 +68,7 @@ def no_op(_operation: str, _summary: str, _sql: str) -> None:
 
 
 class Store:
-    """The clients in PostgreSQL. Concurrent calls share round trips.
+    """The clients in PostgreSQL. Concurrent calls share round trips, which the `request` of each call records.
 
     Args:
         database: where the clients are stored.
@@ -93,33 +93,33 @@ class Store:
         one_page = replace(limits, max_batch_size=1)
         self._pages = Batcher("page", self._page, one_page, observe("page", "SELECT clients", _PAGE))
 
-    async def get(self, client_id: int) -> bytes:
+    async def get(self, client_id: int, request: RoundTripObserver | None = None) -> bytes:
         """The client as a JSON object in UTF-8.
 
         Raises:
             NoSuchClient: no client has this id.
         """
-        found = await self._gets.submit(client_id)
+        found = await self._gets.submit(client_id, request)
         if found is None:
             raise NoSuchClient
         return found
 
-    async def add(self, client: NewClient, key: str | None = None) -> Added:
+    async def add(self, client: NewClient, key: str | None = None, request: RoundTripObserver | None = None) -> Added:
         """Stores the client; with an idempotency key, only on the key's first use.
 
         Raises:
             KeyReused: the key was first used with other fields.
         """
-        added = await self._adds.submit(_Add(client, key))
+        added = await self._adds.submit(_Add(client, key), request)
         if not added.same_fields:
             raise KeyReused
         return added
 
-    async def page(self, after: int, limit: int = PAGE_ROWS) -> Page:
+    async def page(self, after: int, limit: int = PAGE_ROWS, request: RoundTripObserver | None = None) -> Page:
         """At most `limit` clients, in order of id, from the first id after `after`."""
-        return await self._pages.submit((after, limit))
+        return await self._pages.submit((after, limit), request)
 
-    async def pages(self, after: int = 0) -> AsyncGenerator[Page, None]:
+    async def pages(self, after: int = 0, request: RoundTripObserver | None = None) -> AsyncGenerator[Page, None]:
         """All clients whose ids come after `after`, page by page.
 
         Each page is a separate query, so a slow reader holds no connection between pages. A page has the clients that
@@ -127,7 +127,7 @@ class Store:
         """
         more = True
         while more:
-            page = await self.page(after)
+            page = await self.page(after, request=request)
             after, more = page.last_id, page.more
             yield page
 

@@ -80,6 +80,9 @@ class Request(web.BaseRequest):
             self.id = trace_id
         self.trace_id = trace_id
 
+    def add_round_trip(self, round_trip: Any, queue_seconds: float) -> None:
+        """A hook for each round trip to the database; see batching.RoundTripObserver. Here, it does nothing."""
+
     @property
     def has_route(self) -> bool:
         """Whether its path is one of the service's."""

@@ -7,7 +7,6 @@ batch is in flight, an item is sent at once and alone; the higher the load, the 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
@@ -53,10 +52,6 @@ class RoundTripObserver(Protocol):
 
     def add_round_trip(self, round_trip: RoundTrip, queue_seconds: float) -> None:
         """Records a round trip, and how long this request's own item waited to be sent."""
-
-
-# The request that submits an item; unset where round trips are not recorded by request.
-current_request: ContextVar[RoundTripObserver] = ContextVar("current_request")
 
 
 _Outcome: TypeAlias = tuple[Result | None, Exception | None, RoundTrip]
@@ -135,8 +130,12 @@ class Batcher(Generic[Item, Result]):
         self._check_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks only weakly
 
-    async def submit(self, item: Item) -> Result:
+    async def submit(self, item: Item, request: RoundTripObserver | None = None) -> Result:
         """The item's result.
+
+        Args:
+            item: to send.
+            request: records the round trip that brought the result.
 
         Raises:
             DatabaseBusy: the item waited too long to be sent, or would.
@@ -155,7 +154,6 @@ class Batcher(Generic[Item, Result]):
         elif self._check_timer is None:
             self._schedule_check(now)
         result, error, round_trip = await answered
-        request = current_request.get(None)
         if request is not None:
             request.add_round_trip(round_trip, round_trip.sent_at - now)
         if error is not None:

@@ -1,13 +1,13 @@
 """The middleware that times each request, joins its trace, and adds it to the request log."""
 
+import time
 from http import HTTPStatus
 
 from svc.http.messages import AnyResponse
 from svc.http.proxies import Proxies
 from svc.http.routes import Handler
-from svc.postgres import batching
 from svc.telemetry import propagation
-from svc.telemetry.record import RequestRecord
+from svc.telemetry.record import CLIENT_CLOSED_REQUEST, RequestRecord
 from svc.telemetry.request_log import RequestLog
 from svc.telemetry.sampling import TraceSampler
 
@@ -32,10 +32,13 @@ class Middleware:
 
     async def __call__(self, request: RequestRecord) -> AnyResponse:
         """The handler's response."""
-        request.start(request.peer if self._proxies is None else self._proxies.client_address(request))
+        request.client = request.peer if self._proxies is None else self._proxies.client_address(request)
+        request.status = CLIENT_CLOSED_REQUEST
+        request.body_bytes = 0
+        request.round_trips = ()
+        request.started = time.perf_counter()
         if self._proxies is not None and self._proxies.trusts(request.client):
             self._join_remote_trace(request)
-        batching.current_request.set(request)
         self._request_log.in_flight += 1
         try:
             response = await self._handler(request)
@@ -47,7 +50,8 @@ class Middleware:
             raise
         finally:
             self._request_log.in_flight -= 1
-            request.end()
+            request.ended = time.perf_counter()
+            request.seconds = (request.stream_started or request.ended) - request.started
             self._request_log.add(request)
         return response
 

@@ -34,7 +34,7 @@ class RequestRecord(Request):
             start of a streamed response, only a batch that failed, without a wait.
     """
 
-    # Each request sets these, and Python shares the keys of a __dict__ between instances only up to 30.
+    # The middleware sets these. Python shares the keys of a __dict__ between instances only up to 30.
     __slots__ = ("body_bytes", "client", "ended", "round_trips", "seconds", "started", "status")
 
     client: str
@@ -47,19 +47,6 @@ class RequestRecord(Request):
     remote_parent: RemoteParent | None = None
     is_sampled: bool = False
     stream_started: float = 0.0
-
-    def start(self, client: str) -> None:
-        """The head is complete."""
-        self.client = client
-        self.status = CLIENT_CLOSED_REQUEST
-        self.body_bytes = 0
-        self.round_trips = ()
-        self.started = time.perf_counter()
-
-    def end(self) -> None:
-        """There is a response, or a streamed one is complete, or there will be none."""
-        self.ended = time.perf_counter()
-        self.seconds = (self.stream_started or self.ended) - self.started
 
     def add_round_trip(self, round_trip: RoundTrip, queue_seconds: float) -> None:
         """See batching.RoundTripObserver."""

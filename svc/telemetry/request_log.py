@@ -33,7 +33,7 @@ class _Kind:
         skippable: how many may be skipped without asking the samplers.
         until: until when, by time.perf_counter().
         skipped: how many were.
-        newest: the last one of these.
+        newest: one of the newest of these.
     """
 
     __slots__ = ("is_failure", "is_probe", "name", "newest", "seconds", "skippable", "skipped", "until")
@@ -100,7 +100,8 @@ class RequestLog:
             and request.remote_parent is None
         ):
             kind.skipped += 1
-            kind.newest = request
+            if kind.newest is None:  # the others are freed at once
+                kind.newest = request
         elif not kind.is_probe:
             self._choose(kind, request)
 

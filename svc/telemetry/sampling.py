@@ -36,7 +36,7 @@ class _Rate(Generic[_Item]):
         step: the share of the next requests to choose, up to 1.
         credit: the steps since the last chosen request; at 1, another one is due.
         waiting: the number of requests since the last chosen one.
-        last: the newest of these.
+        last: one of the newest of these.
     """
 
     __slots__ = ("_fast_seconds", "at", "chosen_at", "credit", "fast", "last", "slow", "step", "waiting")
@@ -121,7 +121,7 @@ class Sampler(Generic[_Item]):
             kind: of the requests.
             now: by a monotonic clock.
             items: how many.
-            newest: the last of them, which `late` returns if no other is chosen in its place.
+            newest: one of the newest of them, which `late` returns if no other is chosen in its place.
         """
         if not self._per_second:
             return
@@ -131,7 +131,7 @@ class Sampler(Generic[_Item]):
         rate.last = newest
 
     def late(self, now: float, seconds: float = LATE_SECONDS) -> Iterator[tuple[_Item, int]]:
-        """The newest skipped request of each kind of which none was chosen for so long, and how many it stands for."""
+        """A skipped request of each kind of which none was chosen for so long, and how many it stands for."""
         for rate in self._rates.values():
             if rate.last is not None and now - rate.chosen_at >= seconds:
                 item, weight = rate.last, rate.waiting
