@@ -297,7 +297,7 @@ def test_after_a_failure_the_service_can_go_back_or_on(
     account: Account,
     command: Command,
 ) -> None:
-    """Both are as a run leaves them that fails after it froze them. `database` makes the old one writable; a second run restores nothing."""
+    """A run that fails leaves both frozen. `database` makes the old one writable; a second run restores nothing."""
     restore._restore(account.outputs, describe("olimac"), NEW, restore.Source(), zone="")
     for url in (server.dsn(database="clients"), restored.dsn(NEW, "clients")):
         asyncio.run(maintenance.run(url, recovery.freeze))
