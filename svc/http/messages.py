@@ -47,10 +47,11 @@ class Request(web.BaseRequest):
         response_headers: of its response, in addition to those that every response has.
     """
 
-    __slots__ = ("slots",)
+    # Not in the __dict__, since Python shares its keys between instances only up to 30.
+    __slots__ = ("slot_seconds", "slots")
 
     slots: "Slots | None"
-    slot_seconds: float = 0.0
+    slot_seconds: float
     route: str = "unknown"
     path_parameter: str = ""
     caller: str = ""
@@ -64,6 +65,7 @@ class Request(web.BaseRequest):
         super().__init__(message, *parts, client_max_size=MAX_BODY_BYTES)
         self._lifecycle = lifecycle
         self.slots = None
+        self.slot_seconds = 0.0
         self.peer = peer
         given = message.headers.get(_X_REQUEST_ID)
         self.trace_id = f"{random.getrandbits(128):032x}"

@@ -23,12 +23,13 @@ _Line = tuple[RequestRecord, int]  # a request, and how many requests its line s
 
 
 class _Kind:
-    """The requests of a route, a method and a status.
+    """The requests of a route, a method and a status that were slow, or those that were not.
 
     Attributes:
-        name: the three.
+        name: the route, the method and the status.
         is_probe: whether they are successful probes, which are only counted.
         is_failure: whether they failed.
+        is_notable: whether they failed or were slow.
         seconds: how long those took that are not in the metrics yet.
         skippable: how many may be skipped without asking the samplers.
         until: until when, by time.perf_counter().
@@ -36,13 +37,14 @@ class _Kind:
         newest: one of the newest of these.
     """
 
-    __slots__ = ("is_failure", "is_probe", "name", "newest", "seconds", "skippable", "skipped", "until")
+    __slots__ = ("is_failure", "is_notable", "is_probe", "name", "newest", "seconds", "skippable", "skipped", "until")
 
-    def __init__(self, name: Kind) -> None:
+    def __init__(self, name: Kind, *, is_slow: bool) -> None:
         route, _, status = self.name = name
         self.is_probe = route in PROBES and status < HTTPStatus.INTERNAL_SERVER_ERROR
         # A key or a client that does not exist is no failure: anyone can ask for one.
         self.is_failure = status >= HTTPStatus.BAD_REQUEST and status not in (401, 404)
+        self.is_notable = self.is_failure or is_slow
         self.seconds: list[float] = []
         self.skippable = self.skipped = 0
         self.until = 0.0
@@ -75,7 +77,8 @@ class RequestLog:
         self._metrics = metrics
         self._trace_sampler = trace_sampler
         self._traces = traces
-        self._kinds: dict[Kind, _Kind] = {}
+        self._kinds: dict[tuple[Kind, bool], _Kind] = {}
+        self._slot_seconds: list[float] = []  # the waits for slots that are not in the metrics yet
         self._counted: list[_Kind] = []  # those with requests that are not in the metrics yet
         self._lines: list[_Line] = []
         self._late_lines: asyncio.TimerHandle | None = None
@@ -84,21 +87,17 @@ class RequestLog:
 
     def add(self, request: RequestRecord) -> None:
         """Adds a request that has ended."""
-        kind = self._kinds.get((request.route, request.method, request.status)) or self._kind(request)
         seconds = request.seconds
+        key = (request.route, request.method, request.status), seconds > SLOW_SECONDS
+        kind = self._kinds.get(key) or self._kind(request)
         if not kind.seconds:
             self._expect_flush(kind)
         kind.seconds.append(seconds)
         if request.slot_seconds:
-            self._metrics.slot_waits_ms.add(milliseconds(request.slot_seconds))
+            self._slot_seconds.append(request.slot_seconds)
         if request.caller:
             self._metrics.callers[request.caller] += 1
-        if (
-            kind.skipped < kind.skippable
-            and request.ended < kind.until
-            and seconds <= SLOW_SECONDS
-            and request.remote_parent is None
-        ):
+        if kind.skipped < kind.skippable and request.ended < kind.until and request.remote_parent is None:
             kind.skipped += 1
             if kind.newest is None:  # the others are freed at once
                 kind.newest = request
@@ -114,7 +113,11 @@ class RequestLog:
     def _kind(self, request: RequestRecord) -> _Kind:
         """The kind of a request; all methods that nobody knows are one kind."""
         name = request.route, request.method if request.method in METHODS else "OTHER", request.status
-        return self._kinds.setdefault(name, _Kind(name))
+        is_slow = request.seconds > SLOW_SECONDS
+        return self._kinds.setdefault((name, is_slow), _Kind(name, is_slow=is_slow))
+
+    def _sampler(self, kind: _Kind) -> Sampler[RequestRecord]:
+        return self._notable if kind.is_notable else self._others
 
     def _expect_flush(self, kind: _Kind) -> None:
         if not self._counted:
@@ -127,9 +130,8 @@ class RequestLog:
         self._count_skipped(kind, now)
         if request.error is not None and isinstance(request.error, DatabaseBusy | ServiceBusy):
             self._metrics.shed += 1
-        is_notable = kind.is_failure or request.seconds > SLOW_SECONDS
-        sampler = self._notable if is_notable or request.is_sampled else self._others
-        if self._traces and self._trace_sampler.should_record(request, kind.name, now, is_notable=is_notable):
+        sampler = self._notable if kind.is_notable or request.is_sampled else self._others
+        if self._traces and self._trace_sampler.should_record(request, kind.name, now, is_notable=kind.is_notable):
             request.is_sampled = True
             self._traces.add_request(request)
         weight = sampler.choose(kind.name, now, request)
@@ -138,16 +140,17 @@ class RequestLog:
             if len(self._lines) == _MAX_LINES:
                 self._write_lines()
         if not kind.is_failure:
-            kind.skippable = self._others.skippable(kind.name)
+            kind.skippable = self._sampler(kind).skippable(kind.name)
             if self._traces:
-                kind.skippable = min(kind.skippable, self._trace_sampler.skippable(kind.name))
+                traces = self._trace_sampler.skippable(kind.name, is_notable=kind.is_notable)
+                kind.skippable = min(kind.skippable, traces)
             kind.until = now + UPDATE_SECONDS
 
     def _count_skipped(self, kind: _Kind, now: float) -> None:
         if kind.newest is not None:
-            self._others.skip(kind.name, now, kind.skipped, kind.newest)
+            self._sampler(kind).skip(kind.name, now, kind.skipped, kind.newest)
             if self._traces:
-                self._trace_sampler.skip(kind.name, now, kind.skipped)
+                self._trace_sampler.skip(kind.name, now, kind.skipped, is_notable=kind.is_notable)
             kind.skippable -= kind.skipped
             kind.skipped = 0
             kind.newest = None
@@ -156,6 +159,9 @@ class RequestLog:
         """Counts the requests in the metrics, and writes the lines."""
         now = time.perf_counter()
         counted, self._counted = self._counted, []
+        if self._slot_seconds:
+            self._metrics.slot_waits_ms.extend([milliseconds(seconds) for seconds in self._slot_seconds])
+            self._slot_seconds.clear()
         for kind in counted:
             # As milliseconds(), without the cost of a call.
             latencies_ms = [int(seconds * 1e6) / 1e3 for seconds in kind.seconds]

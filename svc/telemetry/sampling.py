@@ -208,13 +208,16 @@ class TraceSampler:
         if request.trace_id[16:] < self._bound:
             return self._others.choose(kind, now, None) > 0
         if self._records_any:
-            self.skip(kind, now, 1)
+            self._others.skip(kind, now, 1, None)
         return False
 
-    def skippable(self, kind: Kind) -> int:
-        """As Sampler.skippable, of requests that are not notable and have no remote parent."""
-        return self._others.skippable(kind) if self._records_any else sys.maxsize
+    def skippable(self, kind: Kind, *, is_notable: bool) -> int:
+        """As Sampler.skippable, of requests that have no remote parent."""
+        return self._sampler(is_notable).skippable(kind) if self._records_any else sys.maxsize
 
-    def skip(self, kind: Kind, now: float, items: int) -> None:
+    def skip(self, kind: Kind, now: float, items: int, *, is_notable: bool) -> None:
         """As Sampler.skip."""
-        self._others.skip(kind, now, items, None)
+        self._sampler(is_notable).skip(kind, now, items, None)
+
+    def _sampler(self, is_notable: bool) -> Sampler[None]:
+        return self._notable if is_notable else self._others

@@ -44,6 +44,12 @@ async def connect(port: int | None) -> AsyncIterator[Caller]:
         writer.close()
 
 
+def reset_at_end(caller: Caller) -> None:
+    """Lets the connection end with a reset, by which the service sees at once that nobody reads any more."""
+    no_linger = struct.pack("ii", 1, 0)
+    caller[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+
+
 async def read_to_end(caller: Caller) -> bytes:
     """The bytes that arrive until the service closes the connection."""
     received = b""
@@ -689,8 +695,7 @@ async def test_a_disconnection_during_a_body_is_no_error(api: Client, log: Log, 
         caller[1].write(POST + b"Content-Length: 100\r\n\r\n{")
         await let_service_read()
         if reset:
-            no_linger = struct.pack("ii", 1, 0)
-            caller[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+            reset_at_end(caller)
     found: list[lines.Record] = []
 
     def is_logged() -> bool:

@@ -12,6 +12,7 @@ from aiohttp.test_utils import BaseTestServer, make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops.common.process import Service
 from svc import app
 from svc.errors import ServiceBusy
 from svc.http.access import Access, ApiKey, digest
@@ -24,6 +25,7 @@ from svc.postgres.settings import DatabaseSettings
 from svc.process.settings import ServerSettings
 from svc.settings import Settings
 from tests.conftest import Client, Log, Owner, ServedApp
+from tests.svc.http import test_hostile as hostile
 from tests.svc.postgres.locks import wait_for_locks
 
 BOUND_SECONDS = 30.0  # no test waits for longer, and none passes by being faster
@@ -256,6 +258,77 @@ async def test_who_may_not_wait_gets_503(narrow: Client, owner: Owner) -> None:
     statuses = sorted([(await first).status, *[(await task).status for task in waiting]])
     assert statuses == [201, 201, 201, 503]
     assert await owner.fetchval("SELECT count(*) FROM clients WHERE name = 'Carol'") == 2
+
+
+ADD = b"POST /add?name=Dora&money=%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+GET = b"GET /get/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+WITH_BODY = (
+    b"POST /add HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 28\r\n\r\n",
+    b'{"name":"Dora","money":"2"} ',
+)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ((ADD % 1, GET, ADD % 2), [201, 200, 201]),
+        ((ADD % 1 + GET + ADD % 2,), [201, 200, 201]),
+        ((GET + ADD % 1, ADD % 2), [200, 201, 201]),
+        ((*WITH_BODY, ADD % 3), [201, 201]),
+        ((ADD % 1, b"nonsense\r\n\r\n"), [201, 400]),
+        ((ADD % 1, GET[:9], GET[9:]), [201, 200]),
+        (
+            (ADD % 1, GET.replace(b"Host", b"Connection: upgrade\r\nUpgrade: x\r\nHost") + GET, ADD % 2),
+            [201, 200, 200, 201],
+        ),
+    ],
+)
+async def test_what_follows_a_request_that_waits_waits_behind_it(
+    narrow: Client, owner: Owner, parts: tuple[bytes, ...], expected: list[int]
+) -> None:
+    """However it arrives, and also where the caller closes its side meanwhile."""
+    async with hostile.connect(narrow.port) as caller:
+        async with stuck_add(narrow, owner) as first:
+            for part in parts:
+                caller[1].write(part)
+                await hostile.let_service_read()
+            caller[1].write_eof()
+            await hostile.let_service_read()
+        assert (await first).status == 201
+        assert hostile.statuses(await hostile.read_to_end(caller)) == expected
+
+
+async def test_who_leaves_while_its_request_waits_is_in_the_log(narrow: Client, owner: Owner, log: Log) -> None:
+    async with stuck_add(narrow, owner) as first:
+        async with hostile.connect(narrow.port) as caller:
+            caller[1].write(ADD % 4711)
+            await hostile.let_service_read()
+            hostile.reset_at_end(caller)
+        waiting = asyncio.create_task(narrow.post("/add?name=Bob&money=1"))
+    assert [(await first).status, (await waiting).status] == [201, 201]
+    (left,) = [line for line in await hostile.logged(log, 3) if line["status"] == 499]
+    assert 0 < left[names.SLOT_MS] <= left[names.DURATION_MS]
+    assert await owner.fetchval("SELECT count(*) FROM clients WHERE money = 4711") == 0
+
+
+async def test_who_waits_when_the_service_stops_is_answered(serve: Callable[..., Service], owner: Owner) -> None:
+    service = serve(MAX_CONCURRENT="1", DB_ACQUIRE_SECONDS="20", SHUTDOWN_SECONDS="50", DRAIN_SECONDS="0")
+    responses: list[int] = []
+
+    async def add(number: int) -> None:
+        async with hostile.connect(service.port) as caller:
+            caller[1].write(ADD % number)
+            responses.extend(hostile.statuses(await hostile.read_to_end(caller)))
+
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE clients IN SHARE MODE")
+        adds = [asyncio.create_task(add(number)) for number in range(5)]
+        await wait_for_locks(owner, 1)
+        service.process.terminate()
+        await hostile.until(lambda: names.STOPPING in service.output)
+    await asyncio.gather(*adds)
+    assert responses == [201] * 5
+    assert await asyncio.to_thread(service.process.wait, BOUND_SECONDS) == 0
 
 
 async def test_who_sends_a_body_slowly_holds_no_slot(narrow: Client) -> None:

@@ -1,8 +1,13 @@
 """Which requests of a real service have a line and a trace, and what their times mean."""
 
 import asyncio
+import random
+import time
 from collections import Counter
 from collections.abc import Callable
+from math import log as ln
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from aiohttp import ClientSession
@@ -10,8 +15,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ops.common.process import Service
 from svc.logs import names
-from svc.telemetry.record import SLOW_SECONDS
-from tests.conftest import Owner
+from svc.telemetry.metrics import Metrics
+from svc.telemetry.record import SLOW_SECONDS, RequestRecord
+from svc.telemetry.request_log import RequestLog
+from svc.telemetry.sampling import TraceSampler
+from svc.telemetry.settings import TraceSettings
+from svc.telemetry.traces import Traces
+from tests.conftest import Log, Owner
 from tests.svc.logs import lines
 from tests.svc.telemetry.otlp import attributes, collecting
 
@@ -65,6 +75,45 @@ async def test_failed_and_slow_requests_have_lines_and_traces_and_the_others_som
     served = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
     assert {span.span_id.hex() for span in served} >= {lines.span_id(line) for line in logged if line["sampled"]}
     assert len(served) < 30 + len(slow_lines)
+
+
+@pytest.mark.parametrize("seconds", [SLOW_SECONDS / 10, SLOW_SECONDS * 10])
+async def test_a_flood_has_the_lines_and_traces_of_its_budget(log: Log, seconds: float) -> None:
+    """So has one of slow requests, as where a caller with thousands of connections waits for its turns."""
+    lines_per_second, flood_seconds, requests = 2.0, 5.0, 10_000
+    metrics = Metrics(None, {})
+    settings = TraceSettings(ratio=1.0, per_second=lines_per_second)
+    traced: list[RequestRecord] = []
+    request_log = RequestLog(
+        lines_per_second, metrics, TraceSampler(settings), cast(Traces, SimpleNamespace(add_request=traced.append))
+    )
+    started = time.perf_counter() - flood_seconds
+    for number in range(requests):
+        request_log.add(ended(started + number / requests * flood_seconds, seconds))
+    request_log.close()
+
+    logged = log.read()
+    assert sum(line[names.SAMPLE_WEIGHT] for line in logged) == requests
+    assert metrics.latencies_ms["/get/{id}", "GET", 200].count == requests
+    # Slow requests have ten times the budget of others. The rate is known only after a while: of a flood after a quiet
+    # time, ten seconds' budget has lines, and then fewer and fewer.
+    budget = lines_per_second * (10 if seconds > SLOW_SECONDS else 1)
+    burst = 10 * budget
+    assert budget * flood_seconds < len(logged) < 1.2 * burst * (1 + ln(requests / burst))
+    assert 1 < len(traced) < len(logged) * 5
+
+
+def ended(at: float, seconds: float) -> RequestRecord:
+    """A successful get that ended."""
+    fields: dict[str, Any] = {
+        **dict.fromkeys(("database_seconds", "queue_seconds", "slot_seconds", "stream_seconds"), 0.0),
+        **dict.fromkeys(("remote_parent", "error")),
+        **dict.fromkeys(("batch_size", "body_bytes"), 1),
+    }
+    name = {"route": "/get/{id}", "method": "GET", "status": 200, "client": "127.0.0.1", "caller": ""}
+    trace_id = f"{random.getrandbits(128):032x}"
+    identity = {"trace_id": trace_id, "id": trace_id, "is_sampled": False, "ended": at, "ended_at": 0.0}
+    return cast(RequestRecord, SimpleNamespace(seconds=seconds, **fields, **name, **identity))
 
 
 async def test_a_line_has_the_id_that_the_caller_sees_once(serve: Start) -> None:
