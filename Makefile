@@ -190,11 +190,8 @@ rotate-password: $(VENV)/deploy ## Give the service a new database password, wit
 teardown: $(VENV)/deploy ## Remove what Terraform did not create, before destroy
 	$(OPS) teardown --outputs $(OUTPUTS) $(ARGS)
 
-# First lifts the database's protection, unless the database is gone, because apply would recreate it.
 destroy: ## Destroy everything that Terraform created, except the state and a final snapshot; needs teardown before
-	if $(TERRAFORM) state list | grep -qx aws_db_instance.main; then \
-	  $(TERRAFORM) apply -input=false -var region=$(REGION) -var is_protected=false -target=aws_db_instance.main $(ARGS); fi
-	$(TERRAFORM) destroy -input=false -var region=$(REGION) -var is_protected=false $(ARGS)
+	$(TERRAFORM) destroy -input=false -var region=$(REGION) $(ARGS)
 
 clean: ## Remove the files of the other targets, except the data in .local
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .rehearse

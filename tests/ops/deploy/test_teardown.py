@@ -95,6 +95,24 @@ def test_a_second_run_finds_nothing(run: Run) -> None:
     assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n{LOGS_OFF}", "")
 
 
+def test_the_protection_of_the_database_is_lifted_last(account: Account, run: Run) -> None:
+    """Only after all else has worked; a second run has nothing to do, and a database that is gone is no failure."""
+    account.remove_cluster()
+    account.database.deletion_protection = True
+    account.create_record("CNAME", "of-the-service.us-east-1.elb.amazonaws.com")
+    account.proxy.inject("ChangeResourceRecordSets", [error_response("AccessDenied", "not you", 403)])
+    lifting = "the protection of the database olimac from deletion\n"
+
+    assert run("teardown").status == 1
+    assert run("teardown", "--dry-run").stdout.endswith(f"Would lift {lifting}")
+    assert account.database.deletion_protection
+    assert run("teardown").stdout.endswith(f"Lifting {lifting}")
+    assert not account.database.deletion_protection
+    assert run("teardown") == (0, NO_RECORD, "")
+    aws_client("rds", "us-east-1").delete_db_instance(DBInstanceIdentifier="olimac", SkipFinalSnapshot=True)
+    assert run("teardown") == (0, NO_RECORD, "")
+
+
 @pytest.mark.usefixtures("cluster")
 def test_an_empty_cluster_is_no_failure(account: Account, run: Run) -> None:
     """Nothing was deployed."""
