@@ -10,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ops.rehearsal import environment, images, picture, steps, traffic
 from ops.rehearsal.aws import ACCOUNT, inventory
@@ -27,11 +29,7 @@ _MISSING_PREREQUISITE: Final = 3  # the exit status if Terraform, its provider o
 _ADMIN: Final = (
     f"arn:aws:iam::{ACCOUNT}:role/{environment.NAME}-github-apply"  # the name is that of terraform/bootstrap
 )
-
-# What remains after destroy: the resources of bootstrap, and the database's backups with the final snapshot.
-_REMAINING: Final = re.compile(
-    rf"bucket: .*|OIDC provider: .*|role: {environment.NAME}-github-.*|database snapshot: (rds:)?{environment.NAME}-.*"
-)
+_VERSION: Final = re.compile(r'(variable "kubernetes_version" \{.*?default\s*= "1\.)(\d+)', re.DOTALL)
 
 
 class MissingPrerequisite(Exception):
@@ -82,27 +80,33 @@ class Report:
 
     Attributes:
         file: of the report.
-        steps: each step's name and kind, its seconds, and whether it worked.
+        steps: each step's name and kind, the second in which it began, its seconds, and whether it worked.
         traffic: the figures of the requests that were sent during the releases.
+        worked: whether nothing has failed so far.
     """
 
     file: Path
-    steps: list[dict[str, str | float | bool]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
     traffic: dict[str, object] = field(default_factory=dict)
+    worked: bool = True
+    _began: float = field(default_factory=time.monotonic)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def step(self, name: str, kind: str = KINDS[0]) -> Iterator[None]:
         """Measures the context as a step; the step fails with an exception."""
         _print(f"…  {name}")
-        started = time.monotonic()
+        started = self.seconds()
         worked = False
         try:
             yield
             worked = True
         finally:
-            seconds = round(time.monotonic() - started, 1)
-            self.steps.append({"name": name, "kind": kind, "seconds": seconds, "worked": worked})
-            self._write(worked=worked)
+            seconds = round(self.seconds() - started, 1)
+            step = {"name": name, "kind": kind, "started": started, "seconds": seconds, "worked": worked}
+            with self._lock:
+                self.steps = sorted([*self.steps, step], key=lambda one: float(one["started"]))
+                self._write(worked=worked)
             _print(f"{'✓' if worked else '✗'}  {name} ({seconds:.0f} s)")
 
     def add_traffic(self, sent: Traffic) -> None:
@@ -112,7 +116,8 @@ class Report:
         _print(f"   requests: {json.dumps(self.traffic)}")
 
     def _write(self, *, worked: bool) -> None:
-        report = {"worked": worked, "seconds": self.seconds(), "steps": self.steps, "traffic": self.traffic}
+        self.worked = self.worked and worked
+        report = {"worked": self.worked, "seconds": self.seconds(), "steps": self.steps, "traffic": self.traffic}
         self.file.write_text(json.dumps(report, indent=2))
 
     def draw(self) -> None:
@@ -120,24 +125,24 @@ class Report:
         self.file.with_name("steps.svg").write_text(picture.draw(self.steps))
 
     def seconds(self) -> float:
-        """Returns the sum of all steps so far."""
-        return round(sum(float(step["seconds"]) for step in self.steps), 1)
+        """Returns the time since the start."""
+        return round(time.monotonic() - self._began, 1)
 
 
 def _rehearse(folder: Path, report: Report) -> None:
-    pid_file, work, logs = folder / "running", folder / "work", folder / "logs"
+    work, logs = folder / "work", folder / "logs"
     with report.step("remove the files of an earlier rehearsal"):
-        steps.kill_leftovers(pid_file)
+        steps.kill_leftovers(logs)
         for old in (work, logs):
             shutil.rmtree(old, ignore_errors=True)
             old.mkdir()
     with report.step("check for terraform, its provider and kubectl"):
         provider = _provider(work)
-        _copy_terraform(work)
+        version = _copy_terraform(work)
     with ExitStack() as stack:
         with report.step("start the mock AWS, the fake cluster and PostgreSQL"):
             sources = images.write(work / "images")
-            running = environment.running(work / "environment", _kubernetes_version(), sources)
+            running = environment.running(work / "environment", version, sources)
             started = stack.enter_context(running)
         public = "{}:{}".format(*started.public_address)
         variables = {
@@ -147,18 +152,14 @@ def _rehearse(folder: Path, report: Report) -> None:
             "REHEARSAL_AUTHORITY": str(started.ca),
             "REHEARSAL_DATABASE": started.database_dsn,
             "REHEARSAL_PUBLIC": public,
+            "REHEARSAL_INVENTORY": str(work / "inventory.json"),
         }
-        before = inventory()
-        numbered = enumerate(steps.steps(started.ca, public), start=1)
-        for has_traffic, group in itertools.groupby(numbered, key=lambda one: one[1].has_traffic):
+        (work / "inventory.json").write_text(json.dumps(sorted(inventory())))
+        numbers = itertools.count(1)
+        for stage in steps.history(started.ca, public):
+            has_traffic = any(step.has_traffic for lane in stage for step in lane)
             with _traffic(started, sources, report) if has_traffic else nullcontext():
-                for number, step in group:
-                    log = logs / f"{number:02}-{re.sub('[^a-z0-9]+', '-', step.name.lower())}.log"
-                    _run(step, variables, log, pid_file, report)
-        with report.step("check that nothing remains in AWS"):
-            leftovers = [one for one in sorted(inventory() - before) if not _REMAINING.fullmatch(one)]
-            if leftovers:
-                raise StepFailed("these resources remain in AWS:\n" + "\n".join(leftovers))
+                _run_stage([[(next(numbers), step) for step in lane] for lane in stage], variables, logs, report)
 
 
 @contextmanager
@@ -178,10 +179,32 @@ def _traffic(started: environment.Environment, sources: Mapping[str, Path], repo
         raise StepFailed(f"of {sent.requests} requests during the releases: {problem}")
 
 
-def _run(step: Step, variables: dict[str, str], log: Path, pid_file: Path, report: Report) -> None:
+def _run_stage(
+    stage: Sequence[Sequence[tuple[int, Step]]], variables: Mapping[str, str], logs: Path, report: Report
+) -> None:
+    """Runs the numbered steps of each lane in their order, and all lanes at once. The first failure stops the rest."""
+    stop = threading.Event()
+
+    def run_lane(lane: Sequence[tuple[int, Step]]) -> None:
+        for number, step in lane:
+            log = logs / f"{number:02}-{re.sub('[^a-z0-9]+', '-', step.name.lower())}.log"
+            _run(step, variables, log, report, stop.is_set)
+
+    with ThreadPoolExecutor(len(stage)) as pool:
+        lanes = [pool.submit(run_lane, lane) for lane in stage]
+        try:
+            for lane in as_completed(lanes):
+                lane.result()
+        finally:
+            stop.set()  # after a failure, and after Ctrl-C
+
+
+def _run(
+    step: Step, variables: Mapping[str, str], log: Path, report: Report, stop: Callable[[], bool] = lambda: False
+) -> None:
     try:
         with report.step(step.name, step.kind):
-            steps.run(step, variables, log, pid_file, lambda line: _print(f"   {line}"))
+            steps.run(step, variables, log, lambda line: _print(f"   {line}"), stop)
     except StepFailed as error:
         raise StepFailed(f"{step.name} failed; the end of {log}:\n{error}\n\nWhere to look: {step.advice}") from None
 
@@ -231,18 +254,20 @@ def _can_init(folder: Path, variables: dict[str, str]) -> bool:
     return subprocess.run(command, env=variables, capture_output=True, timeout=300, check=False).returncode == 0
 
 
-def _copy_terraform(work: Path) -> None:
-    """Copies the source, because Terraform writes files next to it."""
+def _copy_terraform(work: Path) -> str:
+    """Copies the source, because Terraform writes files next to it.
+
+    The copy has the minor version of Kubernetes before the default, which is returned: the history has an upgrade.
+    """
     ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfplan", "*.tfvars")
-    shutil.copytree(ROOT / "terraform", work / "source" / "terraform", ignore=ignored)
+    copy = shutil.copytree(ROOT / "terraform", work / "source" / "terraform", ignore=ignored)
     shutil.copytree(ROOT / "ops" / "cloudwatch", work / "source" / "ops" / "cloudwatch")
-
-
-def _kubernetes_version() -> str:
-    variables = (ROOT / "terraform" / "variables.tf").read_text()
-    found = re.search(r'variable "kubernetes_version" \{.*?default\s*= "([0-9.]+)"', variables, re.DOTALL)
+    text = (copy / "variables.tf").read_text()
+    found = _VERSION.search(text)
     assert found
-    return found[1]
+    before = int(found[2]) - 1
+    (copy / "variables.tf").write_text(_VERSION.sub(rf"\g<1>{before}", text, count=1))
+    return f"1.{before}"
 
 
 def _print(line: str) -> None:

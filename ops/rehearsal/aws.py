@@ -71,12 +71,16 @@ class Endpoints:
         cluster_ca: the certificate of the CA that signed the API's certificate, PEM.
         database: the address where the database listens.
         database_password: of its owner.
+        set_version: gives the cluster this version of Kubernetes.
+        clear_cluster: removes all of the cluster's objects.
     """
 
     cluster_url: str
     cluster_ca: Path
     database: Address
     database_password: str
+    set_version: Callable[[str], None] = lambda _: None
+    clear_cluster: Callable[[], None] = lambda: None
 
 
 @contextlib.contextmanager
@@ -131,7 +135,7 @@ def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
     get_parameter = SimpleSystemManagerBackend.get_parameter
 
     def database(created: DBInstance, *args: Any, **given: Any) -> None:
-        init_database(created, *args, **given)
+        init_database(created, *args, **{"ca_certificate_identifier": _DATABASE_CA, **given})
         for attribute, parameter in _NOT_STORED.items():
             setattr(created, attribute, given.get(parameter))
 
@@ -195,6 +199,8 @@ _NOT_STORED: Final = {
 }
 
 
+_DATABASE_CA: Final = "rds-ca-rsa2048-g1"  # AWS's default; with moto's own, Terraform would modify each new instance
+
 _NODE_RELEASE: Final = re.compile(
     r"/aws/service/eks/optimized-ami/(?P<version>1\.\d+)/amazon-linux-2023/(x86_64|arm64)/standard"
     "/recommended/release_version"
@@ -249,8 +255,9 @@ class _Logs(LogsResponse):  # type: ignore[misc]  # moto's types are not read
 
     def delete_log_group(self) -> str:
         deleted: str = _DELETE_LOG_GROUP(self)
-        name = self._get_param("logGroupName")
-        if name in vars(self.logs_backend).get(_LAST_LINES, ()):
+        name, late = self._get_param("logGroupName"), vars(self.logs_backend).get(_LAST_LINES, set())
+        if name in late:
+            late.remove(name)
             self.logs_backend.create_log_group(name, {})
         return deleted
 
@@ -290,6 +297,7 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         cluster.certificate_authority = {"data": base64.b64encode(ca).decode()}
         cluster.access_config = self._get_param("accessConfig")
         cluster.upgrade_policy = self._get_param("upgradePolicy")
+        self.endpoints.set_version(cluster.version)
         return created
 
     def create_nodegroup(self) -> ActionResult:
@@ -304,6 +312,7 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         if any(setup["enabled"] for setup in setups):
             logs = vars(logs_backends[self.current_account][self.region])
             logs.setdefault(_LAST_LINES, set()).add(f"/aws/eks/{self._name()}/cluster")
+        self.endpoints.clear_cluster()
         return super().delete_cluster()
 
     def update_cluster_config(self) -> ActionResult:
@@ -315,6 +324,7 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         if _minor(version) != _minor(cluster.version) + 1:
             raise _invalid(f"Unsupported Kubernetes minor version update from {cluster.version} to {version}")
         cluster.version = version
+        self.endpoints.set_version(version)
         return _update("VersionUpdate")
 
     def update_nodegroup_version(self) -> ActionResult:

@@ -78,9 +78,10 @@ def running(folder: Path, version: str, images: Mapping[str, Path]) -> Iterator[
         cluster = stack.enter_context(
             kubernetes.running(version, loopback_certificate, is_eks_token, controllers.running)
         )
-        endpoints = aws.Endpoints(cluster.url, ca.certificate, tls_proxy.address, password)
+        database = tls_proxy.address
+        endpoints = aws.Endpoints(cluster.url, ca.certificate, database, password, cluster.upgrade, cluster.clear)
         variables = stack.enter_context(aws.running(endpoints))
-        restored = RestoredDatabases(folder / "restored", ca, server, tls_proxy.address, password)
+        restored = RestoredDatabases(folder / "restored", ca, server, database, password)
         stack.enter_context(restored.running())
         _create_zone_and_certificate(public_certificate)
         yield Environment(ca.certificate, variables, balancers.address, server.dsn(database=DATABASE))

@@ -3,6 +3,8 @@
 As with AWS, an instance has the defaults for what the call did not name: no security group of ours, no parameter group,
 no managed password. Nobody can connect to one that lacks the security groups of the first instance.
 
+The first instance has a server that stays: when it is deleted, its data goes, for the next instance of that name.
+
 Simplified: a restore to a point in time is one to the latest, and automated snapshots have no data.
 """
 
@@ -130,6 +132,8 @@ class RestoredDatabases:
             if server := self._servers.pop(deleted.db_instance_identifier, None):
                 server.proxy.close()
                 self._thread.submit(server.postgres.stop).result()
+            else:
+                asyncio.run(_empty(self.first.dsn(), deleted.db_name))
             return deleted
 
         generate = MasterUserSecret._generate_secret_string  # noqa: SLF001 - aws.py replaces it too
@@ -221,5 +225,18 @@ async def _execute(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _empty(url: str, database: str) -> None:
+    """Makes the server as a new instance has it: the next one that Terraform creates is on it."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
+        created = await connection.fetch("SELECT rolname FROM pg_roles WHERE oid >= 16384")  # those before are built in
+        for role in created:
+            await connection.execute(f"DROP ROLE {role['rolname']}")
+        await connection.execute(f"CREATE DATABASE {database}")
     finally:
         await connection.close()
