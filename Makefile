@@ -69,7 +69,7 @@ workflows: $(VENV)/dev $(VENV)/audit/installed ## Check .github, the Dockerfile 
 audit: $(VENV)/dev ## Check our code and its packages for vulnerabilities; needs the network
 	@$(BIN)/python .ci/audit.py
 
-rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy and destroy everything without an AWS account; needs terraform and kubectl
+rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy and destroy everything without an AWS account; needs terraform, kubectl and haproxy
 	@$(BIN)/python -m ops.rehearsal $(ARGS)
 
 format: $(VENV)/dev ## Format the code, and fix what ruff can fix

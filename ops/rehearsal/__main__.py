@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ops.common import haproxy
 from ops.rehearsal import environment, images, picture, steps, traffic
 from ops.rehearsal.aws import ACCOUNT, inventory
 from ops.rehearsal.steps import KINDS, ROOT, Step, StepFailed
 from ops.rehearsal.traffic import Traffic
 from svc.postgres.embedded import EmbeddedPostgresError
 
-_MISSING_PREREQUISITE: Final = 3  # the exit status if Terraform, its provider or kubectl is missing
+_MISSING_PREREQUISITE: Final = 3  # the exit status if Terraform, its provider, kubectl or HAProxy is missing
 _ADMIN: Final = (
     f"arn:aws:iam::{ACCOUNT}:role/{environment.NAME}-github-apply"  # the name is that of terraform/bootstrap
 )
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ops.rehearsal",
         description="Deploys everything to a mock AWS and a fake cluster on this machine, checks the result, "
-        "and destroys it again. Needs terraform and kubectl, but no AWS account.",
+        "and destroys it again. Needs terraform, kubectl and haproxy, but no AWS account.",
     )
     text = "the folder for its files, logs and report (default: %(default)s)"
     parser.add_argument("--folder", type=Path, default=Path(".rehearse"), help=text)
@@ -81,7 +82,7 @@ class Report:
     Attributes:
         file: of the report.
         steps: each step's name and kind, the second in which it began, its seconds, and whether it worked.
-        traffic: the figures of the requests that were sent during the releases.
+        traffic: the figures of the requests that were sent during releases and upgrade.
         worked: whether nothing has failed so far.
     """
 
@@ -136,7 +137,7 @@ def _rehearse(folder: Path, report: Report) -> None:
         for old in (work, logs):
             shutil.rmtree(old, ignore_errors=True)
             old.mkdir()
-    with report.step("check for terraform, its provider and kubectl"):
+    with report.step("check for terraform, its provider, kubectl and haproxy"):
         provider = _provider(work)
         version = _copy_terraform(work)
     with ExitStack() as stack:
@@ -156,10 +157,11 @@ def _rehearse(folder: Path, report: Report) -> None:
         }
         (work / "inventory.json").write_text(json.dumps(sorted(inventory())))
         numbers = itertools.count(1)
-        for stage in steps.history(started.ca, public):
-            has_traffic = any(step.has_traffic for lane in stage for step in lane)
+        for has_traffic, stages in itertools.groupby(steps.history(started.ca, public), key=steps.has_traffic):
             with _traffic(started, sources, report) if has_traffic else nullcontext():
-                _run_stage([[(next(numbers), step) for step in lane] for lane in stage], variables, logs, report)
+                for stage in stages:
+                    numbered = [[(next(numbers), step) for step in lane] for lane in stage]
+                    _run_stage(numbered, variables, logs, report)
 
 
 @contextmanager
@@ -176,7 +178,7 @@ def _traffic(started: environment.Environment, sources: Mapping[str, Path], repo
         yield
     report.add_traffic(sent)
     if problem := sent.problem():
-        raise StepFailed(f"of {sent.requests} requests during the releases: {problem}")
+        raise StepFailed(f"of {sent.requests} requests during releases and upgrade: {problem}")
 
 
 def _run_stage(
@@ -228,8 +230,10 @@ def _provider(work: Path) -> dict[str, str]:
     """Returns variables with which Terraform finds its provider, in its registry or in a mirror on this machine.
 
     Raises:
-        MissingPrerequisite: terraform, its provider or kubectl is missing.
+        MissingPrerequisite: one of them, kubectl or HAProxy is missing.
     """
+    if haproxy.find() is None:
+        raise MissingPrerequisite("haproxy is missing (on Debian: apt install haproxy)")
     for tool in ("terraform", "kubectl"):
         if shutil.which(tool) is None:
             raise MissingPrerequisite(f"{tool} is missing")

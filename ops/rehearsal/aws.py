@@ -63,6 +63,21 @@ _SUPPORTED: Final = {"1.34": "2026-12-02", "1.35": "2027-03-27", "1.36": "2027-0
 
 
 @dataclass(frozen=True)
+class ClusterHooks:
+    """Called when EKS changes the cluster; by default, nothing happens.
+
+    Attributes:
+        set_version: gives it this version of Kubernetes.
+        replace_nodes: gives it new nodes for the present ones.
+        clear: removes all of its objects.
+    """
+
+    set_version: Callable[[str], None] = lambda _: None
+    replace_nodes: Callable[[], None] = lambda: None
+    clear: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
 class Endpoints:
     """The cluster and the database on this machine, which the mock returns instead of real ones.
 
@@ -71,16 +86,14 @@ class Endpoints:
         cluster_ca: the certificate of the CA that signed the API's certificate, PEM.
         database: the address where the database listens.
         database_password: of its owner.
-        set_version: gives the cluster this version of Kubernetes.
-        clear_cluster: removes all of the cluster's objects.
+        hooks: what EKS does to the cluster.
     """
 
     cluster_url: str
     cluster_ca: Path
     database: Address
     database_password: str
-    set_version: Callable[[str], None] = lambda _: None
-    clear_cluster: Callable[[], None] = lambda: None
+    hooks: ClusterHooks = ClusterHooks()
 
 
 @contextlib.contextmanager
@@ -297,7 +310,7 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         cluster.certificate_authority = {"data": base64.b64encode(ca).decode()}
         cluster.access_config = self._get_param("accessConfig")
         cluster.upgrade_policy = self._get_param("upgradePolicy")
-        self.endpoints.set_version(cluster.version)
+        self.endpoints.hooks.set_version(cluster.version)
         return created
 
     def create_nodegroup(self) -> ActionResult:
@@ -312,7 +325,7 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         if any(setup["enabled"] for setup in setups):
             logs = vars(logs_backends[self.current_account][self.region])
             logs.setdefault(_LAST_LINES, set()).add(f"/aws/eks/{self._name()}/cluster")
-        self.endpoints.clear_cluster()
+        self.endpoints.hooks.clear()
         return super().delete_cluster()
 
     def update_cluster_config(self) -> ActionResult:
@@ -324,7 +337,7 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         if _minor(version) != _minor(cluster.version) + 1:
             raise _invalid(f"Unsupported Kubernetes minor version update from {cluster.version} to {version}")
         cluster.version = version
-        self.endpoints.set_version(version)
+        self.endpoints.hooks.set_version(version)
         return _update("VersionUpdate")
 
     def update_nodegroup_version(self) -> ActionResult:
@@ -335,6 +348,7 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         group.version, group.release_version = version, self._get_param("releaseVersion") or group.release_version
         if template := self._get_param("launchTemplate"):
             group.launch_template = template
+        self.endpoints.hooks.replace_nodes()
         return _update("VersionUpdate")
 
     def describe_cluster_versions(self) -> ActionResult:

@@ -11,7 +11,6 @@ Simplified: a restore to a point in time is one to the latest, and automated sna
 import asyncio
 import contextlib
 import secrets
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from unittest import mock
 import asyncpg
 from moto.rds.models import DBInstance, DBSnapshot, MasterUserSecret, RDSBackend
 
-from ops.common.ports import free_port
+from ops.common.ports import free_host, free_port
 from ops.rehearsal.certificates import Certificate, create_certificate
 from ops.rehearsal.tls import Address, TlsProxy, listen
 from svc.postgres import embedded
@@ -203,22 +202,15 @@ class RestoredDatabases:
         postgres.start()
         if password := self._passwords.get(identifier):
             asyncio.run(_execute(postgres.dsn(), f"ALTER ROLE {_OWNER} PASSWORD '{password}'"))
-        address = _free_address(self.first_address[1])
-        certificate = create_certificate(self.ca, identifier, [address[0]])
+        port_of_all = self.first_address[1]  # a restored instance keeps it
+        host = free_host(port_of_all)
+        certificate = create_certificate(self.ca, identifier, [host])
         upstream = ("127.0.0.1", port) if reachable else None
-        return _Server(postgres, listen(certificate, lambda: upstream, address, starttls=True))
+        return _Server(postgres, listen(certificate, lambda: upstream, (host, port_of_all), starttls=True))
 
 
 def _copy_folder(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", source, target], check=True)  # noqa: S607 - with the owner of the files
-
-
-def _free_address(port: int) -> Address:
-    """Returns a loopback address where the port is free: a restored instance keeps the port."""
-    for number in range(2, 255):
-        with contextlib.suppress(OSError), socket.create_server((f"127.0.0.{number}", port)):
-            return f"127.0.0.{number}", port
-    raise OSError(f"port {port} is in use on all addresses from 127.0.0.2 to 127.0.0.254")
 
 
 async def _execute(url: str, statement: str) -> None:

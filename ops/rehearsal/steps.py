@@ -26,7 +26,7 @@ NEVER_READY: Final = _NAME + "deadbeef" * 8
 DATABASE: Final = "olimac"
 RESTORED: Final = f"{DATABASE}-2"
 
-KINDS: Final = ("deployment", "release under traffic", "has to fail")
+KINDS: Final = ("deployment", "under traffic", "has to fail")
 
 _STEP_SECONDS: Final = 600
 _POLL_SECONDS: Final = 1
@@ -78,16 +78,25 @@ def history(ca: Path, public: str) -> list[Stage]:
     authority, connect = f"ARGS=--authority {ca}", f"ARGS=--connect {public} --authority {ca}"
     bootstrap = _make("bootstrap", _BUCKET, f"REPOSITORY={_REPOSITORY}", "ARGS=-auto-approve", advice=_TERRAFORM)
     no_change = _make("plan", _BUCKET, "ARGS=-detailed-exitcode", name="a second plan changes nothing", advice=_DRIFT)
-    releases = [replace(step, has_traffic=True) for step in _releases(authority, connect)]
+    releases, upgrade = map(_with_traffic, (_releases(authority, connect), _upgrade(connect)))
     return [
         [[bootstrap, *_infrastructure()]],
         [_infrastructure_checks(), _deployment(authority, connect)],
         [[*releases, _checks("check the releases", "check_releases")], [no_change]],
-        [_upgrade(connect)],
+        [upgrade],
         *_recovery(authority),
         [_end()],
         [[*_infrastructure(), *_second_deployment(authority, connect), *_end()]],
     ]
+
+
+def has_traffic(stage: Stage) -> bool:
+    """Whether callers send requests during the stage."""
+    return any(step.has_traffic for lane in stage for step in lane)
+
+
+def _with_traffic(lane: Sequence[Step]) -> list[Step]:
+    return [replace(step, has_traffic=True) for step in lane]
 
 
 def _infrastructure() -> list[Step]:
@@ -119,7 +128,7 @@ def _deployment(authority: str, connect: str) -> list[Step]:
 def _releases(authority: str, connect: str) -> list[Step]:
     """Returns the steps of three more releases: a good one, one whose migration fails, one that never gets ready."""
     second, bad_migration, never_ready = (f"IMAGE={image}" for image in (SECOND, BAD_MIGRATION, NEVER_READY))
-    soon, job_failed, timed_out = "ARGS=--timeout 20", "the Job migrate failed", "timed out waiting for the condition"
+    soon, job_failed, timed_out = "ARGS=--timeout 10", "the Job migrate failed", "timed out waiting for the condition"
     return [
         _make("deploy-database", second, authority, name="second release: migration", advice=_PODS),
         _make("deploy-canary", second, "ARGS=--seconds 30", name="second release: canary", advice=_PODS),

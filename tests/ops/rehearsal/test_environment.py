@@ -27,8 +27,7 @@ def run_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enviro
 
 @pytest.fixture(name="eks")
 def find_eks(running: Environment) -> Any:
-    assert running
-    return aws_client("eks", REGION)
+    return aws_client("eks", running.variables["AWS_REGION"])
 
 
 def create_cluster(eks: Any, version: str, *, has_logs: bool = False) -> None:

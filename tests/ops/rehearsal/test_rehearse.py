@@ -14,10 +14,12 @@ import psutil
 import pytest
 import yaml
 
+from ops.common import haproxy
 from ops.common.process import ROOT
 from ops.rehearsal import __main__ as rehearse
 from ops.rehearsal import picture, steps
 from ops.rehearsal.steps import KINDS, Step, StepFailed
+from tests.missing import missing
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +35,11 @@ def run(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
         timeout=120,
         check=False,
     )
+
+
+def require_haproxy() -> None:
+    if haproxy.find() is None:
+        missing("haproxy is missing (on Debian: apt install haproxy)")
 
 
 @pytest.fixture(name="sleeping_process")
@@ -123,6 +130,7 @@ def test_every_step_has_advice() -> None:
 
 def test_a_missing_terraform_has_its_own_exit_status(tmp_path: Path) -> None:
     """Status 3 means a missing prerequisite, which a caller can tell from a failed step; in CI both are failures."""
+    require_haproxy()
     result = run(tmp_path, PATH=str(tmp_path))
 
     assert (result.returncode, result.stderr) == (3, "error: terraform is missing. Nothing was rehearsed.\n")
@@ -130,6 +138,7 @@ def test_a_missing_terraform_has_its_own_exit_status(tmp_path: Path) -> None:
 
 def test_a_missing_provider_is_an_error(tmp_path: Path) -> None:
     """If `terraform init` fails, the provider is missing."""
+    require_haproxy()
     binaries = tmp_path / "bin"
     binaries.mkdir()
     for name in ("terraform", "kubectl"):
