@@ -119,9 +119,10 @@ drift: $(VENV)/deploy ## Report what differs in AWS from this code; on GitHub, i
 	@$(BIN)/python -m ops.deploy.drift $(ENVIRONMENT) -- sh -c '$(MAKE) --no-print-directory init || exit 1; \
 	  $(TERRAFORM) plan -input=false -no-color -lock=false -detailed-exitcode -var region=$(REGION) $(ARGS)'
 
-apply: ## Apply the saved plan, and write Terraform's outputs to outputs.json
+apply: $(VENV)/deploy ## Apply the saved plan, write Terraform's outputs to outputs.json, protect the cluster from deletion
 	$(TERRAFORM) apply -input=false $(abspath $(PLAN))
 	$(TERRAFORM) output -json >$(OUTPUTS)
+	$(OPS) protect --outputs $(OUTPUTS)
 
 outputs: ## Write outputs.json again; needs init before
 	$(TERRAFORM) output -json >$(OUTPUTS)

@@ -26,7 +26,7 @@ from tests.ops.deploy.fixtures import (
 )
 
 NO_RECORD = f"{HOSTNAME} points to no load balancer: there is no record to remove.\n"
-LOGS_OFF = "All control-plane logs of olimac are off.\n"
+ALL_OFF = "The protection of olimac from deletion is off.\nAll control-plane logs of olimac are off.\n"
 
 
 class LoadBalancers:
@@ -92,7 +92,7 @@ def test_a_second_run_finds_nothing(run: Run) -> None:
     """The command reports so and succeeds."""
     assert run("teardown").status == 0
 
-    assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n{LOGS_OFF}", "")
+    assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n{ALL_OFF}", "")
 
 
 @pytest.mark.usefixtures("cluster")
@@ -100,7 +100,7 @@ def test_an_empty_cluster_is_no_failure(account: Account, run: Run) -> None:
     """Nothing was deployed."""
     before = account.snapshot()
 
-    assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n{LOGS_OFF}", "")
+    assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n{ALL_OFF}", "")
     assert account.snapshot() == before
 
 
