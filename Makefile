@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run oncall check test lint infra workflows audit bench cost load load-compare drill drill-quick rehearse format
+.PHONY: help run oncall check test lint infra workflows audit bench cost load load-compare drill drill-quick rehearse
+.PHONY: rehearse-cluster cluster format
 .PHONY: dashboards image lock clean
 .PHONY: bootstrap init plan drift apply outputs sign-image verify-image deploy-monitoring deploy-database deploy-canary
 .PHONY: deploy-objects deploy-dns smoke deploy-accept rollback teardown destroy restore remove-database rotate-password
@@ -71,6 +72,12 @@ audit: $(VENV)/dev ## Check our code and its packages for vulnerabilities; needs
 
 rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy and destroy everything without an AWS account; needs terraform and kubectl
 	@$(BIN)/python -m ops.rehearsal $(ARGS)
+
+rehearse-cluster: $(VENV)/dev $(VENV)/deploy ## Rehearse on a real cluster, of kind; needs Docker, kind and wrk as well, on Linux
+	@$(BIN)/python -m ops.rehearsal --kind $(ARGS)
+
+cluster: $(VENV)/dev $(VENV)/deploy ## Keep a cluster of kind, with all that is around it, for steps by hand, until Ctrl-C
+	@$(BIN)/python -m ops.rehearsal --kind --hold $(ARGS)
 
 format: $(VENV)/dev ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .

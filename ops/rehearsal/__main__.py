@@ -6,19 +6,22 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from ops.rehearsal import environment, images, picture, steps, traffic
 from ops.rehearsal.aws import ACCOUNT, inventory
+from ops.rehearsal.kind import cluster
+from ops.rehearsal.kind import environment as kind
 from ops.rehearsal.steps import KINDS, ROOT, Step, StepFailed
 from ops.rehearsal.traffic import Traffic
 from svc.postgres.embedded import EmbeddedPostgresError
@@ -40,7 +43,8 @@ class MissingPrerequisite(Exception):
 
 def main() -> int:
     """Runs the rehearsal; returns 0 if all steps passed, 1 if one failed, 3 if a prerequisite is missing."""
-    folder: Path = _parser().parse_args().folder.resolve()
+    arguments = _parser().parse_args()
+    folder: Path = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that everything is stopped
     with (folder / "lock").open("w") as lock:
@@ -50,7 +54,7 @@ def main() -> int:
             return _fail(f"another rehearsal is running in {folder}", 1)
         report = Report(folder / "report.json")
         try:
-            _rehearse(folder, report)
+            _rehearse(folder, report, on_kind=arguments.kind, is_held=arguments.hold)
         except MissingPrerequisite as error:
             return _fail(f"{error}. Nothing was rehearsed.", _MISSING_PREREQUISITE)
         except (StepFailed, EmbeddedPostgresError) as error:
@@ -73,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "the folder for its files, logs and report (default: %(default)s)"
     parser.add_argument("--folder", type=Path, default=Path(".rehearse"), help=text)
+    text = "use a real cluster, of kind, instead of the fake one; needs Docker, kind and wrk, too"
+    parser.add_argument("--kind", action="store_true", help=text)
+    text = "stop after terraform apply, and keep everything until Ctrl-C, for steps by hand"
+    parser.add_argument("--hold", action="store_true", help=text)
     return parser
 
 
@@ -124,7 +132,7 @@ class Report:
         return round(sum(float(step["seconds"]) for step in self.steps), 1)
 
 
-def _rehearse(folder: Path, report: Report) -> None:
+def _rehearse(folder: Path, report: Report, *, on_kind: bool, is_held: bool) -> None:
     pid_file, work, logs = folder / "running", folder / "work", folder / "logs"
     with report.step("remove the files of an earlier rehearsal"):
         steps.kill_leftovers(pid_file)
@@ -132,12 +140,14 @@ def _rehearse(folder: Path, report: Report) -> None:
             shutil.rmtree(old, ignore_errors=True)
             old.mkdir()
     with report.step("check for terraform, its provider and kubectl"):
+        if on_kind and (missing := cluster.missing(_kubernetes_version())):
+            raise MissingPrerequisite(missing)
         provider = _provider(work)
         _copy_terraform(work)
     with ExitStack() as stack:
-        with report.step("start the mock AWS, the fake cluster and PostgreSQL"):
+        with report.step("start the mock AWS, the cluster and PostgreSQL"):
             sources = images.write(work / "images")
-            running = environment.running(work / "environment", _kubernetes_version(), sources)
+            running = (kind if on_kind else environment).running(work / "environment", _kubernetes_version(), sources)
             started = stack.enter_context(running)
         public = "{}:{}".format(*started.public_address)
         variables = {
@@ -149,16 +159,38 @@ def _rehearse(folder: Path, report: Report) -> None:
             "REHEARSAL_PUBLIC": public,
         }
         before = inventory()
-        numbered = enumerate(steps.steps(started.ca, public), start=1)
+        history = steps.on_kind if on_kind else steps.steps
+        listed = steps.infrastructure() if is_held else history(started.ca, public)
+        numbered = enumerate((steps.with_images(step, started.images) for step in listed), start=1)
         for has_traffic, group in itertools.groupby(numbered, key=lambda one: one[1].has_traffic):
             with _traffic(started, sources, report) if has_traffic else nullcontext():
                 for number, step in group:
                     log = logs / f"{number:02}-{re.sub('[^a-z0-9]+', '-', step.name.lower())}.log"
                     _run(step, variables, log, pid_file, report)
+        if is_held:
+            _hold(folder / "variables", {**variables, "IMAGE": started.images.get(steps.IMAGE, steps.IMAGE)})
+            return
         with report.step("check that nothing remains in AWS"):
             leftovers = [one for one in sorted(inventory() - before) if not _REMAINING.fullmatch(one)]
             if leftovers:
                 raise StepFailed("these resources remain in AWS:\n" + "\n".join(leftovers))
+
+
+def _hold(file: Path, variables: Mapping[str, str]) -> None:
+    """Writes the variables with which make reaches the environment, and waits for Ctrl-C."""
+    exported = {name: value for name, value in variables.items() if name not in ("PATH", "HOME")}
+    file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exported.items()))
+    _print(
+        f"""\
+In another terminal:
+  . {file}
+  make deploy-database ARGS="--authority $REHEARSAL_AUTHORITY"
+  make deploy-objects
+  make smoke ARGS="--connect $REHEARSAL_PUBLIC --authority $REHEARSAL_AUTHORITY"
+Ctrl-C removes everything."""
+    )
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 @contextmanager

@@ -74,9 +74,7 @@ def steps(ca: Path, public: str) -> list[Step]:
     bucket, image = f"STATE_BUCKET={_BUCKET}", f"IMAGE={IMAGE}"
     authority, connect = f"ARGS=--authority {ca}", f"ARGS=--connect {public} --authority {ca}"
     return [
-        _make("bootstrap", bucket, f"REPOSITORY={_REPOSITORY}", "ARGS=-auto-approve", advice=_TERRAFORM),
-        _make("plan", bucket, advice=_TERRAFORM),
-        _make("apply", advice=_TERRAFORM),
+        *infrastructure(),
         _checks("check the infrastructure", "check_infrastructure", "the failed test names the requirement"),
         Step(
             "check the cluster's objects by schema and policy",
@@ -97,6 +95,39 @@ def steps(ca: Path, public: str) -> list[Step]:
         *_recovery(bucket, authority),
         _make("teardown", advice="ops/deploy/teardown.py"),
         _make("destroy", "ARGS=-auto-approve", advice=_TERRAFORM),
+    ]
+
+
+def on_kind(ca: Path, public: str) -> list[Step]:
+    """Returns the steps on a real cluster: a deployment and its releases, and what only a real cluster does.
+
+    Nothing there reaches the mock AWS, so there is no monitoring, and no restored database.
+    """
+    image, authority, connect = f"IMAGE={IMAGE}", f"ARGS=--authority {ca}", f"ARGS=--connect {public} --authority {ca}"
+    drained = _checks("drain a node", "kind/check_drain", advice=_EVENTS)
+    return [
+        *infrastructure(),
+        _make("deploy-database", image, authority, advice="the step's log has the Job's log"),
+        _make("deploy-canary", image, advice=_EVENTS),
+        _make("deploy-objects", image, advice=_EVENTS),
+        _make("deploy-dns", advice="ops/rehearsal/kind/balancers.py; does the load balancer exist?"),
+        _make("smoke", connect, advice=_EVENTS),
+        _make("deploy-accept", image, _AT_ONCE, advice="ops/deploy/release.py"),
+        *(replace(step, has_traffic=True) for step in (*_releases(authority, connect), drained)),
+        _checks("check the policies and the pruning", "kind/check_jobs", advice="does the cluster enforce policies?"),
+        _checks("load makes pods, and then fewer", "kind/check_scaling", advice="kubectl describe hpa -n clients"),
+        _make("teardown", advice="ops/deploy/teardown.py"),
+        _make("destroy", "ARGS=-auto-approve", advice=_TERRAFORM),
+    ]
+
+
+def infrastructure() -> list[Step]:
+    """Returns the steps of Terraform with which a deployment begins."""
+    bucket = f"STATE_BUCKET={_BUCKET}"
+    return [
+        _make("bootstrap", bucket, f"REPOSITORY={_REPOSITORY}", "ARGS=-auto-approve", advice=_TERRAFORM),
+        _make("plan", bucket, advice=_TERRAFORM),
+        _make("apply", advice=_TERRAFORM),
     ]
 
 
@@ -139,6 +170,7 @@ def _recovery(bucket: str, authority: str) -> list[Step]:
 
 _AT_ONCE: Final = "ARGS=--seconds 0"  # the speed of this machine says nothing about a release
 _PODS: Final = "the pods' logs are in work/environment/pods"
+_EVENTS: Final = "the step's log; make cluster keeps a cluster, in which kubectl get events has the reason"
 _TERRAFORM: Final = "the log has the output of terraform; add calls that the mock does not have to ops/rehearsal/aws.py"
 _DRIFT: Final = "the log shows the difference: an error in terraform/, or an attribute that the mock does not store"
 
@@ -149,6 +181,12 @@ def _make(target: str, *variables: str, advice: str, name: str = "", error: str 
 
 def _checks(name: str, module: str, advice: str) -> Step:
     return Step(name, (sys.executable, "-m", "pytest", "-v", f"ops/rehearsal/{module}.py"), advice)
+
+
+def with_images(step: Step, names: Mapping[str, str]) -> Step:
+    """Returns the step with other names of its images."""
+    names = {f"IMAGE={image}": f"IMAGE={name}" for image, name in names.items()}
+    return replace(step, command=[names.get(part, part) for part in step.command])
 
 
 def run(step: Step, environment: Mapping[str, str], log: Path, pid_file: Path, report: Callable[[str], None]) -> None:
