@@ -131,10 +131,7 @@ def _write_mounts(folder: Path, webhook: dict[str, Any]) -> None:
 def _configuration(folder: Path) -> dict[str, Any]:
     """Returns kind's configuration: https://kind.sigs.k8s.io/docs/user/configuration."""
     webhook = {"name": "authentication", "hostPath": _AUTHENTICATION, "mountPath": _AUTHENTICATION, "readOnly": True}
-    arguments = {
-        "authentication-token-webhook-config-file": f"{_AUTHENTICATION}/webhook.json",
-        "authentication-token-webhook-version": "v1",
-    }
+    arguments = webhook_arguments(f"{_AUTHENTICATION}/webhook.json")
     api_server = {"extraArgs": arguments, "extraVolumes": [webhook]}
     mirrors = {"hostPath": str(folder / "certs.d"), "containerPath": _CERTS, "readOnly": True}
     mounted = {"hostPath": str(folder / "authentication"), "containerPath": _AUTHENTICATION, "readOnly": True}
@@ -149,6 +146,11 @@ def _configuration(folder: Path) -> dict[str, Any]:
             *({"role": "worker", "labels": labels, "extraMounts": [mirrors]} for labels in zones),
         ],
     }
+
+
+def webhook_arguments(file: str) -> dict[str, str]:
+    """Returns the arguments with which an API server asks the webhook that the file configures."""
+    return {"authentication-token-webhook-config-file": file, "authentication-token-webhook-version": "v1"}
 
 
 def _find(config: Path) -> Cluster:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -22,10 +22,10 @@ from ops.rehearsal.steps import KINDS, Step, StepFailed
 pytestmark = pytest.mark.slow
 
 
-def run(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run(folder: Path, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Runs `python -m ops.rehearsal` with only these environment variables."""
     return subprocess.run(
-        [sys.executable, "-m", "ops.rehearsal", "--folder", folder],
+        [sys.executable, "-m", "ops.rehearsal", "--folder", folder, *options],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -75,9 +75,42 @@ def test_a_step_that_should_fail_must_fail_with_its_error(tmp_path: Path) -> Non
             run_step(wrong)
 
 
-def test_every_step_has_advice() -> None:
+def test_a_real_cluster_gets_the_same_steps() -> None:
+    """Those of a deployment and its releases, but none whose pods would call AWS; a node is drained under traffic."""
+    rehearsed, on_kind = (list_steps(Path("ca"), "127.0.0.1:1") for list_steps in (steps.steps, steps.on_kind))
+    own = [step for step in on_kind if step not in rehearsed]
+    absent = {step.command[2] for step in rehearsed if step.command[0] == "make"} - {
+        step.command[2] for step in on_kind if step.command[0] == "make"
+    }
+
+    # Of the same target, only the advice differs.
+    assert {step.command for step in own if step.command[0] == "make"} <= {step.command for step in rehearsed}
+    assert absent == {"deploy-monitoring", "restore", "rotate-password", "remove-database"}
+    assert [step.name for step in own if step.command[0] != "make"] == [
+        "drain a node",
+        "check the policies and the pruning",
+        "load makes pods, and then fewer",
+    ]
+    assert [step.command[2] for step in on_kind[:3]] == ["bootstrap", "plan", "apply"]
+    assert [step.command[2] for step in on_kind[-2:]] == ["teardown", "destroy"]
+    under_traffic = [step.name for step in on_kind if step.has_traffic]
+    assert (under_traffic[0], under_traffic[-1]) == ("second release: migration", "drain a node")
+    assert all((ROOT / step.command[-1]).exists() for step in on_kind if step.command[0] != "make")
+
+
+def test_only_images_are_renamed() -> None:
+    """A registry gives them digests that nobody knows before."""
+    step = Step("a step", ("make", "deploy-objects", f"IMAGE={steps.IMAGE}", f"ARGS={steps.IMAGE}"), "")
+
+    renamed = steps.with_images(step, {steps.IMAGE: "a@sha256:1"})
+    assert list(renamed.command) == ["make", "deploy-objects", "IMAGE=a@sha256:1", f"ARGS={steps.IMAGE}"]
+    assert list(steps.with_images(step, {}).command) == list(step.command)
+
+
+@pytest.mark.parametrize("list_steps", [steps.steps, steps.on_kind])
+def test_every_step_has_advice(list_steps: Callable[[Path, str], list[Step]]) -> None:
     """After a failure, the report says where to look."""
-    assert all(step.advice for step in steps.steps(Path("ca"), "127.0.0.1:1"))
+    assert all(step.advice for step in list_steps(Path("ca"), "127.0.0.1:1"))
 
 
 def test_a_missing_terraform_has_its_own_exit_status(tmp_path: Path) -> None:
@@ -85,6 +118,46 @@ def test_a_missing_terraform_has_its_own_exit_status(tmp_path: Path) -> None:
     result = run(tmp_path, PATH=str(tmp_path))
 
     assert (result.returncode, result.stderr) == (3, "error: terraform is missing. Nothing was rehearsed.\n")
+
+
+@pytest.mark.parametrize(
+    ("tools", "reason"),
+    [
+        ([], "docker is missing"),
+        (["docker"], "kind is missing"),
+        (["docker", "kind"], "wrk is missing"),
+        (["docker", "kind", "wrk"], "no Docker daemon answers"),
+    ],
+)
+def test_a_real_cluster_needs_docker_and_kind(tmp_path: Path, tools: list[str], reason: str) -> None:
+    """Each that is missing has the same exit status, and one sentence."""
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    for name in tools:
+        (binaries / name).symlink_to("/bin/false")
+
+    for options in (["--kind"], ["--kind", "--hold"]):
+        result = run(tmp_path / "folder", *options, PATH=str(binaries))
+        assert (result.returncode, result.stderr) == (3, f"error: {reason}. Nothing was rehearsed.\n")
+
+
+def test_what_is_held_can_be_used_from_another_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file has the variables for make, but not those of this shell; Ctrl-C ends it without an error."""
+    monkeypatch.setattr(signal, "pause", lambda: signal.raise_signal(signal.SIGINT))
+    file = tmp_path / "variables"
+    rehearse._hold(file, {"PATH": "/nowhere", "HOME": "/nowhere", "OUTPUTS": "a file", "IMAGE": "a@sha256:1"})
+
+    shown = subprocess.run(
+        ["bash", "-c", f'. {file}; echo "$OUTPUTS $IMAGE $PATH"'],  # noqa: S607
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == "a file a@sha256:1 /usr/bin:/bin\n"
+    assert f". {file}\n" in capsys.readouterr().out
 
 
 def test_a_missing_provider_is_an_error(tmp_path: Path) -> None:

@@ -10,9 +10,18 @@ from typing import Any
 
 import pytest
 
+from ops.deploy.common import CannotProceed
 from ops.deploy.kubernetes import token
 from ops.rehearsal.certificates import Certificate, create_ca, create_certificate
-from ops.rehearsal.kind import authentication
+from ops.rehearsal.kind import authentication, cluster
+from tests.k8s import api_server
+
+
+@pytest.fixture(autouse=True)
+def set_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets what signs a token."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
 @pytest.fixture(name="ca")
@@ -40,13 +49,8 @@ def review(url: str, ca: Certificate, presented: str) -> dict[str, Any]:
     return status
 
 
-def test_the_token_of_a_deployment_is_an_administrators(
-    url: str, ca: Certificate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_token_of_a_deployment_is_an_administrators(url: str, ca: Certificate) -> None:
     """It is what `ops/deploy` sends to EKS."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-
     status = review(url, ca, token("olimac", "us-east-1"))
 
     assert status == {"authenticated": True, "user": {"username": "rehearsal", "groups": ["system:masters"]}}
@@ -62,7 +66,24 @@ def test_any_other_token_is_refused(url: str, ca: Certificate, presented: str) -
 
 def test_the_api_server_trusts_only_our_ca(ca: Certificate) -> None:
     """Its configuration has the URL and the certificate."""
-    (cluster,) = authentication.config("https://10.0.0.1:1/", ca)["clusters"]
+    (entry,) = authentication.config("https://10.0.0.1:1/", ca)["clusters"]
 
-    assert cluster["cluster"]["server"] == "https://10.0.0.1:1/"
-    assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == ca.certificate.read_bytes()
+    assert entry["cluster"]["server"] == "https://10.0.0.1:1/"
+    assert base64.b64decode(entry["cluster"]["certificate-authority-data"]) == ca.certificate.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.deployment
+def test_a_real_api_server_asks_the_webhook(tmp_path: Path, ca: Certificate, url: str) -> None:
+    """Where there is one: it gives access by a token of EKS, and refuses any other."""
+    folder, file = tmp_path / "server", tmp_path / "webhook.json"
+    folder.mkdir()
+    file.write_text(json.dumps(authentication.config(url, ca)))
+    options = (f"--{name}={value}" for name, value in cluster.webhook_arguments(str(file)).items())
+
+    with api_server.running(folder, *options) as server:
+        accepted = server.kubectl("auth", "whoami", "--output=json", f"--token={token('olimac', 'us-east-1')}")
+        with pytest.raises(CannotProceed, match="Unauthorized"):
+            server.kubectl("auth", "whoami", "--token=another")
+
+    assert "system:masters" in json.loads(accepted)["status"]["userInfo"]["groups"]
