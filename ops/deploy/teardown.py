@@ -1,6 +1,6 @@
 """Removes the DNS record and the load balancer, which Terraform did not create and which would block its destroy.
 
-It also turns the control plane's logs off, because of what EKS would leave behind, and lifts the protection of the
+It also turns off the control plane's logs, because of what EKS would leave behind, and the protection of cluster and
 database from deletion.
 """
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from botocore.exceptions import ClientError
 
-from ops.deploy import cluster_logging, dns, load_balancer
+from ops.deploy import cluster_logging, dns, load_balancer, protection
 from ops.deploy.common import Outputs, aws_client, report, wait_for
 from ops.deploy.kubernetes import Kubernetes, NoCluster
 
@@ -17,28 +17,16 @@ _REMOVAL_SECONDS: Final = 300.0
 
 
 def run(outputs: Outputs, *, dry_run: bool = False) -> None:
-    """Removes the record, then the load balancer, turns off the logs, and lifts the protection; skips what is gone.
+    """Removes the record, then the load balancer, and turns off logs and protection; skips what is already gone.
 
-    The record goes first, so that it never points to a hostname that AWS may give to somebody else. The logs go after
-    what the cluster does, since until then they have it. The protection goes last, when nothing else can fail.
+    The record goes first, so that it never points to a hostname that AWS may give to somebody else. The logs are turned
+    off after what the cluster does, since until then they have it; the protection last, when nothing else can fail.
     """
     _remove_record(outputs, dry_run=dry_run)
     _remove_load_balancer(outputs, dry_run=dry_run)
     with suppress(NoCluster):
         cluster_logging.turn_off(outputs, dry_run=dry_run)
-    _unprotect_database(outputs, dry_run=dry_run)
-
-
-def _unprotect_database(outputs: Outputs, *, dry_run: bool) -> None:
-    rds, identifier = aws_client("rds", outputs.region), outputs.database_identifier
-    try:
-        (described,) = rds.describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"]
-    except rds.exceptions.DBInstanceNotFoundFault:
-        return
-    if described["DeletionProtection"]:
-        report(f"{'Would lift' if dry_run else 'Lifting'} the protection of the database {identifier} from deletion")
-        if not dry_run:
-            rds.modify_db_instance(DBInstanceIdentifier=identifier, DeletionProtection=False, ApplyImmediately=True)
+    protection.turn_off(outputs, dry_run=dry_run)
 
 
 def _remove_record(outputs: Outputs, *, dry_run: bool) -> None:

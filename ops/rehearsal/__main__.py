@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,8 @@ from typing import Any, Final
 from ops.common import haproxy
 from ops.rehearsal import environment, images, picture, steps, traffic
 from ops.rehearsal.aws import ACCOUNT, inventory
+from ops.rehearsal.kind import cluster
+from ops.rehearsal.kind import environment as kind
 from ops.rehearsal.steps import KINDS, ROOT, Step, StepFailed
 from ops.rehearsal.traffic import Traffic
 from svc.postgres.embedded import EmbeddedPostgresError
@@ -39,7 +42,8 @@ class MissingPrerequisite(Exception):
 
 def main() -> int:
     """Runs the rehearsal; returns 0 if all steps passed, 1 if one failed, 3 if a prerequisite is missing."""
-    folder: Path = _parser().parse_args().folder.resolve()
+    arguments = _parser().parse_args()
+    folder: Path = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that everything is stopped
     with (folder / "lock").open("w") as lock:
@@ -49,7 +53,7 @@ def main() -> int:
             return _fail(f"another rehearsal is running in {folder}", 1)
         report = Report(folder / "report.json")
         try:
-            _rehearse(folder, report)
+            _rehearse(folder, report, on_kind=arguments.kind, is_held=arguments.hold)
         except MissingPrerequisite as error:
             return _fail(f"{error}. Nothing was rehearsed.", _MISSING_PREREQUISITE)
         except (StepFailed, EmbeddedPostgresError) as error:
@@ -72,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "the folder for its files, logs and report (default: %(default)s)"
     parser.add_argument("--folder", type=Path, default=Path(".rehearse"), help=text)
+    text = "use a real cluster, of kind, instead of the fake one; needs Docker, kind and wrk, too"
+    parser.add_argument("--kind", action="store_true", help=text)
+    text = "stop after terraform apply, and keep everything until Ctrl-C, for steps by hand"
+    parser.add_argument("--hold", action="store_true", help=text)
     return parser
 
 
@@ -130,20 +138,25 @@ class Report:
         return round(time.monotonic() - self._began, 1)
 
 
-def _rehearse(folder: Path, report: Report) -> None:
+def _rehearse(folder: Path, report: Report, *, on_kind: bool, is_held: bool) -> None:
     work, logs = folder / "work", folder / "logs"
     with report.step("remove the files of an earlier rehearsal"):
         steps.kill_leftovers(logs)
         for old in (work, logs):
             shutil.rmtree(old, ignore_errors=True)
             old.mkdir()
-    with report.step("check for terraform, its provider, kubectl and haproxy"):
+    with report.step("check the prerequisites"):
+        version = _kubernetes_version(ROOT / "terraform")
+        if on_kind and (missing := cluster.missing(version)):
+            raise MissingPrerequisite(missing)
         provider = _provider(work)
-        version = _copy_terraform(work)
+        terraform = _copy_terraform(work)
+        if not (on_kind or is_held):
+            version = _lower_kubernetes_version(terraform)  # the history has an upgrade
     with ExitStack() as stack:
-        with report.step("start the mock AWS, the fake cluster and PostgreSQL"):
+        with report.step("start the mock AWS, the cluster and PostgreSQL"):
             sources = images.write(work / "images")
-            running = environment.running(work / "environment", version, sources)
+            running = (kind if on_kind else environment).running(work / "environment", version, sources)
             started = stack.enter_context(running)
         public = "{}:{}".format(*started.public_address)
         variables = {
@@ -156,12 +169,35 @@ def _rehearse(folder: Path, report: Report) -> None:
             "REHEARSAL_INVENTORY": str(work / "inventory.json"),
         }
         (work / "inventory.json").write_text(json.dumps(sorted(inventory())))
+        stages = (steps.on_kind if on_kind else steps.history)(started.ca, public)
         numbers = itertools.count(1)
-        for has_traffic, stages in itertools.groupby(steps.history(started.ca, public), key=steps.has_traffic):
+        for has_traffic, group in itertools.groupby(stages[:1] if is_held else stages, key=steps.has_traffic):
             with _traffic(started, sources, report) if has_traffic else nullcontext():
-                for stage in stages:
-                    numbered = [[(next(numbers), step) for step in lane] for lane in stage]
+                for stage in group:
+                    numbered = [
+                        [(next(numbers), steps.with_images(step, started.images)) for step in sequence]
+                        for sequence in stage
+                    ]
                     _run_stage(numbered, variables, logs, report)
+        if is_held:
+            _hold(folder / "variables", {**variables, "IMAGE": started.images.get(steps.IMAGE, steps.IMAGE)})
+
+
+def _hold(file: Path, variables: Mapping[str, str]) -> None:
+    """Writes the variables with which make reaches the environment, and waits for Ctrl-C."""
+    exported = {name: value for name, value in variables.items() if name not in ("PATH", "HOME")}
+    file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exported.items()))
+    _print(
+        f"""\
+In another terminal:
+  . {file}
+  make deploy-database ARGS="--authority $REHEARSAL_AUTHORITY"
+  make deploy-objects
+  make smoke ARGS="--connect $REHEARSAL_PUBLIC --authority $REHEARSAL_AUTHORITY"
+Ctrl-C removes everything."""
+    )
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 @contextmanager
@@ -184,19 +220,19 @@ def _traffic(started: environment.Environment, sources: Mapping[str, Path], repo
 def _run_stage(
     stage: Sequence[Sequence[tuple[int, Step]]], variables: Mapping[str, str], logs: Path, report: Report
 ) -> None:
-    """Runs the numbered steps of each lane in their order, and all lanes at once. The first failure stops the rest."""
+    """Runs the numbered steps of each sequence in their order, all sequences at once. A failure stops all of them."""
     stop = threading.Event()
 
-    def run_lane(lane: Sequence[tuple[int, Step]]) -> None:
-        for number, step in lane:
+    def run_sequence(sequence: Sequence[tuple[int, Step]]) -> None:
+        for number, step in sequence:
             log = logs / f"{number:02}-{re.sub('[^a-z0-9]+', '-', step.name.lower())}.log"
             _run(step, variables, log, report, stop.is_set)
 
     with ThreadPoolExecutor(len(stage)) as pool:
-        lanes = [pool.submit(run_lane, lane) for lane in stage]
+        running = [pool.submit(run_sequence, sequence) for sequence in stage]
         try:
-            for lane in as_completed(lanes):
-                lane.result()
+            for ended in as_completed(running):
+                ended.result()
         finally:
             stop.set()  # after a failure, and after Ctrl-C
 
@@ -258,20 +294,25 @@ def _can_init(folder: Path, variables: dict[str, str]) -> bool:
     return subprocess.run(command, env=variables, capture_output=True, timeout=300, check=False).returncode == 0
 
 
-def _copy_terraform(work: Path) -> str:
-    """Copies the source, because Terraform writes files next to it.
-
-    The copy has the minor version of Kubernetes before the default, which is returned: the history has an upgrade.
-    """
+def _copy_terraform(work: Path) -> Path:
+    """Copies the source, because Terraform writes files next to it; returns the copy."""
     ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfplan", "*.tfvars")
-    copy = shutil.copytree(ROOT / "terraform", work / "source" / "terraform", ignore=ignored)
     shutil.copytree(ROOT / "ops" / "cloudwatch", work / "source" / "ops" / "cloudwatch")
-    text = (copy / "variables.tf").read_text()
-    found = _VERSION.search(text)
+    return shutil.copytree(ROOT / "terraform", work / "source" / "terraform", ignore=ignored)
+
+
+def _kubernetes_version(terraform: Path) -> str:
+    """Returns the default minor version of Kubernetes."""
+    found = _VERSION.search((terraform / "variables.tf").read_text())
     assert found
-    before = int(found[2]) - 1
-    (copy / "variables.tf").write_text(_VERSION.sub(rf"\g<1>{before}", text, count=1))
-    return f"1.{before}"
+    return f"1.{found[2]}"
+
+
+def _lower_kubernetes_version(terraform: Path) -> str:
+    """Gives the source the minor version before, and returns it."""
+    file = terraform / "variables.tf"
+    file.write_text(_VERSION.sub(lambda found: f"{found[1]}{int(found[2]) - 1}", file.read_text(), count=1))
+    return _kubernetes_version(terraform)
 
 
 def _print(line: str) -> None:

@@ -2,9 +2,9 @@
 
 The additions, and the reasons:
 
-* EKS: add-ons, access entries, pod identity associations, updates and versions, which moto does not implement;
-  attributes of clusters and node groups that moto does not store or invents; the endpoint and the CA of the fake
-  cluster.
+* EKS: add-ons, access entries, pod identity associations, updates and versions, and the protection from deletion, which
+  moto does not implement; attributes of clusters and node groups that moto does not store or invents; the endpoint and
+  the CA of the cluster.
 * Systems Manager: AWS's public parameters with the releases of the nodes' AMI.
 * AWS Budgets: subscribers and tags, which moto does not implement.
 * RDS: attributes of a database and of its parameters that moto does not store; the endpoint of the local database, and
@@ -310,6 +310,7 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         cluster.certificate_authority = {"data": base64.b64encode(ca).decode()}
         cluster.access_config = self._get_param("accessConfig")
         cluster.upgrade_policy = self._get_param("upgradePolicy")
+        cluster.deletion_protection = self._get_param("deletionProtection", False)
         self.endpoints.hooks.set_version(cluster.version)
         return created
 
@@ -321,6 +322,8 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         return created
 
     def delete_cluster(self) -> ActionResult:
+        if self.eks_backend.describe_cluster(self._name()).deletion_protection:
+            raise _invalid("Cannot delete a cluster that has deletion protection enabled")
         setups = self.eks_backend.describe_cluster(self._name()).logging["clusterLogging"]
         if any(setup["enabled"] for setup in setups):
             logs = vars(logs_backends[self.current_account][self.region])
@@ -330,6 +333,9 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
 
     def update_cluster_config(self) -> ActionResult:
         super().update_cluster_config()
+        if (is_protected := self._get_param("deletionProtection")) is not None:
+            self.eks_backend.describe_cluster(self._name()).deletion_protection = is_protected
+            return _update("DeletionProtectionUpdate")
         return _update("LoggingUpdate" if self._get_param("logging") else "VpcConfigUpdate")
 
     def update_cluster_version(self) -> ActionResult:

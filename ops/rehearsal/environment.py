@@ -6,7 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -29,7 +29,7 @@ DOMAIN: Final = "olimac.link"
 
 DATABASE: Final = "clients"  # DATABASE and _OWNER are those of terraform/database.tf
 _OWNER: Final = "postgres"
-_POSTGRES_PORT: Final = 5432  # Terraform sets it, so it cannot be another one
+POSTGRES_PORT: Final = 5432  # Terraform sets it, so it cannot be another one
 
 # As with RDS, a client needs a password over TCP; only the rehearsal itself uses the socket.
 _PG_HBA: Final = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
@@ -44,12 +44,14 @@ class Environment:
         variables: environment variables with which Terraform and the steps use this environment instead of AWS.
         public_address: where the service's load balancer listens once it exists.
         database_dsn: a DSN with which the owner connects without TLS and password.
+        images: what the images of the steps are called here, where that is not their name.
     """
 
     ca: Path
     variables: dict[str, str]
     public_address: Address
     database_dsn: str
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -63,7 +65,7 @@ def running(folder: Path, version: str, images: Mapping[str, Path]) -> Iterator[
     """
     folder.mkdir(parents=True)
     ca = create_ca(folder)
-    database_address = free_host(_POSTGRES_PORT), _POSTGRES_PORT
+    database_address = free_host(POSTGRES_PORT), POSTGRES_PORT
     loopback_certificate = create_certificate(ca, "loopback", ["localhost", "127.0.0.1", database_address[0]])
     public_certificate = create_certificate(ca, "public", [DOMAIN, f"*.{DOMAIN}"])
     password = secrets.token_urlsafe(24)
@@ -83,7 +85,7 @@ def running(folder: Path, version: str, images: Mapping[str, Path]) -> Iterator[
         variables = stack.enter_context(aws.running(endpoints))
         restored = RestoredDatabases(folder / "restored", ca, server, database, password)
         stack.enter_context(restored.running())
-        _create_zone_and_certificate(public_certificate)
+        create_zone_and_certificate(public_certificate)
         yield Environment(ca.certificate, variables, balancers.address, server.dsn(database=DATABASE))
 
 
@@ -122,7 +124,7 @@ async def _set_up(server: EmbeddedPostgres, password: str) -> None:
         await connection.close()
 
 
-def _create_zone_and_certificate(public: Certificate) -> None:
+def create_zone_and_certificate(public: Certificate) -> None:
     """Creates the prerequisites of the deployment, which Terraform looks up by name."""
     aws_client("route53", REGION).create_hosted_zone(Name=DOMAIN, CallerReference="rehearsal")
     certificate, key = public.certificate.read_bytes(), public.key.read_bytes()

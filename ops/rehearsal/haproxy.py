@@ -120,6 +120,9 @@ def start(
         certificate: of the listener.
         check: the health check, as the API of Elastic Load Balancing has it.
         attributes: of the load balancer, as that API has them.
+
+    Raises:
+        TimeoutError: it does not listen.
     """
     folder.mkdir(exist_ok=True)
     pem = folder / "listener.pem"
@@ -151,8 +154,13 @@ def start(
     with (folder / "haproxy.log").open("wb") as log:
         command = [*dying_with_this_process(), program, "-db", "-f", os.fspath(configuration)]
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    _wait(lambda: _is_listening(address), _START_SECONDS, f"HAProxy does not listen; {folder} has its log")
-    return Balancer(attributes["ConnectionDraining"]["Timeout"], process, api)
+    balancer = Balancer(attributes["ConnectionDraining"]["Timeout"], process, api)
+    try:
+        _wait(lambda: _is_listening(address), _START_SECONDS, f"HAProxy does not listen; {folder} has its log")
+    except TimeoutError:
+        balancer.close()
+        raise
+    return balancer
 
 
 def _slot_names() -> list[str]:

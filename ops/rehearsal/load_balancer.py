@@ -58,11 +58,12 @@ class LoadBalancers:
         given = annotations.given(service)
         check, attributes = _health_check(given), _attributes(given)
         if not self._balancer:
+            self.delete(service)  # what an earlier attempt left, if it failed half-way
             self._create_balancer(name, service)
             self._balancer = haproxy.start(self.folder, self.address, self.certificate, check, attributes)
             self._upstream = upstream
-            for _ in range(_NODES):
-                self._add_node(self._balancer)
+        while len(self._nodes) < _NODES:
+            self._add_node(self._balancer)
         elb.configure_health_check(LoadBalancerName=name, HealthCheck=check)
         elb.modify_load_balancer_attributes(LoadBalancerName=name, LoadBalancerAttributes=attributes)
         (described,) = elb.describe_load_balancers(LoadBalancerNames=[name])["LoadBalancerDescriptions"]

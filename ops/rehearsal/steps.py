@@ -64,39 +64,65 @@ class Step:
         return has_to_fail if self.error else under_traffic if self.has_traffic else deployment
 
 
-# Lanes that run at the same time, each with its steps in their order.
+# Sequences of steps that run at the same time.
 Stage: TypeAlias = Sequence[Sequence[Step]]
 
 
 def history(ca: Path, public: str) -> list[Stage]:
-    """Returns the history of a deployment, in stages that run one after the other.
+    """Returns the history of a deployment, in stages that run one after the other; the first has the infrastructure.
 
     Args:
         ca: the certificate of the CA that signed the certificates of the environment, PEM.
         public: where the load balancer will listen, host:port.
     """
     authority, connect = f"ARGS=--authority {ca}", f"ARGS=--connect {public} --authority {ca}"
-    bootstrap = _make("bootstrap", _BUCKET, f"REPOSITORY={_REPOSITORY}", "ARGS=-auto-approve", advice=_TERRAFORM)
     no_change = _make("plan", _BUCKET, "ARGS=-detailed-exitcode", name="a second plan changes nothing", advice=_DRIFT)
+    first = [_monitoring(IMAGE), *_deployment(IMAGE, authority, connect)]
+    second = [_monitoring(SECOND), *_deployment(SECOND, authority, connect)]
     releases, upgrade = map(_with_traffic, (_releases(authority, connect), _upgrade(connect)))
     return [
-        [[bootstrap, *_infrastructure()]],
-        [_infrastructure_checks(), _deployment(authority, connect)],
+        [[_bootstrap(), *_infrastructure()]],
+        [_infrastructure_checks(), [*first, _checks("check the deployment", "check_deployment")]],
         [[*releases, _checks("check the releases", "check_releases")], [no_change]],
         [upgrade],
         *_recovery(authority),
         [_end()],
-        [[*_infrastructure(), *_second_deployment(authority, connect), *_end()]],
+        [[*_infrastructure(), *second, *_end()]],
+    ]
+
+
+def on_kind(ca: Path, public: str) -> list[Stage]:
+    """Returns the history on a real cluster: a deployment and its releases, and what only a real cluster does.
+
+    Nothing there reaches the mock AWS, so there is no monitoring, and no restored database. The arguments are those of
+    `history`.
+    """
+    authority, connect = f"ARGS=--authority {ca}", f"ARGS=--connect {public} --authority {ca}"
+    return [
+        [[_bootstrap(), *_infrastructure()]],
+        [_deployment(IMAGE, authority, connect)],
+        [_with_traffic([*_releases(authority, connect), _checks("drain a node", "kind/check_drain")])],
+        [
+            [
+                _checks("check the policies and the pruning", "kind/check_jobs"),
+                _checks("load makes pods, and then fewer", "kind/check_scaling"),
+            ]
+        ],
+        [_end()],
     ]
 
 
 def has_traffic(stage: Stage) -> bool:
     """Whether callers send requests during the stage."""
-    return any(step.has_traffic for lane in stage for step in lane)
+    return any(step.has_traffic for sequence in stage for step in sequence)
 
 
-def _with_traffic(lane: Sequence[Step]) -> list[Step]:
-    return [replace(step, has_traffic=True) for step in lane]
+def _with_traffic(sequence: Sequence[Step]) -> list[Step]:
+    return [replace(step, has_traffic=True) for step in sequence]
+
+
+def _bootstrap() -> Step:
+    return _make("bootstrap", _BUCKET, f"REPOSITORY={_REPOSITORY}", "ARGS=-auto-approve", advice=_TERRAFORM)
 
 
 def _infrastructure() -> list[Step]:
@@ -111,17 +137,20 @@ def _infrastructure_checks() -> list[Step]:
     ]
 
 
-def _deployment(authority: str, connect: str) -> list[Step]:
-    image = f"IMAGE={IMAGE}"
+def _monitoring(release: str) -> Step:
+    advice = "ops/deploy/cluster_logging.py, k8s/overlays/monitoring"
+    return _make("deploy-monitoring", f"IMAGE={release}", advice=advice)
+
+
+def _deployment(release: str, authority: str, connect: str) -> list[Step]:
+    image = f"IMAGE={release}"
     return [
-        _make("deploy-monitoring", image, advice="ops/deploy/cluster_logging.py, k8s/overlays/monitoring"),
         _make("deploy-database", image, authority, advice="the step's log has the Job's log"),
         _make("deploy-canary", image, advice="ops/deploy/canary.py"),
         _make("deploy-objects", image, advice="python -m ops apply production --dry-run prints the objects"),
         _make("deploy-dns", advice="ops/deploy/dns.py; does the load balancer exist?"),
         _make("smoke", connect, advice=_PODS),
         _make("deploy-accept", image, _AT_ONCE, advice="ops/deploy/release.py"),
-        _checks("check the deployment", "check_deployment"),
     ]
 
 
@@ -163,11 +192,13 @@ def _recovery(authority: str) -> list[Stage]:
     """Returns the stages that restore the database, move the service to it, and remove the first one."""
     second, restored = f"IMAGE={SECOND}", f"DATABASE={RESTORED}"
     alarms, ignored = "the alarms follow the database", "ignore_changes in terraform/database.tf"
+    too_early, refused = "destroy before the plan after the restore", "without a final snapshot"
     no_change = "the plan after the restore changes nothing"
     return [
         [
             [
                 _make("restore", restored, second, f"{authority} --yes", advice=_PODS),
+                _make("destroy", "ARGS=-auto-approve", name=too_early, advice="destroy in the Makefile", error=refused),
                 _make("plan", _BUCKET, name="plan after the restore", advice=alarms),
                 _make("apply", name="apply after the restore", advice=alarms),
             ]
@@ -184,18 +215,6 @@ def _recovery(authority: str) -> list[Stage]:
     ]
 
 
-def _second_deployment(authority: str, connect: str) -> list[Step]:
-    """Returns what a deployment cannot do without, after an earlier one was destroyed."""
-    image = f"IMAGE={SECOND}"
-    return [
-        _make("deploy-monitoring", image, advice="ops/deploy/cluster_logging.py, k8s/overlays/monitoring"),
-        _make("deploy-database", image, authority, advice="the step's log has the Job's log"),
-        _make("deploy-objects", image, advice=_PODS),
-        _make("deploy-dns", advice="ops/deploy/dns.py; does the load balancer exist?"),
-        _make("smoke", connect, advice=_PODS),
-    ]
-
-
 def _end() -> list[Step]:
     return [
         _make("teardown", advice="ops/deploy/teardown.py"),
@@ -207,7 +226,7 @@ def _end() -> list[Step]:
 _BUCKET: Final = "STATE_BUCKET=olimac-terraform-state"
 _REPOSITORY: Final = "olimac/clients"
 _AT_ONCE: Final = "ARGS=--seconds 0"  # the speed of this machine says nothing about a release
-_PODS: Final = "the pods' logs are in work/environment/pods"
+_PODS: Final = "the logs of the pods, in work/environment: pods, or kind on a real cluster"
 _TERRAFORM: Final = "the log has the output of terraform; add calls that the mock does not have to ops/rehearsal/aws.py"
 _DRIFT: Final = "the log shows the difference: an error in terraform/, or an attribute that the mock does not store"
 _UPGRADE: Final = "terraform/upgrades.tf, and Upgrading Kubernetes in docs/deploying.md"
@@ -220,6 +239,12 @@ def _make(target: str, *variables: str, advice: str, name: str = "", error: str 
 def _checks(name: str, module: str) -> Step:
     command = (sys.executable, "-m", "pytest", "-v", f"ops/rehearsal/{module}.py")
     return Step(name, command, "the failed test names the requirement")
+
+
+def with_images(step: Step, names: Mapping[str, str]) -> Step:
+    """Returns the step with other names of its images."""
+    names = {f"IMAGE={image}": f"IMAGE={name}" for image, name in names.items()}
+    return replace(step, command=[names.get(part, part) for part in step.command])
 
 
 def run(

@@ -16,10 +16,8 @@ from typing import Any
 
 import pytest
 
-from ops.common import haproxy
 from ops.deploy.common import aws_client
-from ops.rehearsal import haproxy as haproxy_of_the_rehearsal
-from ops.rehearsal import load_balancer
+from ops.rehearsal import haproxy, load_balancer
 from ops.rehearsal.annotations import PREFIX
 from ops.rehearsal.aws import REGION
 from ops.rehearsal.controllers import Controllers
@@ -27,8 +25,7 @@ from ops.rehearsal.environment import NAME
 from ops.rehearsal.kubernetes import Object, Store, kind_of
 from ops.rehearsal.load_balancer import LoadBalancers, Refused
 from ops.rehearsal.tls import Address
-from tests.missing import missing
-from tests.ops.deploy.fixtures import HOSTNAME, VERSION, Account, MockAws, free_address
+from tests.ops.deploy.fixtures import HOSTNAME, VERSION, Account, MockAws, free_address, require_haproxy
 
 
 @pytest.fixture(name="service")
@@ -55,8 +52,7 @@ def create_balancers(account: Account, mock_aws: MockAws, service: Object, tmp_p
     ]
     specification = [{"ResourceType": "subnet", "Tags": tags}]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", TagSpecifications=specification)["Subnet"]
-    if haproxy.find() is None:
-        missing("haproxy is missing (on Debian: apt install haproxy)")
+    require_haproxy()
     created = LoadBalancers(NAME, mock_aws.certificate, free_address(), tmp_path / "haproxy")
     yield created
     created.close()
@@ -195,11 +191,25 @@ def test_a_node_is_in_service_after_its_first_checks(
     assert (headers["x-forwarded-for"], headers["x-forwarded-proto"]) == ("127.0.0.1", "https")
 
 
+def test_a_load_balancer_that_failed_half_way_is_created_again(
+    balancers: LoadBalancers, service: Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HAProxy does not start at first; the security group and the load balancer of that attempt are no obstacle."""
+    with monkeypatch.context() as patch:
+        patch.setattr(haproxy, "_START_SECONDS", 0.0)
+        patch.setattr(haproxy, "_is_listening", lambda _: False)
+        with pytest.raises(TimeoutError, match="HAProxy does not listen"):
+            balancers.create(service, lambda: None)
+
+    assert balancers.create(service, lambda: None) == described()[0]["DNSName"]
+    assert len(balancers._nodes) == 2
+
+
 def test_a_node_that_fails_its_checks_gets_no_requests(
     balancers: LoadBalancers, service: Object, mock_aws: MockAws, pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here the target is a path that kube-proxy does not have, as after a slip in the annotation."""
-    monkeypatch.setattr(haproxy_of_the_rehearsal, "_IN_SERVICE_SECONDS", 5.0)
+    monkeypatch.setattr(haproxy, "_IN_SERVICE_SECONDS", 5.0)
     annotate(service, "healthcheck-path", "/livez")
     balancers.create(service, lambda: pod.address)
 

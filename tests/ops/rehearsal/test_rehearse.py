@@ -7,27 +7,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from ops.common import haproxy
 from ops.common.process import ROOT
 from ops.rehearsal import __main__ as rehearse
 from ops.rehearsal import picture, steps
-from ops.rehearsal.steps import KINDS, Step, StepFailed
-from tests.missing import missing
+from ops.rehearsal.steps import KINDS, Stage, Step, StepFailed
+from tests.ops.deploy.fixtures import require_haproxy
 
 pytestmark = pytest.mark.slow
 
 
-def run(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run(folder: Path, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Runs `python -m ops.rehearsal` with only these environment variables."""
     return subprocess.run(
-        [sys.executable, "-m", "ops.rehearsal", "--folder", folder],
+        [sys.executable, "-m", "ops.rehearsal", "--folder", folder, *options],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -35,11 +34,6 @@ def run(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
         timeout=120,
         check=False,
     )
-
-
-def require_haproxy() -> None:
-    if haproxy.find() is None:
-        missing("haproxy is missing (on Debian: apt install haproxy)")
 
 
 @pytest.fixture(name="sleeping_process")
@@ -51,12 +45,17 @@ def start_sleeping_process() -> Iterator[psutil.Process]:
     process.wait()
 
 
-HISTORY = steps.history(Path("ca"), "127.0.0.1:1")
+HISTORY, ON_KIND = (list_stages(Path("ca"), "127.0.0.1:1") for list_stages in (steps.history, steps.on_kind))
 
 
-def targets(lanes: Iterable[Sequence[Step]]) -> list[str]:
-    """The make targets of the lanes, one lane after the other."""
-    return [step.command[2] for lane in lanes for step in lane if step.command[0] == "make"]
+def flatten(stages: Iterable[Stage]) -> list[Step]:
+    """The steps of the stages, one sequence after the other."""
+    return [step for stage in stages for sequence in stage for step in sequence]
+
+
+def targets(stage: Stage) -> list[str]:
+    """The make targets of the stage, one sequence after the other."""
+    return [step.command[2] for step in flatten([stage]) if step.command[0] == "make"]
 
 
 def workflow(name: str) -> list[str]:
@@ -82,14 +81,14 @@ def test_the_steps_have_the_order_of_the_workflows() -> None:
         "plan",
     ]
     assert upgrade == ["plan", "apply", "deploy-objects", "smoke", "deploy-accept"]
-    assert [*restore, *recovery] == ["restore", "plan", "apply", "plan", "rotate-password", "remove-database"]
+    assert restore == ["restore", "destroy", "plan", "apply"]
+    assert recovery == ["plan", "rotate-password", "remove-database"]
     assert end == destroyed
-    optional = ("deploy-canary", "deploy-accept")
-    assert again == [*(target for target in deployed if target not in optional), *destroyed]
+    assert again == [*deployed, *destroyed]
 
 
-def test_lanes_run_at_once_and_the_first_failure_stops_the_rest(tmp_path: Path) -> None:
-    """Each lane waits for the other; after a failure, a step that still runs is ended, and no other begins."""
+def test_sequences_run_at_once_and_the_first_failure_stops_the_rest(tmp_path: Path) -> None:
+    """Each sequence waits for the other; after a failure, a step that still runs is ended, and no other begins."""
     report = rehearse.Report(tmp_path / "report.json")
 
     def step(name: str, script: str) -> Step:
@@ -98,12 +97,14 @@ def test_lanes_run_at_once_and_the_first_failure_stops_the_rest(tmp_path: Path) 
     def meeting(own: str, other: str) -> Step:
         return step(own, f"touch {own}; until [ -e {other} ]; do sleep 0.05; done")
 
-    lanes = [
+    stage = [
         [meeting("a", "b"), step("fails", "exit 1")],
         [meeting("b", "a"), step("runs", "sleep 600"), step("no", "")],
     ]
     with pytest.raises(StepFailed, match=r"^fails failed"):
-        rehearse._run_stage([list(enumerate(lane)) for lane in lanes], {"PATH": os.environ["PATH"]}, tmp_path, report)
+        rehearse._run_stage(
+            [list(enumerate(sequence)) for sequence in stage], {"PATH": os.environ["PATH"]}, tmp_path, report
+        )
 
     assert {one["name"]: one["worked"] for one in report.steps} == {"a": True, "b": True, "fails": False, "runs": False}
     starts = [one["started"] for one in report.steps]
@@ -123,9 +124,41 @@ def test_a_step_that_should_fail_must_fail_with_its_error(tmp_path: Path) -> Non
             run_step(wrong)
 
 
-def test_every_step_has_advice() -> None:
+def test_a_real_cluster_gets_the_same_steps() -> None:
+    """Those of a deployment and its releases, but none whose pods would call AWS; a node is drained under traffic."""
+    rehearsed, on_kind = flatten(HISTORY), flatten(ON_KIND)
+    added = [step for step in on_kind if step not in rehearsed]
+    infrastructure, *_, end = map(targets, ON_KIND)
+
+    assert {step.command[2] for step in rehearsed if step not in on_kind and step.command[0] == "make"} == {
+        *("deploy-monitoring", "deploy-database", "deploy-canary", "deploy-objects", "smoke", "deploy-accept"),
+        *("plan", "apply", "restore", "destroy", "rotate-password", "remove-database"),
+    }
+    assert [step.name for step in added] == [
+        "drain a node",
+        "check the policies and the pruning",
+        "load makes pods, and then fewer",
+    ]
+    assert infrastructure == ["bootstrap", "plan", "apply"]
+    assert end == ["teardown", "destroy"]
+    under_traffic = [step.name for step in on_kind if step.has_traffic]
+    assert (under_traffic[0], under_traffic[-1]) == ("second release: migration", "drain a node")
+    assert all((ROOT / step.command[-1]).exists() for step in on_kind if step.command[0] != "make")
+
+
+def test_only_images_are_renamed() -> None:
+    """A registry gives them digests that nobody knows before."""
+    step = Step("a step", ("make", "deploy-objects", f"IMAGE={steps.IMAGE}", f"ARGS={steps.IMAGE}"), "")
+
+    renamed = steps.with_images(step, {steps.IMAGE: "a@sha256:1"})
+    assert list(renamed.command) == ["make", "deploy-objects", "IMAGE=a@sha256:1", f"ARGS={steps.IMAGE}"]
+    assert list(steps.with_images(step, {}).command) == list(step.command)
+
+
+@pytest.mark.parametrize("stages", [HISTORY, ON_KIND], ids=["history", "on kind"])
+def test_every_step_has_advice(stages: list[Stage]) -> None:
     """After a failure, the report says where to look."""
-    assert all(step.advice for stage in HISTORY for lane in stage for step in lane)
+    assert all(step.advice for step in flatten(stages))
 
 
 def test_a_missing_terraform_has_its_own_exit_status(tmp_path: Path) -> None:
@@ -134,6 +167,46 @@ def test_a_missing_terraform_has_its_own_exit_status(tmp_path: Path) -> None:
     result = run(tmp_path, PATH=str(tmp_path))
 
     assert (result.returncode, result.stderr) == (3, "error: terraform is missing. Nothing was rehearsed.\n")
+
+
+@pytest.mark.parametrize(
+    ("tools", "reason"),
+    [
+        ([], "docker is missing"),
+        (["docker"], "kind is missing"),
+        (["docker", "kind"], "wrk is missing"),
+        (["docker", "kind", "wrk"], "no Docker daemon answers"),
+    ],
+)
+def test_a_real_cluster_needs_docker_and_kind(tmp_path: Path, tools: list[str], reason: str) -> None:
+    """Each that is missing has the same exit status, and one sentence."""
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    for name in tools:
+        (binaries / name).symlink_to("/bin/false")
+
+    for options in (["--kind"], ["--kind", "--hold"]):
+        result = run(tmp_path / "folder", *options, PATH=str(binaries))
+        assert (result.returncode, result.stderr) == (3, f"error: {reason}. Nothing was rehearsed.\n")
+
+
+def test_what_is_held_can_be_used_from_another_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file has the variables for make, but not those of this shell; Ctrl-C ends it without an error."""
+    monkeypatch.setattr(signal, "pause", lambda: signal.raise_signal(signal.SIGINT))
+    file = tmp_path / "variables"
+    rehearse._hold(file, {"PATH": "/nowhere", "HOME": "/nowhere", "OUTPUTS": "a file", "IMAGE": "a@sha256:1"})
+
+    shown = subprocess.run(
+        ["bash", "-c", f'. {file}; echo "$OUTPUTS $IMAGE $PATH"'],  # noqa: S607
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == "a file a@sha256:1 /usr/bin:/bin\n"
+    assert f". {file}\n" in capsys.readouterr().out
 
 
 def test_a_missing_provider_is_an_error(tmp_path: Path) -> None:
