@@ -94,8 +94,8 @@ def history(ca: Path, public: str) -> list[Stage]:
 def on_kind(ca: Path, public: str) -> list[Stage]:
     """Returns the history on a real cluster: a deployment and its releases, and what only a real cluster does.
 
-    Nothing there reaches the mock AWS, so there is no monitoring, and no restored database. The arguments are those of
-    `history`.
+    The cluster does not reach the mock AWS, nor does that change the cluster, so there is no monitoring, no restored
+    database and no upgrade. The arguments are those of `history`.
     """
     authority, connect = f"ARGS=--authority {ca}", f"ARGS=--connect {public} --authority {ca}"
     return [
