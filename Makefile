@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run oncall check test lint infra workflows audit bench cost load load-compare drill drill-quick rehearse format
+.PHONY: help run oncall check test lint infra workflows audit bench cost load load-compare drill drill-quick rehearse
+.PHONY: rehearse-cluster cluster format
 .PHONY: dashboards image lock clean
 .PHONY: bootstrap init plan drift apply outputs sign-image verify-image deploy-monitoring deploy-database deploy-canary
 .PHONY: deploy-objects deploy-dns smoke deploy-accept rollback teardown destroy restore remove-database rotate-password
@@ -69,8 +70,14 @@ workflows: $(VENV)/dev $(VENV)/audit/installed ## Check .github, the Dockerfile 
 audit: $(VENV)/dev ## Check our code and its packages for vulnerabilities; needs the network
 	@$(BIN)/python .ci/audit.py
 
-rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy and destroy everything without an AWS account; needs terraform and kubectl
+rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy and destroy everything without an AWS account; needs terraform, kubectl and haproxy
 	@$(BIN)/python -m ops.rehearsal $(ARGS)
+
+rehearse-cluster: $(VENV)/dev $(VENV)/deploy ## Rehearse on a real cluster, of kind; needs Docker, kind and wrk as well, on Linux
+	@$(BIN)/python -m ops.rehearsal --kind $(ARGS)
+
+cluster: $(VENV)/dev $(VENV)/deploy ## Keep a cluster of kind, with all that is around it, for steps by hand, until Ctrl-C
+	@$(BIN)/python -m ops.rehearsal --kind --hold $(ARGS)
 
 format: $(VENV)/dev ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
@@ -119,9 +126,10 @@ drift: $(VENV)/deploy ## Report what differs in AWS from this code; on GitHub, i
 	@$(BIN)/python -m ops.deploy.drift $(ENVIRONMENT) -- sh -c '$(MAKE) --no-print-directory init || exit 1; \
 	  $(TERRAFORM) plan -input=false -no-color -lock=false -detailed-exitcode -var region=$(REGION) $(ARGS)'
 
-apply: ## Apply the saved plan, and write Terraform's outputs to outputs.json
+apply: $(VENV)/deploy ## Apply the saved plan, write Terraform's outputs to outputs.json, protect the cluster from deletion
 	$(TERRAFORM) apply -input=false $(abspath $(PLAN))
 	$(TERRAFORM) output -json >$(OUTPUTS)
+	$(OPS) protect --outputs $(OUTPUTS)
 
 outputs: ## Write outputs.json again; needs init before
 	$(TERRAFORM) output -json >$(OUTPUTS)
@@ -190,11 +198,11 @@ rotate-password: $(VENV)/deploy ## Give the service a new database password, wit
 teardown: $(VENV)/deploy ## Remove what Terraform did not create, before destroy
 	$(OPS) teardown --outputs $(OUTPUTS) $(ARGS)
 
-# First lifts the database's protection, unless the database is gone, because apply would recreate it.
+# Between make restore and the next apply, Terraform would keep neither a final snapshot nor the backups.
 destroy: ## Destroy everything that Terraform created, except the state and a final snapshot; needs teardown before
-	if $(TERRAFORM) state list | grep -qx aws_db_instance.main; then \
-	  $(TERRAFORM) apply -input=false -var region=$(REGION) -var is_protected=false -target=aws_db_instance.main $(ARGS); fi
-	$(TERRAFORM) destroy -input=false -var region=$(REGION) -var is_protected=false $(ARGS)
+	@if $(TERRAFORM) state show -no-color aws_db_instance.main 2>/dev/null | grep -q 'skip_final_snapshot *= true'; then \
+	  echo 'error: the restored database would go without a final snapshot: make plan apply teardown before' >&2; exit 1; fi
+	$(TERRAFORM) destroy -input=false -var region=$(REGION) $(ARGS)
 
 clean: ## Remove the files of the other targets, except the data in .local
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .rehearse

@@ -18,6 +18,7 @@ from ops.deploy import (
     dns,
     manifests,
     password,
+    protection,
     release,
     restore,
     rollout,
@@ -123,6 +124,11 @@ def _dns(arguments: argparse.Namespace) -> None:
 def _cluster_logging(arguments: argparse.Namespace) -> None:
     """Turns on the control plane's five log types if some are off, and waits for EKS."""
     cluster_logging.turn_on(read_outputs(arguments.outputs), dry_run=arguments.dry_run)
+
+
+def _protect(arguments: argparse.Namespace) -> None:
+    """Protects the cluster from deletion, until teardown, and waits for EKS."""
+    protection.turn_on(read_outputs(arguments.outputs), dry_run=arguments.dry_run)
 
 
 def _smoke(arguments: argparse.Namespace) -> None:
@@ -240,6 +246,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 
 _COMMANDS: Final = (
+    ("protect", _protect, (_dry_run,)),
     ("apply", _apply, (_overlay, _image, _rollout_timeout(rollout.ROLLOUT_SECONDS), _dry_run)),
     ("database", _database, (_image, _environment, _database_ca, _dry_run)),
     (

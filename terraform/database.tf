@@ -33,7 +33,7 @@ resource "aws_db_instance" "main" {
   backup_retention_period   = var.database_backup_days
   copy_tags_to_snapshot     = true
   delete_automated_backups  = false
-  deletion_protection       = var.is_protected
+  deletion_protection       = true # make teardown lifts it
   skip_final_snapshot       = false
   final_snapshot_identifier = "${var.name}-final-${substr(aws_kms_key.main.key_id, 0, 8)}" # unique: each deployment has its own key
 

@@ -26,6 +26,11 @@ resource "aws_iam_role" "pod" {
   assume_role_policy = data.aws_iam_policy_document.pod_trust.json
 }
 
+locals {
+  # Not the cluster's own attribute: a plan that changes the cluster would then show each role as changed, too.
+  cluster_arn = "arn:${data.aws_partition.current.partition}:eks:${var.region}:${data.aws_caller_identity.current.account_id}:cluster/${var.name}"
+}
+
 data "aws_iam_policy_document" "pod_trust" {
   statement {
     actions = ["sts:AssumeRole", "sts:TagSession"]
@@ -44,7 +49,7 @@ data "aws_iam_policy_document" "pod_trust" {
     condition {
       test     = "ArnEquals"
       variable = "aws:SourceArn"
-      values   = [aws_eks_cluster.main.arn]
+      values   = [local.cluster_arn]
     }
   }
 }

@@ -172,12 +172,6 @@ variable "database_backup_days" {
   }
 }
 
-variable "is_protected" {
-  description = "Whether the database is protected from deletion. To destroy everything, turn this off and apply first."
-  type        = bool
-  default     = true
-}
-
 variable "log_days" {
   description = "Days to keep logs."
   type        = number

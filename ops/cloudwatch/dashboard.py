@@ -38,6 +38,7 @@ _GOOD, _BAD, _WARN, _NEUTRAL, _OTHER = "#2a9d8f", "#d1495b", "#e09f3e", "#3d7ebf
 _DATABASE: Final = {"DBInstanceIdentifier": NAME}
 _CLUSTER: Final = {"ClusterName": NAME}
 _PODS: Final = {**_CLUSTER, "Namespace": "clients", "PodName": "clients-api"}
+_AUTOSCALER: Final = {**_CLUSTER, "Namespace": "kube-system", "PodName": "cluster-autoscaler"}
 _SERVICE: Final = {**_CLUSTER, "Namespace": "clients", "Service": "clients-api"}
 
 
@@ -259,7 +260,12 @@ def platform(alarms: Alarms) -> list[list[Widget]]:
                 [
                     line(
                         _container_insights("pod_number_of_container_restarts", _PODS, "Sum"), "clients-api", color=_BAD
-                    )
+                    ),
+                    line(
+                        _container_insights("pod_number_of_container_restarts", _AUTOSCALER, "Sum"),
+                        "cluster-autoscaler",
+                        color=_OTHER,
+                    ),
                 ],
             ),
             chart(

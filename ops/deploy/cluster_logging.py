@@ -2,12 +2,10 @@
 
 from typing import Final
 
-from ops.deploy.common import CannotProceed, Outputs, aws_client, report, wait_for
-from ops.deploy.kubernetes import describe_cluster
+from ops.deploy.common import Outputs, report
+from ops.deploy.kubernetes import describe_cluster, update_cluster
 
 TYPES: Final = frozenset({"api", "audit", "authenticator", "controllerManager", "scheduler"})
-
-_UPDATE_SECONDS: Final = 900.0  # EKS needs some minutes
 
 
 def turn_on(outputs: Outputs, *, dry_run: bool = False) -> None:
@@ -44,16 +42,7 @@ def turn_off(outputs: Outputs, *, dry_run: bool = False) -> None:
 
 
 def _update(outputs: Outputs, state: str, setup: dict[str, object]) -> None:
-    eks = aws_client("eks", outputs.region)
-    update_id = eks.update_cluster_config(name=outputs.name, logging={"clusterLogging": [setup]})["update"]["id"]
-
-    def finished_update() -> dict[str, object] | None:
-        update: dict[str, object] = eks.describe_update(name=outputs.name, updateId=update_id)["update"]
-        return None if update["status"] == "InProgress" else update
-
-    update = wait_for(f"EKS to turn {state} the logs", finished_update, timeout=_UPDATE_SECONDS)
-    if update["status"] != "Successful":
-        raise CannotProceed(f"the EKS update ended with status {update['status']}: {update.get('errors')}")
+    update_cluster(outputs, f"EKS to turn {state} the logs", logging={"clusterLogging": [setup]})
 
 
 def _enabled_types(outputs: Outputs) -> set[str]:

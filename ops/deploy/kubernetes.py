@@ -17,11 +17,12 @@ from botocore.exceptions import ClientError
 from botocore.model import ServiceId
 from botocore.signers import RequestSigner
 
-from ops.deploy.common import CannotProceed, Outputs, aws_client, report
+from ops.deploy.common import CannotProceed, Outputs, aws_client, report, wait_for
 
 _FIELD_MANAGER: Final = "clients-api-deployment"  # owns the fields that it applies
 _TOKEN_SECONDS: Final = 60  # for the presigned request; EKS accepts the token itself for 15 minutes
 _KUBECTL_SECONDS: Final = 60
+_UPDATE_SECONDS: Final = 900.0  # EKS needs some minutes
 
 # All that kubectl inherits: where it is, and the proxy.
 _INHERITED_VARIABLES: Final = ("PATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
@@ -136,6 +137,29 @@ def describe_cluster(outputs: Outputs) -> Object:
             f"the cluster {outputs.name} does not exist in {outputs.region}: apply Terraform first"
         ) from None
     return described
+
+
+def update_cluster(outputs: Outputs, what: str, **change: object) -> None:
+    """Changes the cluster's configuration, and waits until EKS has finished.
+
+    Args:
+        outputs: of Terraform.
+        what: what EKS does, as messages name it: "EKS to turn on the logs".
+        change: the parameter of UpdateClusterConfig, only one.
+
+    Raises:
+        CannotProceed: the update failed, or took too long.
+    """
+    eks = aws_client("eks", outputs.region)
+    update_id = eks.update_cluster_config(name=outputs.name, **change)["update"]["id"]
+
+    def finished_update() -> Object | None:
+        update: Object = eks.describe_update(name=outputs.name, updateId=update_id)["update"]
+        return None if update["status"] == "InProgress" else update
+
+    update = wait_for(what, finished_update, timeout=_UPDATE_SECONDS)
+    if update["status"] != "Successful":
+        raise CannotProceed(f"the EKS update ended with status {update['status']}: {update.get('errors')}")
 
 
 def secret_data(secret: Object | None) -> dict[str, str]:

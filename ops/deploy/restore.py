@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ops.deploy import database
+from ops.deploy import database, protection
 from ops.deploy.common import CannotProceed, Outputs, aws_client, report, wait_for
 from ops.deploy.database import Instance, JobFailed, Jobs
 from ops.deploy.kubernetes import Kubernetes
@@ -159,8 +159,7 @@ def _delete(outputs: Outputs, described: _Described) -> None:
     if described["DBInstanceStatus"] in _WITHOUT_FINAL_SNAPSHOT:
         final = {"SkipFinalSnapshot": True}
     report(f"Deleting the database {identifier}, {' '.join(map(str, final.values()))}")
-    if described["DeletionProtection"]:
-        rds.modify_db_instance(DBInstanceIdentifier=identifier, DeletionProtection=False, ApplyImmediately=True)
+    protection.turn_off_of_database(outputs, identifier)
     rds.delete_db_instance(DBInstanceIdentifier=identifier, DeleteAutomatedBackups=False, **final)
     wait_for(
         f"the deletion of {identifier}",

@@ -1,6 +1,7 @@
 """Removes the DNS record and the load balancer, which Terraform did not create and which would block its destroy.
 
-It also turns the control plane's logs off, because of what EKS would leave behind.
+It also turns off the control plane's logs, because of what EKS would leave behind, and the protection of cluster and
+database from deletion.
 """
 
 from contextlib import suppress
@@ -8,7 +9,7 @@ from typing import Final
 
 from botocore.exceptions import ClientError
 
-from ops.deploy import cluster_logging, dns, load_balancer
+from ops.deploy import cluster_logging, dns, load_balancer, protection
 from ops.deploy.common import Outputs, aws_client, report, wait_for
 from ops.deploy.kubernetes import Kubernetes, NoCluster
 
@@ -16,15 +17,16 @@ _REMOVAL_SECONDS: Final = 300.0
 
 
 def run(outputs: Outputs, *, dry_run: bool = False) -> None:
-    """Removes the record, then the load balancer, and turns off the logs; skips what is already gone.
+    """Removes the record, then the load balancer, and turns off logs and protection; skips what is already gone.
 
-    The record goes first, so that it never points to a hostname that AWS may give to somebody else. The logs go last,
-    since until then they have what the cluster does.
+    The record goes first, so that it never points to a hostname that AWS may give to somebody else. The logs are turned
+    off after what the cluster does, since until then they have it; the protection last, when nothing else can fail.
     """
     _remove_record(outputs, dry_run=dry_run)
     _remove_load_balancer(outputs, dry_run=dry_run)
     with suppress(NoCluster):
         cluster_logging.turn_off(outputs, dry_run=dry_run)
+    protection.turn_off(outputs, dry_run=dry_run)
 
 
 def _remove_record(outputs: Outputs, *, dry_run: bool) -> None:

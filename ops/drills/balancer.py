@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-import csv
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from ops.common import haproxy
 from ops.common.ports import free_port
 
 _START_SECONDS: Final = 60.0  # a busy machine starts HAProxy late
@@ -80,18 +79,14 @@ class Balancer:
         """Returns HAProxy's statistics of a proxy's servers, by name."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._stats)
         writer.write(f"show stat {proxy} 4 -1\n".encode())  # 4: servers only
-        lines = (await reader.read()).decode().lstrip("# ").splitlines()
+        response = await reader.read()
         writer.close()
-        return {row["svname"]: row for row in csv.DictReader(filter(None, lines))}
+        return haproxy.parse_statistics(response.decode())
 
 
 def missing() -> str:
     """Returns what this machine is missing. Empty if HAProxy is installed."""
-    return "" if _binary() else "HAProxy is not installed"
-
-
-def _binary() -> str | None:
-    return shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    return "" if haproxy.find() else "HAProxy is not installed"
 
 
 @contextlib.asynccontextmanager
@@ -108,7 +103,7 @@ async def balancing(folder: Path, ports: Sequence[int], interval_seconds: float)
     interval = int(interval_seconds * 1000)
     configuration = folder / "haproxy.cfg"
     configuration.write_text(_CONFIGURATION.format(port=port, node=node, stats=stats, pods=pods, interval=interval))
-    binary = _binary()
+    binary = haproxy.find()
     assert binary is not None
     with (folder / "haproxy.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(binary, "-db", "-f", configuration, stdout=log, stderr=log)

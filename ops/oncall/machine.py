@@ -19,6 +19,7 @@ NAME: Final = "clients"  # of the deployment
 _CLUSTER: Final = {"ClusterName": NAME}
 _SERVICE: Final = {**_CLUSTER, "Namespace": "clients", "Service": "clients-api"}
 _PODS: Final = {**_CLUSTER, "Namespace": "clients", "PodName": "clients-api"}
+_AUTOSCALER: Final = {**_CLUSTER, "Namespace": "kube-system", "PodName": "cluster-autoscaler"}
 _DATABASE: Final = {"DBInstanceIdentifier": NAME}
 _HEALTH_CHECK: Final = {"HealthCheckId": "HEALTH_CHECK"}
 _METRICS_GROUP: Final = {"LogGroupName": f"/{NAME}/clients-api/metrics"}
@@ -100,6 +101,7 @@ class Machine:
             document("ContainerInsights", _CLUSTER, self._node(), at_ms),
             document("ContainerInsights", _SERVICE, {"service_number_of_running_pods": len(self._pods)}, at_ms),
             document("ContainerInsights", _PODS, self._pod(shipped.restarts), at_ms),
+            document("ContainerInsights", _AUTOSCALER, {"pod_number_of_container_restarts": 0}, at_ms),
             document("AWS/RDS", _DATABASE, database, at_ms),
             document("Telemetry", _CLUSTER, _shipping(shipped), at_ms),
             document("AWS/Logs", _METRICS_GROUP, errors, at_ms),

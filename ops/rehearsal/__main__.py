@@ -6,32 +6,34 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from ops.common import haproxy
 from ops.rehearsal import environment, images, picture, steps, traffic
 from ops.rehearsal.aws import ACCOUNT, inventory
+from ops.rehearsal.kind import cluster
+from ops.rehearsal.kind import environment as kind
 from ops.rehearsal.steps import KINDS, ROOT, Step, StepFailed
 from ops.rehearsal.traffic import Traffic
 from svc.postgres.embedded import EmbeddedPostgresError
 
-_MISSING_PREREQUISITE: Final = 3  # the exit status if Terraform, its provider or kubectl is missing
+_MISSING_PREREQUISITE: Final = 3  # the exit status if Terraform, its provider, kubectl or HAProxy is missing
 _ADMIN: Final = (
     f"arn:aws:iam::{ACCOUNT}:role/{environment.NAME}-github-apply"  # the name is that of terraform/bootstrap
 )
-
-# What remains after destroy: the resources of bootstrap, and the database's backups with the final snapshot.
-_REMAINING: Final = re.compile(
-    rf"bucket: .*|OIDC provider: .*|role: {environment.NAME}-github-.*|database snapshot: (rds:)?{environment.NAME}-.*"
-)
+_VERSION: Final = re.compile(r'(variable "kubernetes_version" \{.*?default\s*= "1\.)(\d+)', re.DOTALL)
 
 
 class MissingPrerequisite(Exception):
@@ -40,7 +42,8 @@ class MissingPrerequisite(Exception):
 
 def main() -> int:
     """Runs the rehearsal; returns 0 if all steps passed, 1 if one failed, 3 if a prerequisite is missing."""
-    folder: Path = _parser().parse_args().folder.resolve()
+    arguments = _parser().parse_args()
+    folder: Path = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that everything is stopped
     with (folder / "lock").open("w") as lock:
@@ -50,7 +53,7 @@ def main() -> int:
             return _fail(f"another rehearsal is running in {folder}", 1)
         report = Report(folder / "report.json")
         try:
-            _rehearse(folder, report)
+            _rehearse(folder, report, on_kind=arguments.kind, is_held=arguments.hold)
         except MissingPrerequisite as error:
             return _fail(f"{error}. Nothing was rehearsed.", _MISSING_PREREQUISITE)
         except (StepFailed, EmbeddedPostgresError) as error:
@@ -69,10 +72,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ops.rehearsal",
         description="Deploys everything to a mock AWS and a fake cluster on this machine, checks the result, "
-        "and destroys it again. Needs terraform and kubectl, but no AWS account.",
+        "and destroys it again. Needs terraform, kubectl and haproxy, but no AWS account.",
     )
     text = "the folder for its files, logs and report (default: %(default)s)"
     parser.add_argument("--folder", type=Path, default=Path(".rehearse"), help=text)
+    text = "use a real cluster, of kind, instead of the fake one; needs Docker, kind and wrk, too"
+    parser.add_argument("--kind", action="store_true", help=text)
+    text = "stop after terraform apply, and keep everything until Ctrl-C, for steps by hand"
+    parser.add_argument("--hold", action="store_true", help=text)
     return parser
 
 
@@ -82,27 +89,33 @@ class Report:
 
     Attributes:
         file: of the report.
-        steps: each step's name and kind, its seconds, and whether it worked.
-        traffic: the figures of the requests that were sent during the releases.
+        steps: each step's name and kind, the second in which it began, its seconds, and whether it worked.
+        traffic: the figures of the requests that were sent during releases and upgrade.
+        worked: whether nothing has failed so far.
     """
 
     file: Path
-    steps: list[dict[str, str | float | bool]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
     traffic: dict[str, object] = field(default_factory=dict)
+    worked: bool = True
+    _began: float = field(default_factory=time.monotonic)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def step(self, name: str, kind: str = KINDS[0]) -> Iterator[None]:
         """Measures the context as a step; the step fails with an exception."""
         _print(f"…  {name}")
-        started = time.monotonic()
+        started = self.seconds()
         worked = False
         try:
             yield
             worked = True
         finally:
-            seconds = round(time.monotonic() - started, 1)
-            self.steps.append({"name": name, "kind": kind, "seconds": seconds, "worked": worked})
-            self._write(worked=worked)
+            seconds = round(self.seconds() - started, 1)
+            step = {"name": name, "kind": kind, "started": started, "seconds": seconds, "worked": worked}
+            with self._lock:
+                self.steps = sorted([*self.steps, step], key=lambda one: float(one["started"]))
+                self._write(worked=worked)
             _print(f"{'✓' if worked else '✗'}  {name} ({seconds:.0f} s)")
 
     def add_traffic(self, sent: Traffic) -> None:
@@ -112,7 +125,8 @@ class Report:
         _print(f"   requests: {json.dumps(self.traffic)}")
 
     def _write(self, *, worked: bool) -> None:
-        report = {"worked": worked, "seconds": self.seconds(), "steps": self.steps, "traffic": self.traffic}
+        self.worked = self.worked and worked
+        report = {"worked": self.worked, "seconds": self.seconds(), "steps": self.steps, "traffic": self.traffic}
         self.file.write_text(json.dumps(report, indent=2))
 
     def draw(self) -> None:
@@ -120,24 +134,29 @@ class Report:
         self.file.with_name("steps.svg").write_text(picture.draw(self.steps))
 
     def seconds(self) -> float:
-        """Returns the sum of all steps so far."""
-        return round(sum(float(step["seconds"]) for step in self.steps), 1)
+        """Returns the time since the start."""
+        return round(time.monotonic() - self._began, 1)
 
 
-def _rehearse(folder: Path, report: Report) -> None:
-    pid_file, work, logs = folder / "running", folder / "work", folder / "logs"
+def _rehearse(folder: Path, report: Report, *, on_kind: bool, is_held: bool) -> None:
+    work, logs = folder / "work", folder / "logs"
     with report.step("remove the files of an earlier rehearsal"):
-        steps.kill_leftovers(pid_file)
+        steps.kill_leftovers(logs)
         for old in (work, logs):
             shutil.rmtree(old, ignore_errors=True)
             old.mkdir()
-    with report.step("check for terraform, its provider and kubectl"):
+    with report.step("check the prerequisites"):
+        version = _kubernetes_version(ROOT / "terraform")
+        if on_kind and (missing := cluster.missing(version)):
+            raise MissingPrerequisite(missing)
         provider = _provider(work)
-        _copy_terraform(work)
+        terraform = _copy_terraform(work)
+        if not (on_kind or is_held):
+            version = _lower_kubernetes_version(terraform)  # the history has an upgrade
     with ExitStack() as stack:
-        with report.step("start the mock AWS, the fake cluster and PostgreSQL"):
+        with report.step("start the mock AWS, the cluster and PostgreSQL"):
             sources = images.write(work / "images")
-            running = environment.running(work / "environment", _kubernetes_version(), sources)
+            running = (kind if on_kind else environment).running(work / "environment", version, sources)
             started = stack.enter_context(running)
         public = "{}:{}".format(*started.public_address)
         variables = {
@@ -147,18 +166,38 @@ def _rehearse(folder: Path, report: Report) -> None:
             "REHEARSAL_AUTHORITY": str(started.ca),
             "REHEARSAL_DATABASE": started.database_dsn,
             "REHEARSAL_PUBLIC": public,
+            "REHEARSAL_INVENTORY": str(work / "inventory.json"),
         }
-        before = inventory()
-        numbered = enumerate(steps.steps(started.ca, public), start=1)
-        for has_traffic, group in itertools.groupby(numbered, key=lambda one: one[1].has_traffic):
+        (work / "inventory.json").write_text(json.dumps(sorted(inventory())))
+        stages = (steps.on_kind if on_kind else steps.history)(started.ca, public)
+        numbers = itertools.count(1)
+        for has_traffic, group in itertools.groupby(stages[:1] if is_held else stages, key=steps.has_traffic):
             with _traffic(started, sources, report) if has_traffic else nullcontext():
-                for number, step in group:
-                    log = logs / f"{number:02}-{re.sub('[^a-z0-9]+', '-', step.name.lower())}.log"
-                    _run(step, variables, log, pid_file, report)
-        with report.step("check that nothing remains in AWS"):
-            leftovers = [one for one in sorted(inventory() - before) if not _REMAINING.fullmatch(one)]
-            if leftovers:
-                raise StepFailed("these resources remain in AWS:\n" + "\n".join(leftovers))
+                for stage in group:
+                    numbered = [
+                        [(next(numbers), steps.with_images(step, started.images)) for step in sequence]
+                        for sequence in stage
+                    ]
+                    _run_stage(numbered, variables, logs, report)
+        if is_held:
+            _hold(folder / "variables", {**variables, "IMAGE": started.images.get(steps.IMAGE, steps.IMAGE)})
+
+
+def _hold(file: Path, variables: Mapping[str, str]) -> None:
+    """Writes the variables with which make reaches the environment, and waits for Ctrl-C."""
+    exported = {name: value for name, value in variables.items() if name not in ("PATH", "HOME")}
+    file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exported.items()))
+    _print(
+        f"""\
+In another terminal:
+  . {file}
+  make deploy-database ARGS="--authority $REHEARSAL_AUTHORITY"
+  make deploy-objects
+  make smoke ARGS="--connect $REHEARSAL_PUBLIC --authority $REHEARSAL_AUTHORITY"
+Ctrl-C removes everything."""
+    )
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 @contextmanager
@@ -175,13 +214,35 @@ def _traffic(started: environment.Environment, sources: Mapping[str, Path], repo
         yield
     report.add_traffic(sent)
     if problem := sent.problem():
-        raise StepFailed(f"of {sent.requests} requests during the releases: {problem}")
+        raise StepFailed(f"of {sent.requests} requests during releases and upgrade: {problem}")
 
 
-def _run(step: Step, variables: dict[str, str], log: Path, pid_file: Path, report: Report) -> None:
+def _run_stage(
+    stage: Sequence[Sequence[tuple[int, Step]]], variables: Mapping[str, str], logs: Path, report: Report
+) -> None:
+    """Runs the numbered steps of each sequence in their order, all sequences at once. A failure stops all of them."""
+    stop = threading.Event()
+
+    def run_sequence(sequence: Sequence[tuple[int, Step]]) -> None:
+        for number, step in sequence:
+            log = logs / f"{number:02}-{re.sub('[^a-z0-9]+', '-', step.name.lower())}.log"
+            _run(step, variables, log, report, stop.is_set)
+
+    with ThreadPoolExecutor(len(stage)) as pool:
+        running = [pool.submit(run_sequence, sequence) for sequence in stage]
+        try:
+            for ended in as_completed(running):
+                ended.result()
+        finally:
+            stop.set()  # after a failure, and after Ctrl-C
+
+
+def _run(
+    step: Step, variables: Mapping[str, str], log: Path, report: Report, stop: Callable[[], bool] = lambda: False
+) -> None:
     try:
         with report.step(step.name, step.kind):
-            steps.run(step, variables, log, pid_file, lambda line: _print(f"   {line}"))
+            steps.run(step, variables, log, lambda line: _print(f"   {line}"), stop)
     except StepFailed as error:
         raise StepFailed(f"{step.name} failed; the end of {log}:\n{error}\n\nWhere to look: {step.advice}") from None
 
@@ -205,8 +266,10 @@ def _provider(work: Path) -> dict[str, str]:
     """Returns variables with which Terraform finds its provider, in its registry or in a mirror on this machine.
 
     Raises:
-        MissingPrerequisite: terraform, its provider or kubectl is missing.
+        MissingPrerequisite: one of them, kubectl or HAProxy is missing.
     """
+    if haproxy.find() is None:
+        raise MissingPrerequisite("haproxy is missing (on Debian: apt install haproxy)")
     for tool in ("terraform", "kubectl"):
         if shutil.which(tool) is None:
             raise MissingPrerequisite(f"{tool} is missing")
@@ -231,18 +294,25 @@ def _can_init(folder: Path, variables: dict[str, str]) -> bool:
     return subprocess.run(command, env=variables, capture_output=True, timeout=300, check=False).returncode == 0
 
 
-def _copy_terraform(work: Path) -> None:
-    """Copies the source, because Terraform writes files next to it."""
+def _copy_terraform(work: Path) -> Path:
+    """Copies the source, because Terraform writes files next to it; returns the copy."""
     ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfplan", "*.tfvars")
-    shutil.copytree(ROOT / "terraform", work / "source" / "terraform", ignore=ignored)
     shutil.copytree(ROOT / "ops" / "cloudwatch", work / "source" / "ops" / "cloudwatch")
+    return shutil.copytree(ROOT / "terraform", work / "source" / "terraform", ignore=ignored)
 
 
-def _kubernetes_version() -> str:
-    variables = (ROOT / "terraform" / "variables.tf").read_text()
-    found = re.search(r'variable "kubernetes_version" \{.*?default\s*= "([0-9.]+)"', variables, re.DOTALL)
+def _kubernetes_version(terraform: Path) -> str:
+    """Returns the default minor version of Kubernetes."""
+    found = _VERSION.search((terraform / "variables.tf").read_text())
     assert found
-    return found[1]
+    return f"1.{found[2]}"
+
+
+def _lower_kubernetes_version(terraform: Path) -> str:
+    """Gives the source the minor version before, and returns it."""
+    file = terraform / "variables.tf"
+    file.write_text(_VERSION.sub(lambda found: f"{found[1]}{int(found[2]) - 1}", file.read_text(), count=1))
+    return _kubernetes_version(terraform)
 
 
 def _print(line: str) -> None:

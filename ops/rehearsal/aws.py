@@ -2,9 +2,9 @@
 
 The additions, and the reasons:
 
-* EKS: add-ons, access entries, pod identity associations, updates and versions, which moto does not implement;
-  attributes of clusters and node groups that moto does not store or invents; the endpoint and the CA of the fake
-  cluster.
+* EKS: add-ons, access entries, pod identity associations, updates and versions, and the protection from deletion, which
+  moto does not implement; attributes of clusters and node groups that moto does not store or invents; the endpoint and
+  the CA of the cluster.
 * Systems Manager: AWS's public parameters with the releases of the nodes' AMI.
 * AWS Budgets: subscribers and tags, which moto does not implement.
 * RDS: attributes of a database and of its parameters that moto does not store; the endpoint of the local database, and
@@ -63,6 +63,21 @@ _SUPPORTED: Final = {"1.34": "2026-12-02", "1.35": "2027-03-27", "1.36": "2027-0
 
 
 @dataclass(frozen=True)
+class ClusterHooks:
+    """Called when EKS changes the cluster; by default, nothing happens.
+
+    Attributes:
+        set_version: gives it this version of Kubernetes.
+        replace_nodes: gives it new nodes for the present ones.
+        clear: removes all of its objects.
+    """
+
+    set_version: Callable[[str], None] = lambda _: None
+    replace_nodes: Callable[[], None] = lambda: None
+    clear: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
 class Endpoints:
     """The cluster and the database on this machine, which the mock returns instead of real ones.
 
@@ -71,12 +86,14 @@ class Endpoints:
         cluster_ca: the certificate of the CA that signed the API's certificate, PEM.
         database: the address where the database listens.
         database_password: of its owner.
+        hooks: what EKS does to the cluster.
     """
 
     cluster_url: str
     cluster_ca: Path
     database: Address
     database_password: str
+    hooks: ClusterHooks = ClusterHooks()
 
 
 @contextlib.contextmanager
@@ -131,7 +148,7 @@ def _additions(endpoints: Endpoints) -> contextlib.ExitStack:
     get_parameter = SimpleSystemManagerBackend.get_parameter
 
     def database(created: DBInstance, *args: Any, **given: Any) -> None:
-        init_database(created, *args, **given)
+        init_database(created, *args, **{"ca_certificate_identifier": _DATABASE_CA, **given})
         for attribute, parameter in _NOT_STORED.items():
             setattr(created, attribute, given.get(parameter))
 
@@ -195,6 +212,8 @@ _NOT_STORED: Final = {
 }
 
 
+_DATABASE_CA: Final = "rds-ca-rsa2048-g1"  # AWS's default; with moto's own, Terraform would modify each new instance
+
 _NODE_RELEASE: Final = re.compile(
     r"/aws/service/eks/optimized-ami/(?P<version>1\.\d+)/amazon-linux-2023/(x86_64|arm64)/standard"
     "/recommended/release_version"
@@ -249,8 +268,9 @@ class _Logs(LogsResponse):  # type: ignore[misc]  # moto's types are not read
 
     def delete_log_group(self) -> str:
         deleted: str = _DELETE_LOG_GROUP(self)
-        name = self._get_param("logGroupName")
-        if name in vars(self.logs_backend).get(_LAST_LINES, ()):
+        name, late = self._get_param("logGroupName"), vars(self.logs_backend).get(_LAST_LINES, set())
+        if name in late:
+            late.remove(name)
             self.logs_backend.create_log_group(name, {})
         return deleted
 
@@ -290,6 +310,8 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         cluster.certificate_authority = {"data": base64.b64encode(ca).decode()}
         cluster.access_config = self._get_param("accessConfig")
         cluster.upgrade_policy = self._get_param("upgradePolicy")
+        cluster.deletion_protection = self._get_param("deletionProtection", False)
+        self.endpoints.hooks.set_version(cluster.version)
         return created
 
     def create_nodegroup(self) -> ActionResult:
@@ -300,14 +322,20 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         return created
 
     def delete_cluster(self) -> ActionResult:
+        if self.eks_backend.describe_cluster(self._name()).deletion_protection:
+            raise _invalid("Cannot delete a cluster that has deletion protection enabled")
         setups = self.eks_backend.describe_cluster(self._name()).logging["clusterLogging"]
         if any(setup["enabled"] for setup in setups):
             logs = vars(logs_backends[self.current_account][self.region])
             logs.setdefault(_LAST_LINES, set()).add(f"/aws/eks/{self._name()}/cluster")
+        self.endpoints.hooks.clear()
         return super().delete_cluster()
 
     def update_cluster_config(self) -> ActionResult:
         super().update_cluster_config()
+        if (is_protected := self._get_param("deletionProtection")) is not None:
+            self.eks_backend.describe_cluster(self._name()).deletion_protection = is_protected
+            return _update("DeletionProtectionUpdate")
         return _update("LoggingUpdate" if self._get_param("logging") else "VpcConfigUpdate")
 
     def update_cluster_version(self) -> ActionResult:
@@ -315,6 +343,7 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         if _minor(version) != _minor(cluster.version) + 1:
             raise _invalid(f"Unsupported Kubernetes minor version update from {cluster.version} to {version}")
         cluster.version = version
+        self.endpoints.hooks.set_version(version)
         return _update("VersionUpdate")
 
     def update_nodegroup_version(self) -> ActionResult:
@@ -325,6 +354,7 @@ class _Eks(EKSResponse):  # type: ignore[misc]  # as above
         group.version, group.release_version = version, self._get_param("releaseVersion") or group.release_version
         if template := self._get_param("launchTemplate"):
             group.launch_template = template
+        self.endpoints.hooks.replace_nodes()
         return _update("VersionUpdate")
 
     def describe_cluster_versions(self) -> ActionResult:

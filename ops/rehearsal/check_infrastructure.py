@@ -144,6 +144,11 @@ def test_each_pods_role_is_bound_to_one_service_account(outputs: Outputs) -> Non
     assert not iam.list_role_policies(RoleName=f"{outputs.name}-clients-api")["PolicyNames"]
 
 
+def test_the_cluster_is_protected_from_deletion(cluster: dict[str, Any]) -> None:
+    """Until teardown, EKS refuses to delete it."""
+    assert cluster["deletionProtection"] is True
+
+
 def test_a_database_in_its_own_vpc(database: dict[str, Any], network: Network, cluster: dict[str, Any]) -> None:
     """Requirement: RDS in its own VPC, in two zones, with a range that does not overlap the cluster's."""
     theirs = [network.subnets[one["SubnetIdentifier"]] for one in database["DBSubnetGroup"]["Subnets"]]

@@ -49,6 +49,7 @@ class Controllers:
     pods: dict[str, Pod] = field(default_factory=dict)
     _round_robin: Iterator[int] = field(default_factory=itertools.count)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _stopping: set[asyncio.Task[None]] = field(default_factory=set)
 
     @contextlib.asynccontextmanager
     async def running(self, store: Store) -> AsyncIterator[Callable[[str, str], str]]:
@@ -57,7 +58,7 @@ class Controllers:
         try:
             yield self._log
         finally:
-            await _cancel(reconciling, *self._tasks.values())
+            await _cancel(reconciling, *self._tasks.values(), *self._stopping)
             await self._stop(list(self.pods.values()), grace_seconds=0)
 
     def next_pod(self) -> Address | None:
@@ -109,7 +110,7 @@ class Controllers:
         store.set_status(_JOB, job, {"failed": failed + 1, "conditions": [_condition("Failed")]})
 
     async def _roll_out(self, store: Store, deployment: Object, *, is_deleted: bool) -> None:
-        """Starts new pods, and stops the old ones once the new ones are ready."""
+        """Starts new pods, and stops the old ones once the new ones are ready; it does not wait for their end."""
         old = self._pods_of(deployment)
         if is_deleted:
             await self._stop(old)
@@ -126,7 +127,9 @@ class Controllers:
             status["conditions"] = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
             store.set_status(_DEPLOYMENT, deployment, {**status, "replicas": len(old) + replicas})
             return
-        await self._stop(old)
+        stopping = asyncio.create_task(self._stop(old))
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
         status |= {"replicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas}
         store.set_status(_DEPLOYMENT, deployment, status)
 
@@ -155,7 +158,8 @@ class Controllers:
         return pod
 
     def _pods_of(self, owner: Object) -> list[Pod]:
-        return [pod for pod in self.pods.values() if pod.owner == owner["metadata"]["uid"]]
+        """Returns its pods that are not about to stop."""
+        return [one for one in self.pods.values() if one.owner == owner["metadata"]["uid"] and not one.is_stopping]
 
     async def _stop(self, pods: list[Pod], grace_seconds: float | None = None) -> None:
         await asyncio.gather(*(pod.stop(grace_seconds) for pod in pods))

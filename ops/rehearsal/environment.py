@@ -4,17 +4,16 @@ import asyncio
 import base64
 import contextlib
 import secrets
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from ops.common.ports import free_port
+from ops.common.ports import free_host, free_port
 from ops.deploy.common import aws_client
 from ops.rehearsal import aws, kubernetes
 from ops.rehearsal.aws import REGION
@@ -30,7 +29,7 @@ DOMAIN: Final = "olimac.link"
 
 DATABASE: Final = "clients"  # DATABASE and _OWNER are those of terraform/database.tf
 _OWNER: Final = "postgres"
-_POSTGRES_PORT: Final = 5432
+POSTGRES_PORT: Final = 5432  # Terraform sets it, so it cannot be another one
 
 # As with RDS, a client needs a password over TCP; only the rehearsal itself uses the socket.
 _PG_HBA: Final = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
@@ -45,12 +44,14 @@ class Environment:
         variables: environment variables with which Terraform and the steps use this environment instead of AWS.
         public_address: where the service's load balancer listens once it exists.
         database_dsn: a DSN with which the owner connects without TLS and password.
+        images: what the images of the steps are called here, where that is not their name.
     """
 
     ca: Path
     variables: dict[str, str]
     public_address: Address
     database_dsn: str
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -64,7 +65,7 @@ def running(folder: Path, version: str, images: Mapping[str, Path]) -> Iterator[
     """
     folder.mkdir(parents=True)
     ca = create_ca(folder)
-    database_address = _free_address()
+    database_address = free_host(POSTGRES_PORT), POSTGRES_PORT
     loopback_certificate = create_certificate(ca, "loopback", ["localhost", "127.0.0.1", database_address[0]])
     public_certificate = create_certificate(ca, "public", [DOMAIN, f"*.{DOMAIN}"])
     password = secrets.token_urlsafe(24)
@@ -72,17 +73,19 @@ def running(folder: Path, version: str, images: Mapping[str, Path]) -> Iterator[
         server, port = stack.enter_context(postgres(folder, password))
         tls_proxy = listen(loopback_certificate, lambda: ("127.0.0.1", port), database_address, starttls=True)
         stack.callback(tls_proxy.close)
-        balancers = LoadBalancers(NAME, public_certificate, ("127.0.0.1", free_port()))
+        balancers = LoadBalancers(NAME, public_certificate, ("127.0.0.1", free_port()), folder / "haproxy")
         stack.callback(balancers.close)
         controllers = Controllers(images, folder / "pods", balancers)
         cluster = stack.enter_context(
             kubernetes.running(version, loopback_certificate, is_eks_token, controllers.running)
         )
-        endpoints = aws.Endpoints(cluster.url, ca.certificate, tls_proxy.address, password)
+        database = tls_proxy.address
+        hooks = aws.ClusterHooks(cluster.upgrade, balancers.replace_nodes, cluster.clear)
+        endpoints = aws.Endpoints(cluster.url, ca.certificate, database, password, hooks)
         variables = stack.enter_context(aws.running(endpoints))
-        restored = RestoredDatabases(folder / "restored", ca, server, tls_proxy.address, password)
+        restored = RestoredDatabases(folder / "restored", ca, server, database, password)
         stack.enter_context(restored.running())
-        _create_zone_and_certificate(public_certificate)
+        create_zone_and_certificate(public_certificate)
         yield Environment(ca.certificate, variables, balancers.address, server.dsn(database=DATABASE))
 
 
@@ -94,14 +97,6 @@ def is_eks_token(token: str) -> bool:
         expected = {"Action": ["GetCallerIdentity"], "X-Amz-SignedHeaders": ["host;x-k8s-aws-id"]}
         return kind == "k8s-aws-v1" and expected.items() <= parse_qs(urlsplit(url).query).items()
     return False
-
-
-def _free_address() -> Address:
-    """Returns a loopback address whose port 5432 is free: Terraform sets the port, so it cannot be another one."""
-    for number in range(1, 255):
-        with contextlib.suppress(OSError), socket.create_server((f"127.0.0.{number}", _POSTGRES_PORT)):
-            return f"127.0.0.{number}", _POSTGRES_PORT
-    raise OSError(f"port {_POSTGRES_PORT} is in use on all addresses from 127.0.0.1 to 127.0.0.254")
 
 
 @contextlib.contextmanager
@@ -129,7 +124,7 @@ async def _set_up(server: EmbeddedPostgres, password: str) -> None:
         await connection.close()
 
 
-def _create_zone_and_certificate(public: Certificate) -> None:
+def create_zone_and_certificate(public: Certificate) -> None:
     """Creates the prerequisites of the deployment, which Terraform looks up by name."""
     aws_client("route53", REGION).create_hosted_zone(Name=DOMAIN, CallerReference="rehearsal")
     certificate, key = public.certificate.read_bytes(), public.key.read_bytes()

@@ -19,7 +19,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import kubernetes_validate
 import yaml
@@ -29,6 +29,7 @@ from ops.rehearsal.certificates import Certificate
 
 Object: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[str, str, str]  # plural, namespace (or ""), name
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,26 @@ class Store:
         Args:
             version: of Kubernetes, such as 1.35; its schemas validate the objects.
         """
-        self._version = version
+        self.version = version
         self._objects: dict[Key, Object] = {}
         self._patches: dict[Key, Object] = {}
         self._revision = 0
         self._watchers: set[asyncio.Queue[Change | None]] = set()
+        self._create_namespaces()
+
+    def _create_namespaces(self) -> None:
         for name in ("default", "kube-system"):
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             self.apply(_BY_PATH["v1", "namespaces"], body)
+
+    def clear(self) -> None:
+        """Removes all objects, as the end of a cluster does. Its load balancers stay: nothing deletes them any more."""
+        for kind in (_BY_PLURAL["deployments"], _BY_PLURAL["jobs"]):  # their pods end
+            for found in self.objects(kind.plural):
+                self.delete(kind, found["metadata"]["namespace"], found["metadata"]["name"])
+        self._objects.clear()
+        self._patches.clear()
+        self._create_namespaces()
 
     def get(self, plural: str, namespace: str, name: str) -> Object | None:
         """Returns the object, or None."""
@@ -237,7 +250,7 @@ class Store:
     def _validate(self, kind: Kind, body: Object) -> None:
         name = f'{kind.name} "{body["metadata"]["name"]}"'
         try:
-            kubernetes_validate.validate(body, self._version, strict=True)
+            kubernetes_validate.validate(body, self.version, strict=True)
         except kubernetes_validate.ValidationError as error:
             message = f"{name} is invalid: {'.'.join(map(str, error.path))}: {error.message}"
             raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid", message) from None
@@ -253,33 +266,34 @@ class Cluster:
     Attributes:
         url: of the API.
         objects: returns all objects of a kind, given by its plural.
+        upgrade: gives it this version of Kubernetes.
+        clear: removes all objects.
     """
 
     url: str
     objects: Callable[[str], list[Object]]
+    upgrade: Callable[[str], None]
+    clear: Callable[[], None]
 
 
 class ApiServer:
     """Handles the HTTP requests to the store."""
 
-    def __init__(
-        self, store: Store, version: str, is_authorized: Callable[[str], bool], log: Callable[[str, str], str]
-    ) -> None:
+    def __init__(self, store: Store, is_authorized: Callable[[str], bool], log: Callable[[str, str], str]) -> None:
         """Stores the arguments.
 
         Args:
             store: of the objects.
-            version: of Kubernetes.
             is_authorized: whether a bearer token gives access.
             log: returns the log of a pod's container.
         """
-        self._store, self._version, self._is_authorized, self._log = store, version, is_authorized, log
+        self._store, self._is_authorized, self._log = store, is_authorized, log
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Handles any request."""
         if not self._is_authorized(request.headers.get("Authorization", "").removeprefix("Bearer ")):
             return _failure(ApiError(HTTPStatus.UNAUTHORIZED, "Unauthorized", "Unauthorized"))
-        if (document := _discovery(request.path, self._version)) is not None:
+        if (document := _discovery(request.path, self._store.version)) is not None:
             return web.json_response(document)
         try:
             return await self._handle_object(request)
@@ -361,20 +375,25 @@ def running(
     async def start() -> Cluster:
         store = Store(version)
         log = await stack.enter_async_context(controllers(store))
-        server = web.Server(ApiServer(store, version, is_authorized, log).handle)  # type: ignore[arg-type]
+        server = web.Server(ApiServer(store, is_authorized, log).handle)  # type: ignore[arg-type]
         runner = web.ServerRunner(server, shutdown_timeout=1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.callback(store.close)
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
 
-        async def objects(plural: str) -> list[Object]:
-            return deepcopy(store.objects(plural))
+        def in_loop(function: Callable[[], _T]) -> _T:
+            async def call() -> _T:
+                return function()
 
-        def current_objects(plural: str) -> list[Object]:
-            return asyncio.run_coroutine_threadsafe(objects(plural), loop).result()
+            return asyncio.run_coroutine_threadsafe(call(), loop).result()
 
-        return Cluster(f"https://127.0.0.1:{runner.addresses[0][1]}", current_objects)
+        return Cluster(
+            f"https://127.0.0.1:{runner.addresses[0][1]}",
+            lambda plural: in_loop(lambda: deepcopy(store.objects(plural))),
+            lambda version: in_loop(lambda: setattr(store, "version", version)),
+            lambda: in_loop(store.clear),
+        )
 
     try:
         yield asyncio.run_coroutine_threadsafe(start(), loop).result()

@@ -1,17 +1,20 @@
-"""The cloud provider's part of a Service: its load balancer in the mock AWS, and a TLS listener on this machine."""
+"""The cloud provider's part of a Service: its load balancer in the mock AWS, and HAProxy in its place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from ops.deploy.common import aws_client
-from ops.rehearsal import annotations
+from ops.rehearsal import annotations, haproxy, nodes
 from ops.rehearsal.aws import REGION
 from ops.rehearsal.certificates import Certificate
+from ops.rehearsal.haproxy import Balancer
 from ops.rehearsal.kubernetes import Object
-from ops.rehearsal.tls import Address, TlsProxy, listen
+from ops.rehearsal.nodes import NODE_PORT, Node
+from ops.rehearsal.tls import Address
 
-_NODE_PORT: Final = 30080  # the cluster chooses this port of the nodes
+_NODES: Final = 2
 
 
 class Refused(Exception):
@@ -28,19 +31,23 @@ class LoadBalancers:
         cluster: its name.
         certificate: for the listener.
         address: the loopback address of the listener.
+        folder: for the files of HAProxy.
     """
 
     cluster: str
     certificate: Certificate
     address: Address
-    _listener: TlsProxy | None = None
+    folder: Path
+    _balancer: Balancer | None = None
+    _nodes: list[Node] = field(default_factory=list)
+    _upstream: Callable[[], Address | None] = lambda: None
 
     def create(self, service: Object, upstream: Callable[[], Address | None]) -> str:
         """Creates the Service's load balancer if there is none, and configures it; returns its hostname.
 
         Args:
             service: of type LoadBalancer.
-            upstream: returns the address for the next connection.
+            upstream: returns the address of the pod for the next connection of a node.
 
         Raises:
             Refused: an annotation has a wrong value, which the mock AWS would accept.
@@ -48,12 +55,17 @@ class LoadBalancers:
         if problems := list(annotations.problems(service)):
             raise Refused("; ".join(problems))
         name, elb = self._name(service), aws_client("elb", REGION)
-        if not self._listener:
-            self._create_balancer(name, service)
-            self._listener = listen(self.certificate, upstream, self.address)
         given = annotations.given(service)
-        elb.configure_health_check(LoadBalancerName=name, HealthCheck=_health_check(given))
-        elb.modify_load_balancer_attributes(LoadBalancerName=name, LoadBalancerAttributes=_attributes(given))
+        check, attributes = _health_check(given), _attributes(given)
+        if not self._balancer:
+            self.delete(service)  # what an earlier attempt left, if it failed half-way
+            self._create_balancer(name, service)
+            self._balancer = haproxy.start(self.folder, self.address, self.certificate, check, attributes)
+            self._upstream = upstream
+        while len(self._nodes) < _NODES:
+            self._add_node(self._balancer)
+        elb.configure_health_check(LoadBalancerName=name, HealthCheck=check)
+        elb.modify_load_balancer_attributes(LoadBalancerName=name, LoadBalancerAttributes=attributes)
         (described,) = elb.describe_load_balancers(LoadBalancerNames=[name])["LoadBalancerDescriptions"]
         hostname: str = described["DNSName"]
         return hostname
@@ -97,11 +109,28 @@ class LoadBalancers:
         for group in ec2.describe_security_groups(Filters=by_name)["SecurityGroups"]:
             ec2.delete_security_group(GroupId=group["GroupId"])
 
+    def replace_nodes(self) -> None:
+        """Replaces the nodes one by one, as EKS does for a new version: a new one has to be in service first."""
+        if self._balancer:
+            for old in list(self._nodes):
+                self._balancer.wait_until_in_service(self._add_node(self._balancer))
+                self._balancer.deregister(old)
+                self._nodes.remove(old)
+                old.close()
+
+    def _add_node(self, balancer: Balancer) -> Node:
+        node = nodes.start(self._upstream)
+        self._nodes.append(node)
+        balancer.register(node)
+        return node
+
     def close(self) -> None:
-        """Closes the listener."""
-        if self._listener:
-            self._listener.close()
-        self._listener = None
+        """Ends HAProxy and the nodes."""
+        if self._balancer:
+            self._balancer.close()
+        while self._nodes:
+            self._nodes.pop().close()
+        self._balancer = None
 
     @staticmethod
     def _name(service: Object) -> str:
@@ -111,7 +140,7 @@ class LoadBalancers:
 def _listener(port: Object, given: dict[str, str]) -> dict[str, Any]:
     """Returns the listener of a port: with TLS if the annotations give it the certificate."""
     backend = given.get("backend-protocol", "tcp")
-    ports = {"LoadBalancerPort": port["port"], "InstancePort": _NODE_PORT}
+    ports = {"LoadBalancerPort": port["port"], "InstancePort": NODE_PORT}
     with_tls = given.get("ssl-ports", "*").split(",")
     if "ssl-cert" in given and {"*", port["name"], str(port["port"])} & set(with_tls):
         secure = "HTTPS" if backend in {"http", "https"} else "SSL"
@@ -126,7 +155,7 @@ def _health_check(given: dict[str, str]) -> dict[str, Any]:
     protocol, port = given.get("healthcheck-protocol", "TCP"), given.get("healthcheck-port", annotations.TRAFFIC_PORT)
     path = given.get("healthcheck-path", "/") if protocol in {"HTTP", "HTTPS"} else ""
     return {
-        "Target": f"{protocol}:{_NODE_PORT if port == annotations.TRAFFIC_PORT else port}{path}",
+        "Target": f"{protocol}:{NODE_PORT if port == annotations.TRAFFIC_PORT else port}{path}",
         "Interval": int(given.get("healthcheck-interval", "10")),
         "Timeout": int(given.get("healthcheck-timeout", "5")),
         "HealthyThreshold": int(given.get("healthcheck-healthy-threshold", "2")),

@@ -13,21 +13,20 @@ def draw(steps: Sequence[dict[str, Any]]) -> str:
     """Returns the picture as SVG.
 
     Args:
-        steps: each with its name, its kind and its seconds, in their order.
+        steps: each with its name, its kind, the second in which it began, and its seconds, in their order.
     """
     variant = Variant(dark=False, narrow=False)
     figure, axes = new_axes(variant, 1 + _LINE_INCHES * len(steps))
-    started = 0.0
-    for row, step in enumerate(steps):
+    ends = [step["started"] + step["seconds"] for step in steps]
+    for row, (step, end) in enumerate(zip(steps, ends, strict=True)):
         seconds = step["seconds"]
-        axes.barh(row, seconds, left=started, color=variant.colours[KINDS.index(step["kind"])])
-        started += seconds
-        axes.annotate(f"{seconds:.0f} s", (started, row), (4, 0), textcoords="offset points", va="center", fontsize=7)
+        axes.barh(row, seconds, left=step["started"], color=variant.colours[KINDS.index(step["kind"])])
+        axes.annotate(f"{seconds:.0f} s", (end, row), (4, 0), textcoords="offset points", va="center", fontsize=7)
     for kind, colour in zip(KINDS, variant.colours, strict=True):
         axes.barh(0, 0, color=colour, label=kind)
     axes.set_yticks(range(len(steps)), [step["name"] for step in steps], fontsize=8)
     axes.set_ylim(len(steps) - 0.5, -0.5)
-    axes.set_xlim(0, 1.06 * max(started, 1))
+    axes.set_xlim(0, 1.06 * max(1, *ends))
     axes.set_xlabel("seconds since the start")
     add_legend(axes, variant, len(KINDS))
     return to_svg(figure)

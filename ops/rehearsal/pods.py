@@ -39,6 +39,7 @@ class Pod:
         object: the pod as an object of the cluster's API.
         port: on loopback, where its process listens if its container has a port.
         is_ready: whether its readiness probe has succeeded.
+        is_stopping: whether it was asked to stop.
     """
 
     def __init__(self, store: Store, owner: Object, folder: Path, source: Path) -> None:
@@ -53,7 +54,7 @@ class Pod:
         self.name = f"{owner['metadata']['name']}-{uuid.uuid4().hex[:5]}"
         self.owner: str = owner["metadata"]["uid"]
         self.namespace: str = owner["metadata"]["namespace"]
-        self.is_ready = False
+        self.is_ready = self.is_stopping = False
         self.port = free_port()
         template = owner["spec"]["template"]
         self.object: Object = {
@@ -99,7 +100,7 @@ class Pod:
 
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Stops it as a kubelet does: SIGTERM, then SIGKILL after its own grace period, or the given one."""
-        self.is_ready = False
+        self.is_ready, self.is_stopping = False, True
         assert self._run
         if self._process and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -127,7 +128,7 @@ class Pod:
         environment = await self._wait_for_environment(container)
         with (self._folder / f"{container['name']}.log").open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *_dying_with_this_process(),
+                *dying_with_this_process(),
                 *(sys.executable, "-m", "svc", *container.get("args", [])),
                 cwd=self._source,
                 env=environment,
@@ -202,7 +203,7 @@ def _to_local_paths_and_hosts(value: str, mounts: dict[str, Path]) -> str:
     return _CLUSTER_NAME.sub("127.0.0.1", value)
 
 
-def _dying_with_this_process() -> list[str]:
+def dying_with_this_process() -> list[str]:
     """Returns a command prefix with which the command dies with this process, even after a SIGKILL."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []

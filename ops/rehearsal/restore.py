@@ -3,13 +3,14 @@
 As with AWS, an instance has the defaults for what the call did not name: no security group of ours, no parameter group,
 no managed password. Nobody can connect to one that lacks the security groups of the first instance.
 
+The first instance has a server that stays: when it is deleted, its data goes, for the next instance of that name.
+
 Simplified: a restore to a point in time is one to the latest, and automated snapshots have no data.
 """
 
 import asyncio
 import contextlib
 import secrets
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from unittest import mock
 import asyncpg
 from moto.rds.models import DBInstance, DBSnapshot, MasterUserSecret, RDSBackend
 
-from ops.common.ports import free_port
+from ops.common.ports import free_host, free_port
 from ops.rehearsal.certificates import Certificate, create_certificate
 from ops.rehearsal.tls import Address, TlsProxy, listen
 from svc.postgres import embedded
@@ -130,6 +131,8 @@ class RestoredDatabases:
             if server := self._servers.pop(deleted.db_instance_identifier, None):
                 server.proxy.close()
                 self._thread.submit(server.postgres.stop).result()
+            else:
+                asyncio.run(_empty(self.first.dsn(), deleted.db_name))
             return deleted
 
         generate = MasterUserSecret._generate_secret_string  # noqa: SLF001 - aws.py replaces it too
@@ -199,27 +202,33 @@ class RestoredDatabases:
         postgres.start()
         if password := self._passwords.get(identifier):
             asyncio.run(_execute(postgres.dsn(), f"ALTER ROLE {_OWNER} PASSWORD '{password}'"))
-        address = _free_address(self.first_address[1])
-        certificate = create_certificate(self.ca, identifier, [address[0]])
+        port_of_all = self.first_address[1]  # a restored instance keeps it
+        host = free_host(port_of_all)
+        certificate = create_certificate(self.ca, identifier, [host])
         upstream = ("127.0.0.1", port) if reachable else None
-        return _Server(postgres, listen(certificate, lambda: upstream, address, starttls=True))
+        return _Server(postgres, listen(certificate, lambda: upstream, (host, port_of_all), starttls=True))
 
 
 def _copy_folder(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", source, target], check=True)  # noqa: S607 - with the owner of the files
 
 
-def _free_address(port: int) -> Address:
-    """Returns a loopback address where the port is free: a restored instance keeps the port."""
-    for number in range(2, 255):
-        with contextlib.suppress(OSError), socket.create_server((f"127.0.0.{number}", port)):
-            return f"127.0.0.{number}", port
-    raise OSError(f"port {port} is in use on all addresses from 127.0.0.2 to 127.0.0.254")
-
-
 async def _execute(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _empty(url: str, database: str) -> None:
+    """Makes the server as a new instance has it: the next one that Terraform creates is on it."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
+        created = await connection.fetch("SELECT rolname FROM pg_roles WHERE oid >= 16384")  # those before are built in
+        for role in created:
+            await connection.execute(f"DROP ROLE {role['rolname']}")
+        await connection.execute(f"CREATE DATABASE {database}")
     finally:
         await connection.close()

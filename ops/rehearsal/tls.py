@@ -1,7 +1,4 @@
-"""A TLS proxy on loopback: terminates TLS as a load balancer's listener or RDS does, and forwards the plain bytes.
-
-Simplified: it forwards bytes unchanged, so requests get no X-Forwarded-For header.
-"""
+"""A proxy on loopback: terminates TLS as RDS does, or takes plain connections as a node does; forwards the bytes."""
 
 import asyncio
 import contextlib
@@ -39,25 +36,23 @@ class TlsProxy:
 
 
 def listen(
-    certificate: Certificate, upstream: Callable[[], Address | None], address: Address, *, starttls: bool = False
+    certificate: Certificate | None, upstream: Callable[[], Address | None], address: Address, *, starttls: bool = False
 ) -> TlsProxy:
     """Starts a proxy in a thread of its own.
 
     Args:
-        certificate: for the TLS handshake.
+        certificate: for the TLS handshake, or None for plain connections.
         upstream: returns the address for the next connection, or None to close it.
         address: where to listen; port 0 means any free port.
         starttls: whether clients request TLS with a plain message first, as PostgreSQL's do.
     """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate.certificate, certificate.key)
+    context = _context(certificate) if certificate else None
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Closing the proxy cancels this, which is no error.
         ignored = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
         with contextlib.closing(writer), contextlib.suppress(*ignored):
-            if not starttls or await _start_tls(reader, writer, context):
+            if not (starttls and context) or await _start_tls(reader, writer, context):
                 await _forward_both_ways(reader, writer, upstream())
 
     loop = asyncio.new_event_loop()
@@ -74,6 +69,13 @@ def listen(
 
     host, port = server.sockets[0].getsockname()[:2]
     return TlsProxy((host, port), close)
+
+
+def _context(certificate: Certificate) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    return context
 
 
 async def _start_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> bool:

@@ -233,6 +233,55 @@ def test_the_audit_runs_each_week() -> None:
     assert [step["run"] for step in JOBS["ci/audit"]["steps"] if "run" in step] == ["make audit PYTHON=python3"]
 
 
+# --- cluster.yml
+
+
+def test_the_rehearsal_on_a_cluster_runs_each_night() -> None:
+    """And for changes of what runs there; a person can run the same target."""
+    (schedule,) = _on("cluster")["schedule"]
+    changed = _on("cluster")["pull_request"]["paths"]
+
+    assert re.fullmatch(r"\d+ \d+ \* \* \*", schedule["cron"])
+    assert {".github/workflows/cluster.yml", "Dockerfile", "k8s/**", "ops/deploy/**", "ops/rehearsal/**"} <= set(
+        changed
+    )
+    assert [path for path in changed if not (ROOT / path.removesuffix("/**")).exists()] == []
+    assert _make_targets("cluster/cluster") == ["rehearse-cluster"]
+    assert "rehearse-cluster" in TARGETS
+
+
+@pytest.mark.parametrize("is_expected", [True, False])
+def test_only_the_expected_kind_is_installed(is_expected: bool, tmp_path: Path) -> None:
+    """A program with another hash fails the job, and is not on PATH."""
+    program = tmp_path / "downloaded"
+    program.write_text("#!/bin/sh\n")
+    _fake_curl(tmp_path, program)
+    (tmp_path / "temporary").mkdir()
+    digest = hashlib.sha256(program.read_bytes()).hexdigest() if is_expected else "0" * 64
+    environment = {"RUNNER_TEMP": str(tmp_path / "temporary"), "GITHUB_PATH": str(tmp_path / "path"), "VERSION": "v0"}
+    (step,) = [step for step in JOBS["cluster/cluster"]["steps"] if "SHA256" in step.get("env", {})]
+
+    environment |= {"PATH": f"{tmp_path}:/usr/bin:/bin", "SHA256": digest}
+    command = ["bash", "-eo", "pipefail", "-c", step["run"]]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+
+    assert (result.returncode == 0) is is_expected
+    assert os.access(tmp_path / "temporary" / "bin" / "kind", os.X_OK) is is_expected
+    assert (tmp_path / "path").exists() is is_expected
+
+
+def _fake_curl(folder: Path, downloaded: Path) -> None:
+    curl = folder / "curl"
+    curl.write_text(f'#!/bin/bash\nwhile [ "$1" != --output ]; do shift; done\ncp {downloaded} "$2"\n')
+    curl.chmod(0o755)
+
+
+def _kubernetes_version() -> str:
+    variables = (ROOT / "terraform" / "variables.tf").read_text(encoding="utf-8")
+    (version,) = re.findall(r'variable "kubernetes_version" {[^}]*?default\s*= "([\d.]+)"', variables)
+    return str(version)
+
+
 # --- release.yml, deploy.yml, destroy.yml and teardown.yml
 
 
@@ -540,9 +589,7 @@ def test_only_the_expected_archive_is_unpacked(is_expected: bool, tmp_path: Path
     archive = tmp_path / "archive.tar.gz"
     with tarfile.open(archive, "w:gz") as created:
         created.add(tmp_path / "source" / "controller-tools", "controller-tools")
-    curl = tmp_path / "curl"
-    curl.write_text(f'#!/bin/bash\nwhile [ "$1" != --output ]; do shift; done\ncp {archive} "$2"\n')
-    curl.chmod(0o755)
+    _fake_curl(tmp_path, archive)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     digest = hashlib.sha512(archive.read_bytes()).hexdigest() if is_expected else "0" * 128
@@ -563,12 +610,11 @@ def test_only_the_expected_archive_is_unpacked(is_expected: bool, tmp_path: Path
 
 def test_kubectl_and_the_api_server_have_the_clusters_minor_version() -> None:
     """For kubectl, one minor version of difference would be allowed."""
-    variables = (ROOT / "terraform" / "variables.tf").read_text(encoding="utf-8")
-    (cluster,) = re.findall(r'variable "kubernetes_version" {[^}]*?default\s*= "([\d.]+)"', variables)
+    version = _kubernetes_version()
     (kubectl,) = [step["with"] for step in ACTIONS["tools"]["runs"]["steps"] if "setup-kubectl" in step["uses"]]
 
-    assert kubectl["version"].startswith(f"v{cluster}.")
-    assert _api_server()["env"]["VERSION"].startswith(f"{cluster}.")
+    assert kubectl["version"].startswith(f"v{version}.")
+    assert _api_server()["env"]["VERSION"].startswith(f"{version}.")
 
 
 def test_keys_are_used_only_without_a_role() -> None:
@@ -594,7 +640,8 @@ def test_dependabot_updates_all_that_is_pinned() -> None:
     assert listed == {
         "github-actions": {"/", "/.github/actions/*"},
         "pip": folders("pyproject.toml"),
-        "docker": folders("Dockerfile") | {"/k8s/telemetry"},  # the autoscaler's version is that of the cluster
+        # The autoscaler's version is that of the cluster.
+        "docker": folders("Dockerfile") | {"/k8s/telemetry", "/ops/rehearsal/kind"},
         "terraform": folders("terraform/**/*.tf"),
         "npm": folders("ops/**/package-lock.json") | folders("tests/**/package-lock.json"),
     }

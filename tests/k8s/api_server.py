@@ -69,11 +69,12 @@ def find_programs() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[ApiServer]:
+def running(folder: Path, *options: str) -> Iterator[ApiServer]:
     """Runs an API server with the usual admission, which includes Pod Security, until the context is left.
 
     Args:
         folder: for the files; must exist.
+        options: further ones of kube-apiserver.
     """
     programs = find_programs()
     ca = create_ca(folder)
@@ -117,6 +118,7 @@ def running(folder: Path) -> Iterator[ApiServer]:
                 f"--service-account-issuer={url}",
                 f"--service-account-key-file={certificate.certificate}",
                 f"--service-account-signing-key-file={certificate.key}",
+                *options,
             ],
             folder / "kube-apiserver.log",
         ) as process,

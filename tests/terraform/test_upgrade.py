@@ -9,6 +9,7 @@ import pytest
 from ops.deploy.common import aws_client
 from ops.rehearsal import aws, environment
 from ops.rehearsal.certificates import create_ca
+from ops.rehearsal.check_upgrade import expected, versions
 from tests.terraform.fixtures import copy_terraform, init_with_provider, run_terraform
 
 pytestmark = [pytest.mark.slow, pytest.mark.deployment]
@@ -37,32 +38,6 @@ def apply_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apply]:
 
         run_terraform(folder, "init", "-input=false", **provider)
         yield apply
-
-
-def versions() -> dict[str, str]:
-    """The versions that EKS has, by what has them."""
-    eks = aws_client("eks", aws.REGION)
-    cluster = environment.NAME
-    (name,) = eks.list_nodegroups(clusterName=cluster)["nodegroups"]
-    group = eks.describe_nodegroup(clusterName=cluster, nodegroupName=name)["nodegroup"]
-    addons = eks.list_addons(clusterName=cluster)["addons"]
-    found = {addon: eks.describe_addon(clusterName=cluster, addonName=addon)["addon"] for addon in addons}
-    return {
-        "cluster": eks.describe_cluster(name=cluster)["cluster"]["version"],
-        "nodes": group["version"],
-        "AMI": group["releaseVersion"],
-        **{addon: described["addonVersion"] for addon, described in found.items()},
-    }
-
-
-def expected(version: str) -> dict[str, str]:
-    addons = ("coredns", "eks-pod-identity-agent", "kube-proxy", "metrics-server", "vpc-cni")
-    return {
-        "cluster": version,
-        "nodes": version,
-        "AMI": f"{version}.4-20261120",
-        **dict.fromkeys(addons, f"v{version}.0-eksbuild.1"),
-    }
 
 
 def test_one_variable_upgrades_everything(apply: Apply) -> None:

@@ -87,6 +87,7 @@ DRILLS: Final = {
     "node-disk": drill("used", 80, 80.1),
     "nodes-failed": drill("failed", 0, 1),
     "nodes-at-maximum": drill("nodes", 4, 5),
+    "autoscaler": drill("restarts", [0, 2], None),
 }
 EACH: Final = pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in ROWS.items()])
 RATES: Final = [(row, rate) for row in ALARMS.burn_rates.values() for rate in row.rates]

@@ -29,6 +29,7 @@ from botocore.retries.standard import ExponentialBackoff
 from moto.backends import get_backend
 
 import ops.__main__
+from ops.common import haproxy
 from ops.common.ports import free_port
 from ops.deploy import common, manifests
 from ops.deploy.common import Outputs, aws_client
@@ -545,6 +546,11 @@ def make_run(account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def require_kubectl() -> None:
     if shutil.which("kubectl") is None:
         missing("kubectl is missing")
+
+
+def require_haproxy() -> None:
+    if haproxy.find() is None:
+        missing("haproxy is missing (on Debian: apt install haproxy)")
 
 
 class Call(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ops.deploy import cluster_logging
+from ops.deploy import kubernetes
 from tests.ops.deploy.fixtures import Account, Fault, Response, Run, error_response, replacing
 
 UPDATE = "UpdateClusterConfig"
@@ -73,7 +73,7 @@ def test_the_command_waits_for_the_update(account: Account, run: Run) -> None:
 
 def test_the_wait_for_the_update_has_a_timeout(account: Account, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """After it, the command fails."""
-    monkeypatch.setattr(cluster_logging, "_UPDATE_SECONDS", 0.2)
+    monkeypatch.setattr(kubernetes, "_UPDATE_SECONDS", 0.2)
     account.proxy.inject("DescribeUpdate", itertools.repeat(replacing("Successful", "InProgress")))
 
     result = run("cluster-logging")

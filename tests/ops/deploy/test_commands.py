@@ -30,6 +30,7 @@ from tests.ops.deploy.fixtures import (
 def list_commands(mock_aws: MockAws) -> dict[str, tuple[str, ...]]:
     """All commands, with their required arguments."""
     return {
+        "protect": ("protect",),
         "apply": ("apply", "production", "--image", IMAGE),
         "database": ("database", "--image", IMAGE, "--authority", str(mock_aws.ca.certificate)),
         "canary": ("canary", "--image", IMAGE),
@@ -46,7 +47,7 @@ def list_commands(mock_aws: MockAws) -> dict[str, tuple[str, ...]]:
 
 
 ALL = (
-    *("apply", "database", "canary", "accept", "rollback", "dns", "cluster-logging", "smoke", "teardown"),
+    *("protect", "apply", "database", "canary", "accept", "rollback", "dns", "cluster-logging", "smoke", "teardown"),
     *("restore", "remove-database", "rotate-password"),
 )
 
@@ -157,7 +158,7 @@ def test_the_default_outputs_file_is_in_the_current_folder(tmp_path: Path) -> No
     ) == (1, "error: outputs.json does not exist: create it with terraform output -json > outputs.json\n")
 
 
-@pytest.mark.parametrize("command", ["apply", "database", "canary", "accept", "rollback", "cluster-logging"])
+@pytest.mark.parametrize("command", ["protect", "apply", "database", "canary", "accept", "rollback", "cluster-logging"])
 def test_a_missing_cluster_is_an_error(
     run: Run, account: Account, commands: dict[str, tuple[str, ...]], command: str
 ) -> None:
@@ -204,7 +205,7 @@ def test_a_dry_run_prints_what_it_would_change(
 
     account.create_record("CNAME", hostname)
     expected = f"Would remove the record {HOSTNAME}\nWould remove the load balancer a1\n"
-    assert run("teardown", "--dry-run").stdout == f"{expected}All control-plane logs of olimac are off.\n"
+    assert run("teardown", "--dry-run").stdout.startswith(expected)
     assert run("cluster-logging", "--dry-run").stdout.startswith("Would turn on the control-plane logs api, ")
     assert "Would write the Secrets database-owner and database" in run(*commands["database"], "--dry-run").stdout
 

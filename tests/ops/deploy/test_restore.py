@@ -6,12 +6,13 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import asyncpg
 import pytest
 
-from ops.deploy import common, restore
+from ops.deploy import common, database, restore
 from ops.deploy.common import aws_client
 from ops.rehearsal import kubernetes
 from ops.rehearsal.aws import ACCOUNT, REGION
@@ -261,6 +262,30 @@ def assert_as_the_old_one(key: str) -> None:
         ("postgresql", 30, key),
         ("upgrade", 30, key),
     ]
+
+
+@pytest.mark.deployment
+def test_neither_database_takes_an_add_while_the_service_moves(
+    job_cluster: kubernetes.Cluster, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one would acknowledge an add that is lost, and so would the new one if the service had to go back."""
+    outcomes: list[str] = []
+
+    def insert_before(owner: ModuleType, name: str) -> None:
+        real = getattr(owner, name)
+
+        def insert_and_call(*arguments: object) -> None:
+            outcomes.append(_insert_as_service(job_cluster))
+            real(*arguments)
+
+        monkeypatch.setattr(owner, name, insert_and_call)
+
+    insert_before(database, "move")
+    insert_before(restore, "wait_for_old_pods")
+
+    assert command("restore", NEW, "--yes").status == 0
+    assert outcomes == ["ReadOnlySQLTransactionError"] * 2
+    assert _insert_as_service(job_cluster) == ""
 
 
 @pytest.mark.deployment

@@ -27,6 +27,9 @@ from tests.ops.deploy.fixtures import (
 
 NO_RECORD = f"{HOSTNAME} points to no load balancer: there is no record to remove.\n"
 LOGS_OFF = "All control-plane logs of olimac are off.\n"
+CLUSTER_OFF = "The protection of the cluster olimac from deletion is off.\n"
+DATABASE_OFF = "The protection of the database olimac from deletion is off.\n"
+ALL_OFF = LOGS_OFF + CLUSTER_OFF + DATABASE_OFF
 
 
 class LoadBalancers:
@@ -92,7 +95,7 @@ def test_a_second_run_finds_nothing(run: Run) -> None:
     """The command reports so and succeeds."""
     assert run("teardown").status == 0
 
-    assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n{LOGS_OFF}", "")
+    assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n{ALL_OFF}", "")
 
 
 @pytest.mark.usefixtures("cluster")
@@ -100,7 +103,7 @@ def test_an_empty_cluster_is_no_failure(account: Account, run: Run) -> None:
     """Nothing was deployed."""
     before = account.snapshot()
 
-    assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n{LOGS_OFF}", "")
+    assert run("teardown") == (0, f"{NO_RECORD}Removing the Service\n{ALL_OFF}", "")
     assert account.snapshot() == before
 
 
@@ -108,7 +111,7 @@ def test_a_missing_cluster_is_no_failure(account: Account, run: Run) -> None:
     """There is no record, no cluster and no load balancer."""
     account.remove_cluster()
 
-    assert run("teardown") == (0, NO_RECORD, "")
+    assert run("teardown") == (0, NO_RECORD + DATABASE_OFF, "")
 
 
 def test_kubectl_is_not_needed_without_a_cluster(account: Account, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +198,7 @@ def test_a_record_that_points_elsewhere_stays(account: Account, run: Run, record
     account.create_record_set({"Name": HOSTNAME, **record})
     account.remove_cluster()
 
-    assert run("teardown") == (0, NO_RECORD, "")
+    assert run("teardown") == (0, NO_RECORD + DATABASE_OFF, "")
     assert list(account.records()) == [(HOSTNAME, record["Type"])]
 
 
@@ -206,7 +209,7 @@ def test_an_alias_record_stays(account: Account, run: Run) -> None:
     account.create_record_set({"Name": HOSTNAME, "Type": "CNAME", "AliasTarget": target})
     account.remove_cluster()
 
-    assert run("teardown") == (0, NO_RECORD, "")
+    assert run("teardown") == (0, NO_RECORD + DATABASE_OFF, "")
     assert (HOSTNAME, "CNAME") in account.records()
 
 

@@ -3,15 +3,21 @@
 import asyncio
 import contextlib
 import copy
+import http.client
+import json
 import logging
+import ssl
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ops.deploy.common import aws_client
-from ops.rehearsal import load_balancer
+from ops.rehearsal import haproxy, load_balancer
 from ops.rehearsal.annotations import PREFIX
 from ops.rehearsal.aws import REGION
 from ops.rehearsal.controllers import Controllers
@@ -19,7 +25,7 @@ from ops.rehearsal.environment import NAME
 from ops.rehearsal.kubernetes import Object, Store, kind_of
 from ops.rehearsal.load_balancer import LoadBalancers, Refused
 from ops.rehearsal.tls import Address
-from tests.ops.deploy.fixtures import HOSTNAME, VERSION, Account, MockAws, free_address
+from tests.ops.deploy.fixtures import HOSTNAME, VERSION, Account, MockAws, free_address, require_haproxy
 
 
 @pytest.fixture(name="service")
@@ -35,7 +41,7 @@ def annotate(service: Object, name: str, value: str) -> None:
 
 
 @pytest.fixture(name="balancers")
-def create_balancers(account: Account, mock_aws: MockAws, service: Object) -> Iterator[LoadBalancers]:
+def create_balancers(account: Account, mock_aws: MockAws, service: Object, tmp_path: Path) -> Iterator[LoadBalancers]:
     """Creates what they need in AWS: a subnet, and the certificate of the Service."""
     annotate(service, "ssl-cert", aws_client("acm", REGION).request_certificate(DomainName=HOSTNAME)["CertificateArn"])
     ec2 = aws_client("ec2", REGION)
@@ -46,7 +52,8 @@ def create_balancers(account: Account, mock_aws: MockAws, service: Object) -> It
     ]
     specification = [{"ResourceType": "subnet", "Tags": tags}]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", TagSpecifications=specification)["Subnet"]
-    created = LoadBalancers(NAME, mock_aws.certificate, free_address())
+    require_haproxy()
+    created = LoadBalancers(NAME, mock_aws.certificate, free_address(), tmp_path / "haproxy")
     yield created
     created.close()
     ec2.delete_subnet(SubnetId=subnet["SubnetId"])
@@ -120,6 +127,113 @@ def test_access_logs_are_written_to_the_bucket_of_the_annotations(balancers: Loa
         "S3BucketName": "a-bucket",
         "S3BucketPrefix": "api",
     }
+
+
+class Pod:
+    """Responds with the headers of each request, their names in lower case."""
+
+    def __init__(self) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address: Address = ("127.0.0.1", self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(name="pod")
+def run_pod() -> Iterator[Pod]:
+    pod = Pod()
+    yield pod
+    pod.close()
+
+
+def get(balancers: LoadBalancers, mock_aws: MockAws) -> tuple[int, str]:
+    """The status and the body of the response to a request over TLS."""
+    tls = ssl.create_default_context(cafile=mock_aws.ca.certificate)
+    connection = http.client.HTTPSConnection(*balancers.address, timeout=60, context=tls)
+    with contextlib.closing(connection):
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+def wait_until_served(balancers: LoadBalancers, mock_aws: MockAws) -> dict[str, str]:
+    end = time.monotonic() + 60
+    while (served := get(balancers, mock_aws))[0] != 200:
+        assert served[0] == 503
+        assert time.monotonic() < end
+    headers: dict[str, str] = json.loads(served[1])
+    return headers
+
+
+def test_a_node_is_in_service_after_its_first_checks(
+    balancers: LoadBalancers, service: Object, mock_aws: MockAws, pod: Pod
+) -> None:
+    """HAProxy counts a server up before its first check; a load balancer of AWS does not. Requests are as AWS's."""
+    balancers.create(service, lambda: pod.address)
+
+    assert get(balancers, mock_aws)[0] == 503
+    headers = wait_until_served(balancers, mock_aws)
+    assert (headers["x-forwarded-for"], headers["x-forwarded-proto"]) == ("127.0.0.1", "https")
+
+
+def test_a_load_balancer_that_failed_half_way_is_created_again(
+    balancers: LoadBalancers, service: Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HAProxy does not start at first; the security group and the load balancer of that attempt are no obstacle."""
+    with monkeypatch.context() as patch:
+        patch.setattr(haproxy, "_START_SECONDS", 0.0)
+        patch.setattr(haproxy, "_is_listening", lambda _: False)
+        with pytest.raises(TimeoutError, match="HAProxy does not listen"):
+            balancers.create(service, lambda: None)
+
+    assert balancers.create(service, lambda: None) == described()[0]["DNSName"]
+    assert len(balancers._nodes) == 2
+
+
+def test_a_node_that_fails_its_checks_gets_no_requests(
+    balancers: LoadBalancers, service: Object, mock_aws: MockAws, pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the target is a path that kube-proxy does not have, as after a slip in the annotation."""
+    monkeypatch.setattr(haproxy, "_IN_SERVICE_SECONDS", 5.0)
+    annotate(service, "healthcheck-path", "/livez")
+    balancers.create(service, lambda: pod.address)
+
+    with pytest.raises(TimeoutError, match="is not in service"):
+        balancers.replace_nodes()
+    assert get(balancers, mock_aws)[0] == 503
+
+
+def test_nodes_are_replaced_without_a_failed_request(
+    balancers: LoadBalancers, service: Object, mock_aws: MockAws, pod: Pod
+) -> None:
+    """Each new one is in service before an old one goes."""
+    balancers.create(service, lambda: pod.address)
+    wait_until_served(balancers, mock_aws)
+    before = list(balancers._nodes)
+    statuses: list[int] = []
+    replacing = threading.Thread(target=balancers.replace_nodes)
+    replacing.start()
+    while replacing.is_alive():
+        statuses.append(get(balancers, mock_aws)[0])
+
+    assert set(statuses) == {200}
+    assert len(before) == len(balancers._nodes) == 2
+    assert not any(node in before for node in balancers._nodes)
 
 
 @pytest.mark.parametrize(

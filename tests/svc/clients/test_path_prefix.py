@@ -1,7 +1,6 @@
 """The API behind HAProxy under a path of its own: URLs in responses lead through the proxy."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from aiohttp import ClientSession
 from yarl import URL
 
+from ops.common import haproxy
 from tests.conftest import Client
 from tests.missing import missing
 
@@ -31,12 +31,12 @@ listen proxy
 @pytest.fixture
 async def base(api: Client, tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[URL]:
     """The API's URL at the proxy."""
-    haproxy = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/bin")
-    if haproxy is None:
+    program = haproxy.find()
+    if program is None:
         missing("haproxy is missing (on Debian: apt install haproxy)")
     file = tmp_path / "haproxy.cfg"
     file.write_text(_CONFIGURATION.format(port=unused_tcp_port, service=api.port))
-    process = await asyncio.create_subprocess_exec(haproxy, "-db", "-f", file)
+    process = await asyncio.create_subprocess_exec(program, "-db", "-f", file)
     try:
         async with asyncio.timeout(60):
             while not await _is_listening(unused_tcp_port):
