@@ -126,7 +126,7 @@ def test_teardown_turns_off_what_is_on(account: Account, run: Run) -> None:
     result = run("teardown")
 
     assert (result.status, result.stderr) == (0, "")
-    assert result.stdout.endswith("\nTurning off the control-plane logs api, audit\n")
+    assert "\nTurning off the control-plane logs api, audit\n" in result.stdout
     assert account.cluster.logging == {"clusterLogging": [{"types": ["api", "audit"], "enabled": False}]}
 
 
@@ -150,7 +150,7 @@ def test_a_second_teardown_changes_no_logs(account: Account, run: Run) -> None:
     run("teardown")
     account.proxy.reset()
 
-    assert run("teardown").stdout.endswith(ALL_OFF)
+    assert ALL_OFF in run("teardown").stdout
     assert UPDATE not in account.proxy.calls
 
 
@@ -159,5 +159,5 @@ def test_a_dry_run_of_teardown_turns_nothing_off(account: Account, run: Run) -> 
     """It says what it would do."""
     enable_logs(account, *ALL)
 
-    assert run("teardown", "--dry-run").stdout.endswith(f"\nWould turn off the control-plane logs {', '.join(ALL)}\n")
+    assert f"\nWould turn off the control-plane logs {', '.join(ALL)}\n" in run("teardown", "--dry-run").stdout
     assert UPDATE not in account.proxy.calls
