@@ -54,7 +54,7 @@ def config(url: str, ca: Certificate) -> Object:
 
 
 class _Webhook(BaseHTTPRequestHandler):
-    """Answers a TokenReview: whoever has a token of EKS may do everything, as the administrators of the cluster."""
+    """Answers a TokenReview: a token of EKS gives all permissions, as the administrators of the cluster have."""
 
     def do_POST(self) -> None:
         review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
