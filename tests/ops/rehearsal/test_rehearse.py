@@ -98,8 +98,8 @@ def test_sequences_run_at_once_and_the_first_failure_stops_the_rest(tmp_path: Pa
         return step(own, f"touch {own}; until [ -e {other} ]; do sleep 0.05; done")
 
     stage = [
-        [meeting("a", "b"), step("fails", "exit 1")],
-        [meeting("b", "a"), step("runs", "sleep 600"), step("no", "")],
+        [meeting("a", "b"), step("fails", "until [ -e running ]; do sleep 0.05; done; exit 1")],
+        [meeting("b", "a"), step("runs", "touch running; sleep 600"), step("no", "")],
     ]
     with pytest.raises(StepFailed, match=r"^fails failed"):
         rehearse._run_stage(
