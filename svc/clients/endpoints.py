@@ -34,7 +34,7 @@ class Endpoints:
     async def get(self, request: Request) -> Response:
         """`GET /get/{id}`: one client."""
         client = await self._store.get(parse_id(request.path_parameter), request)
-        return Response(client, JSON)
+        return Response(client + b"\n", JSON)
 
     async def add(self, request: Request) -> Response:
         """`POST /add`: adds a client; with an Idempotency-Key, only on the key's first use."""
@@ -44,7 +44,7 @@ class Endpoints:
         headers = {"Location": f"get/{added.id}"}
         if added.is_replay:
             headers["Idempotency-Replayed"] = "true"
-        return Response(b'{"id": %d}' % added.id, JSON, HTTPStatus.CREATED, headers)
+        return Response(b'{"id":%d}\n' % added.id, JSON, HTTPStatus.CREATED, headers)
 
     async def getall(self, request: Request) -> AnyResponse:
         """`GET /getall`: all clients, or one page."""
@@ -74,7 +74,7 @@ class Endpoints:
                     if page.objects:  # empty where the remaining clients were removed in the meantime
                         await _write(request, response, await body.encode(b"," + page.objects))
             give_up_slot(request)
-            await response.write(body.end(b"]"))
+            await response.write(body.end(b"]\n"))
         await response.write_eof()
         return response
 
@@ -87,7 +87,7 @@ async def _write(request: Request, response: web.StreamResponse, part: bytes) ->
 
 async def _array(page: Page, coding: Coding, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
     body = (coding if len(page.objects) >= compression.MIN_BYTES else Identity)()
-    array = await body.encode(b"[" + page.objects + b"]") + body.end()
+    array = await body.encode(b"[%b]\n" % page.objects) + body.end()
     return Response(array, JSON, headers={**headers, **body.headers})
 
 

@@ -1,5 +1,6 @@
 """Requests, each with its id, and responses."""
 
+import json
 import random
 import re
 import time
@@ -27,6 +28,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NO_STORE: Final = "no-store"
 _NONE: Final[Mapping[str, str]] = {}
 _NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 
 
@@ -182,6 +184,11 @@ class Response:
 
 
 AnyResponse: TypeAlias = Response | web.StreamResponse
+
+
+def json_body(value: object) -> bytes:
+    """The value as a body: JSON in UTF-8 without spaces, as PostgreSQL writes it, and a line break for terminals."""
+    return f"{_encode(value)}\n".encode(errors="backslashreplace")  # as JSON escapes a lone surrogate
 
 
 @lru_cache(maxsize=1)

@@ -1,10 +1,9 @@
 """Turns errors into HTTP responses, `application/problem+json` (RFC 9457). Only this module does."""
 
-import json
 from typing import Final
 
 from svc import errors
-from svc.http.messages import Response
+from svc.http.messages import Response, json_body
 
 RETRY_AFTER_SECONDS: Final = 1
 CONTENT_TYPE: Final = "application/problem+json"
@@ -131,4 +130,4 @@ def response(error: errors.ServiceError, request_id: str) -> Response:
         headers["Allow"] = error.allowed
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return Response(json.dumps(problem).encode(), CONTENT_TYPE, status, headers)
+    return Response(json_body(problem), CONTENT_TYPE, status, headers)

@@ -1,14 +1,13 @@
 """The home page, the OpenAPI description and Swagger UI, all served from files of this installation."""
 
 import importlib.util
-import json
 import mimetypes
 from pathlib import Path
 from typing import Final
 
 from svc import __version__
 from svc.clients.endpoints import JSON
-from svc.http.messages import Request, Response
+from svc.http.messages import Request, Response, json_body
 from svc.http.problems import NoSuchPath
 from svc.http.proxies import Proxies
 from svc.site import openapi
@@ -39,7 +38,7 @@ class Docs:
 
     def __init__(self, proxies: Proxies, *, requires_key: bool) -> None:
         self._proxies = proxies
-        self._openapi = json.dumps(openapi.describe(requires_key=requires_key)).encode()
+        self._openapi = json_body(openapi.describe(requires_key=requires_key))
         self._home = _page("home.html")
         self._docs = _page("docs.html")
         swagger = _swagger_folder()

@@ -1,7 +1,6 @@
 """The health endpoints: liveness, readiness and version."""
 
 import asyncio
-import json
 from typing import Final
 
 import structlog
@@ -11,13 +10,15 @@ from svc.clients.endpoints import JSON
 from svc.clients.store import Store
 from svc.errors import DatabaseNotMigrated, DatabaseRightsMissing, ServiceError
 from svc.http.lifecycle import Lifecycle
-from svc.http.messages import Request, Response
+from svc.http.messages import Request, Response, json_body
 from svc.http.problems import NotReady
 from svc.logs import names
 
 _log = structlog.get_logger()
 
 READY_SECONDS: Final = 2.0  # a database that takes longer counts as one that does not answer
+_ALIVE: Final = json_body({"status": "alive"})
+_READY: Final = json_body({"status": "ready"})
 
 
 class Health:
@@ -27,11 +28,11 @@ class Health:
         self._store = store
         self._lifecycle = lifecycle
         self._was_ready = False
-        self._version = json.dumps({"version": __version__, "build": build}).encode()
+        self._version = json_body({"version": __version__, "build": build})
 
     async def healthz(self, _: Request) -> Response:
         """`GET /healthz`: the process is alive. It does not query the database, whose loss a restart would not fix."""
-        return Response(b'{"status": "alive"}', JSON)
+        return Response(_ALIVE, JSON)
 
     async def readyz(self, _: Request) -> Response:
         """`GET /readyz`: the service takes requests.
@@ -45,10 +46,10 @@ class Health:
         problem = await self._problem()
         if not problem:
             self._was_ready = True
-            return Response(b'{"status": "ready"}', JSON)
+            return Response(_READY, JSON)
         if not self._was_ready:
             raise NotReady(problem)
-        return Response(json.dumps({"status": "ready", "problem": problem}).encode(), JSON)
+        return Response(json_body({"status": "ready", "problem": problem}), JSON)
 
     async def _problem(self) -> str:
         """Why the database cannot serve requests; empty if it can."""

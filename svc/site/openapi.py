@@ -47,7 +47,7 @@ _DESCRIPTION: Final = f"""
 List, add and get clients. All bodies are JSON in UTF-8. Money is a string with exactly 2 decimals, so that no float
 rounds it.
 
-**Adding a client.** `POST /add` takes `name` and `money` as a JSON object, `{{"name": "Sofía", "money": "12.50"}}`, as
+**Adding a client.** `POST /add` takes `name` and `money` as a JSON object, `{{"name":"Sofía","money":"12.50"}}`, as
 a form, `name=Sof%C3%ADa&money=12.50`, or in the query. Prefer a body, since proxies and servers often log queries. A
 field that is given twice, or in both the query and the body, is refused.
 

@@ -85,14 +85,14 @@ def test_every_command_of_readme_runs(short_folder: Path) -> None:
     shown = console_lines(README)
     commands = [line.removeprefix("$ ") for line in shown if line.startswith("$ ")]
     curls = [command for command in commands if command.startswith("curl")]
-    expected = [shown[shown.index(f"$ {curl}") + 1] for curl in curls]
+    expected = [shown[shown.index(f"$ {curl}") + 1] + "\n" for curl in curls]
     printed = []
     with making("run", short_folder / "run.log", PORT="0", LOCAL_FOLDER=str(short_folder)) as run:
         url = run(r"API   (http://\S+:\d+)/")
         for command in curls:
             words = shlex.split(command.replace("http://127.0.0.1:8080", url))
             done = subprocess.run([*words, "--silent"], capture_output=True, text=True, check=True)
-            printed.append(done.stdout.removesuffix("\n"))
+            printed.append(done.stdout)
         page = f"--follow {short_folder / 'recording.jsonl'} --port {free_port()}"
         with (
             making("oncall", short_folder / "oncall.log", ARGS=page) as oncall,

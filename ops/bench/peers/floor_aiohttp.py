@@ -8,7 +8,7 @@ from aiohttp import web
 
 
 async def respond(_: web.BaseRequest) -> web.Response:
-    return web.Response(body=b'{"status": "alive"}', content_type="application/json")
+    return web.Response(body=b'{"status":"alive"}\n', content_type="application/json")
 
 
 async def serve() -> None:

@@ -9,7 +9,7 @@ import uvloop
 RESPONSE = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 19\r\n"
     b"Date: Mon, 23 Nov 2026 12:00:00 GMT\r\nX-Request-Id: 00000000000000000000000000000000\r\n\r\n"
-    b'{"status": "alive"}'
+    b'{"status":"alive"}\n'
 )
 
 

@@ -67,7 +67,7 @@ async def get(caller: Caller) -> bytes:
     async with asyncio.timeout(BOUND_SECONDS):
         caller[1].write(GET)
         head = await caller[0].readuntil(b"\r\n\r\n")
-        await caller[0].readuntil(b"}")
+        await caller[0].readuntil(b"}\n")
     return head
 
 
@@ -160,7 +160,7 @@ async def test_a_pipelined_head_has_the_same_time_limit(api: Client, monkeypatch
     """The first part of the head arrives together with a complete request, and the rest arrives slowly."""
     async with connect(api.port) as caller:
         caller[1].write(GET + GET[:5])
-        first = await caller[0].readuntil(b"}")
+        first = await caller[0].readuntil(b"}\n")
         limit_heads(monkeypatch)
         sending = asyncio.create_task(send_slowly(caller, b"x" * 5000))
         second = await read_to_end(caller)
@@ -216,7 +216,7 @@ async def test_a_body_is_not_taken_for_a_head(
             idle[1].write(part)
             await let_service_read()
         assert statuses(await idle[0].readuntil(b"\r\n\r\n")) == [201]
-        await idle[0].readuntil(b"}")
+        await idle[0].readuntil(b"}\n")
         with monkeypatch.context() as patched:
             limit_heads(patched)
             async with connect(api.port) as newer:
@@ -302,7 +302,7 @@ async def test_a_valid_host_is_accepted(api: Client, host: bytes) -> None:
         for name in (host, b"another", host):
             caller[1].write(GET.replace(b"Host: localhost", b"Host: " + name))
             assert b" 200 OK" in await caller[0].readuntil(b"\r\n\r\n")
-            await caller[0].readuntil(b"}")
+            await caller[0].readuntil(b"}\n")
 
 
 async def test_the_size_of_a_head_is_limited_however_it_is_split(api: Client) -> None:
@@ -349,7 +349,7 @@ async def test_an_upgrade_keeps_the_connection(api: Client, protocol: bytes, raw
             await let_service_read()
             caller[1].write(body)
             assert b"Connection: close" not in await caller[0].readuntil(b"\r\n\r\n")
-            await caller[0].readuntil(b"}")
+            await caller[0].readuntil(b"}\n")
 
 
 @pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
@@ -547,7 +547,7 @@ async def test_pipelined_requests_do_not_starve_other_callers(serve: Start) -> N
 
     async def read_all(reader: asyncio.StreamReader) -> list[int]:
         return [
-            int((await reader.readuntil(b"}")).partition(b"X-Request-Id: ")[2].partition(b"\r")[0])
+            int((await reader.readuntil(b"}\n")).partition(b"X-Request-Id: ")[2].partition(b"\r")[0])
             for _ in range(count)
         ]
 

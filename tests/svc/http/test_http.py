@@ -66,7 +66,7 @@ async def test_the_caller_decides_whether_the_connection_stays_open(
     api: Client, version: bytes, header: bytes, expected: bytes
 ) -> None:
     """HTTP/1.1 keeps it open by default, and HTTP/1.0 closes it by default."""
-    for path, end in ((b"/get/1", b"}"), (b"/getall?limit=2", b"]"), (b"/healthz", b"}")):
+    for path, end in ((b"/get/1", b"}\n"), (b"/getall?limit=2", b"]\n"), (b"/healthz", b"}\n")):
         raw = b"GET " + path + b" HTTP/" + version + b"\r\nHost: x\r\n" + header + b"\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         try:
