@@ -16,6 +16,8 @@ from svc.http.problems import BadRequest, BodyTooLarge, BodyTooSlow, Expectation
 from svc.http.slots import without_slot
 
 BODY_SECONDS: Final = 10.0
+TOO_LARGE: Final = f"The body is larger than {MAX_BODY_BYTES} bytes."
+WRONG_TYPE: Final = "A body must be application/json or application/x-www-form-urlencoded."
 
 _Pairs: TypeAlias = Iterable[tuple[str, str]]
 _BROKEN_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
@@ -30,7 +32,7 @@ def read_query(request: Request, *known: str) -> dict[str, str]:
     Raises:
         InvalidField: a field is unknown, given twice, or not valid percent-encoded UTF-8.
     """
-    return _collect({}, _pairs(request.rel_url.raw_query_string, "query"), known)
+    return collect({}, _pairs(request.rel_url.raw_query_string, "query"), known)
 
 
 async def read(request: Request, *known: str, numbers: Iterable[str] = ()) -> dict[str, str]:
@@ -45,14 +47,14 @@ async def read(request: Request, *known: str, numbers: Iterable[str] = ()) -> di
     """
     fields = read_query(request, *known)
     if request.body_exists:
-        _collect(fields, await _body_pairs(request, known, frozenset(numbers)), known)
+        collect(fields, await _body_pairs(request, known, frozenset(numbers)), known)
     for name in known:
         if name not in fields:
             raise InvalidField(name, f"{name} is missing; send it in the query, or in the body as JSON or a form.")
     return fields
 
 
-def _collect(fields: dict[str, str], pairs: _Pairs, known: Sequence[str]) -> dict[str, str]:
+def collect(fields: dict[str, str], pairs: _Pairs, known: Sequence[str]) -> dict[str, str]:
     """Adds the pairs to the fields. The first wrong one is an error, so thousands of them cost no more than one."""
     for name, value in pairs:
         if name not in known:
@@ -101,7 +103,7 @@ async def _body_pairs(request: Request, known: Sequence[str], numbers: frozenset
         case "application/x-www-form-urlencoded":
             return _pairs(text, "form")
         case _:
-            raise UnsupportedBody("A body must be application/json or application/x-www-form-urlencoded.")
+            raise UnsupportedBody(WRONG_TYPE)
 
 
 def _content_type(request: Request) -> tuple[str, str]:
@@ -114,13 +116,10 @@ def _content_type(request: Request) -> tuple[str, str]:
     return content_type.strip(), charset[1] if charset else "utf-8"
 
 
-_TOO_LARGE: Final = f"The body is larger than {MAX_BODY_BYTES} bytes."
-
-
 async def _body(request: Request) -> bytes:
     length = request.headers.get("Content-Length", "").lstrip("0")
     if len(length) > len(str(MAX_BODY_BYTES)) or int(length or 0) > MAX_BODY_BYTES:
-        raise BodyTooLarge(_TOO_LARGE)
+        raise BodyTooLarge(TOO_LARGE)
     await _meet_expectation(request)
     if request.content.is_eof():
         return await _receive(request)
@@ -135,7 +134,7 @@ async def _receive(request: Request) -> bytes:
             while piece := await request.content.readany():
                 body += piece
                 if len(body) > MAX_BODY_BYTES:
-                    raise BodyTooLarge(_TOO_LARGE)
+                    raise BodyTooLarge(TOO_LARGE)
                 if request.content.at_eof():
                     break
                 await asyncio.sleep(0)  # a body of thousands of small chunks takes several steps of the event loop

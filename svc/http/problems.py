@@ -110,24 +110,29 @@ TYPES: Final = {
 }
 
 
-def response(error: errors.ServiceError, request_id: str) -> Response:
-    """The response that describes the error."""
+def describe(error: errors.ServiceError, request_id: str) -> dict[str, str | int]:
+    """The members of the problem that describes the error."""
     kind = type(error)
     status, title = _HTTP[kind]
-    problem = {
+    field = {"field": error.field} if isinstance(error, errors.InvalidField) else {}
+    return {
         "type": TYPES[kind],
         "title": title,
         "status": status,
         "detail": error.detail,
         "request_id": request_id,
+        **field,
     }
+
+
+def response(error: errors.ServiceError, request_id: str) -> Response:
+    """The response that describes the error."""
+    status, _ = _HTTP[type(error)]
     headers = {}
-    if isinstance(error, errors.InvalidField):
-        problem["field"] = error.field
     if isinstance(error, KeyMissing | KeyRefused | KeyExpired):
         headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allowed
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return Response(json_body(problem), CONTENT_TYPE, status, headers)
+    return Response(json_body(describe(error, request_id)), CONTENT_TYPE, status, headers)

@@ -17,6 +17,7 @@ from svc.logs import names
 _log = structlog.get_logger()
 
 READY_SECONDS: Final = 2.0  # a database that takes longer counts as one that does not answer
+UNAVAILABLE: Final = "The database is unavailable, or does not answer in time."
 _ALIVE: Final = json_body({"status": "alive"})
 _READY: Final = json_body({"status": "ready"})
 
@@ -60,7 +61,7 @@ class Health:
             _log.warning(names.NOT_READY, error=type(error).__name__, detail=error.detail)
             return error.detail
         except (ServiceError, TimeoutError):
-            return "The database is unavailable, or does not answer in time."
+            return UNAVAILABLE
         return ""
 
     async def version(self, _: Request) -> Response:

@@ -1,11 +1,34 @@
 """The OpenAPI 3.1 description of the API, built from the bounds that the code enforces."""
 
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from svc import __version__
 from svc.clients.endpoints import JSON, MAX_LIMIT
-from svc.clients.model import KEY_PATTERN, MAX_ID, MAX_MONEY_DIGITS, MAX_NAME_CHARACTERS, MONEY_PATTERN
-from svc.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPES, KeyExpired, KeyMissing, KeyRefused
+from svc.clients.model import (
+    KEY_PATTERN,
+    MAX_ID,
+    MAX_MONEY_DIGITS,
+    MAX_NAME_CHARACTERS,
+    MONEY_PATTERN,
+    parse_id,
+    parse_limit,
+    parse_money,
+)
+from svc.errors import DatabaseUnavailable, KeyReused, NoSuchClient, QueryTimedOut, ServiceError
+from svc.http import fields, problems
+from svc.http.problems import (
+    CONTENT_TYPE,
+    RETRY_AFTER_SECONDS,
+    TYPES,
+    BodyTooLarge,
+    KeyExpired,
+    KeyMissing,
+    KeyRefused,
+    NotReady,
+    UnsupportedBody,
+)
+from svc.site import health
 
 _Json: TypeAlias = dict[str, Any]
 
@@ -43,6 +66,16 @@ _REQUEST_ID: Final = {
 }
 _KEY: Final = {"type": "http", "scheme": "bearer", "description": "The API key that the service's operator gave you."}
 
+
+# The examples are what the service answers: the first clients, and its own errors.
+_CLIENTS: Final = [
+    {"id": 1, "name": "Andres", "money": "200.00"},
+    {"id": 2, "name": "Camilo", "money": "300.00"},
+    {"id": 3, "name": "Laura", "money": "400.00"},
+    {"id": 4, "name": "Felipe", "money": "400.00"},
+]
+_EXAMPLE_REQUEST_ID: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
+
 _DESCRIPTION: Final = f"""
 List, add and get clients. All bodies are JSON in UTF-8. Money is a string with exactly 2 decimals, so that no float
 rounds it.
@@ -69,7 +102,8 @@ def describe(*, requires_key: bool) -> _Json:
             for operation in path.values():
                 if "clients" in operation["tags"]:
                     operation["security"] = [{"key": []}]
-                    operation["responses"] |= _problems("401")
+                    responses = {**operation["responses"], **_problems(KeyMissing())}
+                    operation["responses"] = dict(sorted(responses.items()))
     return described
 
 
@@ -130,9 +164,9 @@ def _getall() -> _Json:
                         "schema": {"type": "string"},
                     },
                 },
-                "content": {JSON: {"schema": {"type": "array", "items": _ref("Client")}}},
+                "content": _json({"type": "array", "items": _ref("Client")}, _CLIENTS),
             },
-            **_problems("400", "503", "504"),
+            **_problems(_refusal(parse_limit, "5000", MAX_LIMIT), DatabaseUnavailable(), QueryTimedOut()),
         },
     }
 
@@ -173,10 +207,17 @@ def _add() -> _Json:
                         "schema": {"type": "string", "const": "true"},
                     },
                 },
-                "content": {JSON: {"schema": _ref("AddedClient")}},
+                "content": _json(_ref("AddedClient"), {"id": 5}),
                 "links": {"client": {"operationId": "getClient", "parameters": {"id": "$response.body#/id"}}},
             },
-            **_problems("400", "413", "415", "422", "503", "504"),
+            **_problems(
+                _refusal(parse_money, "12.505"),
+                BodyTooLarge(fields.TOO_LARGE),
+                UnsupportedBody(fields.WRONG_TYPE),
+                KeyReused(),
+                DatabaseUnavailable(),
+                QueryTimedOut(),
+            ),
         },
     }
 
@@ -192,9 +233,9 @@ def _get() -> _Json:
             "200": {
                 "description": "The client",
                 "headers": _REQUEST_ID,
-                "content": {JSON: {"schema": _ref("Client")}},
+                "content": _json(_ref("Client"), _CLIENTS[0]),
             },
-            **_problems("400", "404", "503", "504"),
+            **_problems(_refusal(parse_id, "first"), NoSuchClient(), DatabaseUnavailable(), QueryTimedOut()),
         },
     }
 
@@ -205,7 +246,7 @@ def _alive() -> _Json:
         "tags": ["health"],
         "summary": "Whether the process is alive",
         "description": "It does not query the database.",
-        "responses": {"200": _ok(_object(status={"const": "alive"})), **_problems("400")},
+        "responses": _checked(_object(status={"const": "alive"}), {"status": "alive"}),
     }
 
 
@@ -218,17 +259,18 @@ def _ready() -> _Json:
         "summary": "Whether the service takes requests",
         "description": "A 503 has the reason. A service that was ready stays so without its database: it responds to "
         "requests with 503, and the response to this one has the problem.",
-        "responses": {"200": _ok(ready), **_problems("400", "503")},
+        "responses": {**_checked(ready, {"status": "ready"}), **_problems(NotReady(health.UNAVAILABLE))},
     }
 
 
 def _version() -> _Json:
+    version = _object(version={"type": "string"}, build={"type": "string"})
     return {
         "operationId": "version",
         "tags": ["health"],
         "summary": "The version and the build that run",
         "description": "The build is what the deployment configured, such as a commit.",
-        "responses": {"200": _ok(_object(version={"type": "string"}, build={"type": "string"})), **_problems("400")},
+        "responses": _checked(version, {"version": __version__, "build": "3f9c1a7"}),
     }
 
 
@@ -237,8 +279,23 @@ def _new(money: _Json) -> _Json:
     return _object(name={**_NAME, "example": "Sofía"}, money={**money, "example": "12.50"})
 
 
-def _ok(schema: _Json) -> _Json:
-    return {"description": "The response", "headers": _REQUEST_ID, "content": {JSON: {"schema": schema}}}
+def _checked(schema: _Json, example: _Json) -> _Json:
+    """The responses of an endpoint that reads no field."""
+    ok = {"description": "The response", "headers": _REQUEST_ID, "content": _json(schema, example)}
+    return {"200": ok, **_problems(_refusal(fields.collect, {}, [("verbose", "")], ()))}
+
+
+def _json(schema: _Json, example: object) -> _Json:
+    return {JSON: {"schema": schema, "example": example}}
+
+
+def _refusal(parse: Callable[..., object], *arguments: object) -> ServiceError:
+    """The error with which a parser refuses such arguments."""
+    try:
+        parse(*arguments)
+    except ServiceError as error:
+        return error
+    raise AssertionError(f"{parse} accepts {arguments}")
 
 
 def _object(**properties: _Json) -> _Json:
@@ -289,15 +346,18 @@ _PROBLEM_HEADERS: Final = {
 }
 
 
-def _problems(*statuses: str) -> _Json:
-    return {status: _problem_response(status) for status in statuses}
+def _problems(*examples: ServiceError) -> _Json:
+    """The responses to errors, each with an example."""
+    described = [problems.describe(error, _EXAMPLE_REQUEST_ID) for error in examples]
+    return {str(problem["status"]): _problem_response(problem) for problem in described}
 
 
-def _problem_response(status: str) -> _Json:
+def _problem_response(example: _Json) -> _Json:
+    status = str(example["status"])
     return {
         "description": _MEANINGS[status],
         "headers": {**_REQUEST_ID, **_PROBLEM_HEADERS.get(status, {})},
-        "content": {CONTENT_TYPE: {"schema": _ref("Problem")}},
+        "content": {CONTENT_TYPE: {"schema": _ref("Problem"), "example": example}},
     }
 
 
