@@ -13,7 +13,7 @@ from svc.http.proxies import Proxies
 from svc.site import openapi
 
 _PAGES: Final = Path(__file__).parent / "pages"
-_OWN_ASSETS: Final = ("docs.js", "style.css")
+_OWN_ASSETS: Final = ("docs.css", "docs.js", "style.css")
 _SWAGGER_ASSETS: Final = ("swagger-ui-bundle.js", "swagger-ui.css")
 _HEADERS: Final = {
     # Swagger UI embeds its icons as data: URLs.
