@@ -84,9 +84,9 @@ drill: $(VENV)/dev ## Inject one fault after another under load (ARGS=NAME for o
 drill-quick: $(VENV)/dev ## Run all drills in their short form, in less than 5 minutes
 	@$(BIN)/python -m ops.drills --quick $(ARGS)
 
-##@ Rehearse a deployment, without an AWS account
+##@ Rehearse a deployment without an AWS account; needs terraform, kubectl, haproxy
 
-rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy, upgrade, restore, destroy; needs terraform, kubectl, haproxy
+rehearse: $(VENV)/dev $(VENV)/deploy $(VENV)/audit/installed ## Deploy, upgrade, restore, destroy
 	@$(BIN)/python -m ops.rehearsal $(ARGS)
 
 rehearse-cluster: $(VENV)/dev $(VENV)/deploy ## Rehearse on a cluster of kind; needs Docker, kind and wrk too
@@ -95,7 +95,7 @@ rehearse-cluster: $(VENV)/dev $(VENV)/deploy ## Rehearse on a cluster of kind; n
 cluster: $(VENV)/dev $(VENV)/deploy ## Keep a cluster of kind until Ctrl-C, for steps by hand
 	@$(BIN)/python -m ops.rehearsal --kind --hold $(ARGS)
 
-##@ Deploy, in this order (docs/deploying.md)
+##@ Deploy, in this order
 
 # Terraform's variables come from TF_VAR_….
 TERRAFORM_FOLDER ?= terraform
