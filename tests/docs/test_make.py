@@ -39,7 +39,8 @@ def disk_megabytes(lock: Path) -> float:
             files = distribution(name).files or []
         except PackageNotFoundError:  # of another platform
             continue
-        total += sum(file.locate().stat().st_size for file in files if file.locate().is_file())
+        paths = [Path(file.locate()) for file in files]
+        total += sum(path.stat().st_size for path in paths if path.is_file())
     return total / 1e6
 
 
