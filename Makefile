@@ -242,24 +242,24 @@ MB_node := 30 130
 
 # $(call installing,NAME) is a message. On a terminal, pip and npm show their progress.
 installing = Installing the packages of $<: up to $(word 1,$(MB_$(1))) MB to download, $(word 2,$(MB_$(1))) MB on disk
-PIP_INSTALL = -m pip install $$([ -t 1 ] || echo --quiet) --disable-pip-version-check --require-hashes --no-deps
+PIP_INSTALL = -m pip install $$quiet --disable-pip-version-check --require-hashes --no-deps
 
 # Tools that need other versions of libraries than the rest.
 $(VENV)/audit/installed: requirements/audit.txt | $(VENV)/bin/python
 	@echo "$(call installing,audit)"
 	@$(BIN)/python -m venv $(VENV)/audit
-	@$(VENV)/audit/bin/python $(PIP_INSTALL) -r $<
+	@[ -t 1 ] || quiet=--quiet; $(VENV)/audit/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 # Node.js tools for the OpenAPI description: linters and a generator of clients. Without npm, their tests are skipped.
 $(VENV)/node/installed: tests/node/package-lock.json | $(VENV)/bin/python
-	@command -v npm >/dev/null || exit 0; \
+	@command -v npm >/dev/null || exit 0; [ -t 1 ] || quiet=--silent; \
 	  echo "$(call installing,node)"; \
 	  mkdir -p $(@D) && cp $(<D)/package.json $< $(@D) && \
-	  npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund $$([ -t 1 ] || echo --silent) && touch $@
+	  npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund $$quiet && touch $@
 
 # Dependencies come from the lock files, with their hashes verified. The target is a stamp file.
 $(VENV)/%: requirements/%.txt | $(VENV)/bin/python
 	@echo "$(call installing,$*)"
-	@$(BIN)/python $(PIP_INSTALL) -r $<
+	@[ -t 1 ] || quiet=--quiet; $(BIN)/python $(PIP_INSTALL) -r $<
 	@touch $@
