@@ -46,6 +46,7 @@ def disk_megabytes(lock: Path) -> float:
     return total / 1e6
 
 
+@pytest.mark.slow
 def test_the_sizes_that_make_announces_are_those_of_the_packages() -> None:
     """Within a quarter; README names that of `make run`."""
     announced = {name: float(size) for name, size in re.findall(r"^MB_(\w+) := \d+ (\d+)$", MAKEFILE, re.MULTILINE)}
