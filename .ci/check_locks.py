@@ -3,8 +3,8 @@
     python .ci/check_locks.py [--write] [--upgrade]
 
 service.txt is what the image runs, local.txt adds the embedded PostgreSQL, oncall.txt is for the page of make oncall,
-load.txt is for load tests, dev.txt is for tests and checks, deploy.txt is for the steps of a deployment. audit.txt is
-separate, because its tools need other versions than the rest.
+load.txt is for load tests, dev.txt is for tests and checks of Python, tools.txt is for the other checks, deploy.txt is
+for the steps of a deployment. audit.txt is separate, because its tools need other versions than the rest.
 They have hashes for every platform and Python version that the project supports, and no address of a registry.
 """
 
@@ -21,6 +21,7 @@ LOCKS = {
     "local": ["pyproject.toml", "--constraint", "requirements/dev.txt", "--extra", "local"],
     "oncall": ["pyproject.toml", "--constraint", "requirements/dev.txt", "--group", "oncall"],
     "load": ["pyproject.toml", "--group", "load", "--constraint", "requirements/dev.txt"],
+    "tools": ["--group", "tools", "--constraint", "requirements/dev.txt"],
     "deploy": ["--group", "deploy", "--constraint", "requirements/dev.txt"],
     "audit": ["--group", "audit"],
 }

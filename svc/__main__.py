@@ -82,7 +82,7 @@ def serve(settings: Settings) -> None:
         asyncio.run(maintenance.migrate(postgres.dsn()))
         asyncio.run(maintenance.seed(postgres.dsn()))
         named = replace(settings, database=replace(settings.database, dsn=postgres.dsn("clients_service")))
-        data = f"{settings.local_folder}/postgres; to connect: psql '{postgres.dsn()}'"
+        data = f"{settings.local_folder}/postgres\nSQL   psql '{postgres.dsn()}'"
         app.serve(named, lambda port: _greet(settings, port, data))
 
 

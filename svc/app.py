@@ -1,5 +1,6 @@
 """Builds the service in reading order: telemetry, database, endpoints, routes, server."""
 
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -53,7 +54,9 @@ def serve(settings: Settings, greet: Callable[[int], None]) -> None:
     def started(port: int, is_first: bool) -> None:
         if is_first:
             greet(port)
-        _log.info(names.STARTED, port=port, build=settings.build, api_keys=len(settings.api_key_hashes))
+        _log.info(
+            names.STARTED, pid=os.getpid(), port=port, build=settings.build, api_keys=len(settings.api_key_hashes)
+        )
 
     server.run(settings.server, lambda lifecycle: build(settings, lifecycle, output), started, output)
 

@@ -69,7 +69,7 @@ def _module(name: str, *arguments: str) -> Callable[[Path, int], Sequence[str | 
 def _fastify(folder: Path, _: int) -> Sequence[str | Path]:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        raise CannotRun("Node.js or npm is missing; on Debian: apt install nodejs npm")
+        raise CannotRun("Node.js or npm is missing; CONTRIBUTING.md says which one to install")
     built = folder / "fastify"
     shutil.copytree(_PEERS / "fastify", built, dirs_exist_ok=True)
     _build([npm, "ci", "--no-audit", "--no-fund"], built)

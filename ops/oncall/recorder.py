@@ -27,8 +27,7 @@ from ops.oncall.machine import Machine
 from ops.oncall.metrics import samples_of
 from ops.oncall.sources import rotated
 from svc.errors import InvalidSetting
-from svc.logs import names
-from svc.logs import setup as logs
+from svc.logs import console, names
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.settings import Settings, read
 
@@ -74,7 +73,7 @@ class Screen:
     """Prints lines: unchanged to a file or a pipe, or formatted for people and limited in number on a terminal."""
 
     def __init__(self) -> None:
-        self._render = logs.console_renderer() if sys.stdout.isatty() else None
+        self._render = console.renderer() if sys.stdout.isatty() else None
         self._second = 0
         self._shown = self._hidden = 0
 
@@ -88,7 +87,7 @@ class Screen:
                     self._show(line, self._render)
         sys.stdout.flush()
 
-    def _show(self, line: bytes, render: logs.Render) -> None:
+    def _show(self, line: bytes, render: console.Render) -> None:
         second = int(time.monotonic())
         if second != self._second:
             if self._hidden:

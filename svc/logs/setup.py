@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 import structlog
 
-from svc.logs import names
+from svc.logs import console, names
 from svc.logs.values import plain, text
 from svc.logs.writer import LineWriter
 
@@ -23,7 +23,6 @@ _MAX_TEXT_CHARACTERS: Final = 800  # of any other text that this service did not
 POD: Final = socket.gethostname()  # of a pod, it is its name
 
 _Record: TypeAlias = MutableMapping[str, Any]
-Render: TypeAlias = Callable[[_Record], bytes]
 
 
 def configure(writer: LineWriter, *, readable: bool) -> None:
@@ -35,7 +34,7 @@ def configure(writer: LineWriter, *, readable: bool) -> None:
         writer: takes the lines.
         readable: whether lines are for a terminal, instead of JSON.
     """
-    render = console_renderer() if readable else _json
+    render = console.renderer() if readable else _json
 
     def finish(_: Any, level: str, record: _Record) -> bytes:
         if (error := record.pop("exc_info", None)) is not None:
@@ -111,7 +110,7 @@ def _failure(level: str, event: str, error: Exception, **fields: str) -> dict[st
 class _Output:
     """The logger that structlog wraps: its methods, one per level, take a finished line."""
 
-    def __init__(self, writer: LineWriter, render: Render) -> None:
+    def __init__(self, writer: LineWriter, render: console.Render) -> None:
         self.debug = self.info = self.warning = self.error = self.critical = self.exception = writer.write
         self._writer = writer
         self._render = render
@@ -125,7 +124,7 @@ class _Output:
 class _Bridge(logging.Handler):
     """Writes the standard library's records in the same form as the service's own."""
 
-    def __init__(self, writer: LineWriter, render: Render) -> None:
+    def __init__(self, writer: LineWriter, render: console.Render) -> None:
         super().__init__()
         self._writer = writer
         self._render = render
@@ -161,25 +160,6 @@ def _json(record: _Record) -> bytes:
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # a lone surrogate, from bytes that are not UTF-8, or an object that JSON cannot hold
         return orjson.dumps(plain(record), option=orjson.OPT_APPEND_NEWLINE)
-
-
-def console_renderer() -> Render:
-    """A function that renders a record for a terminal, with its traceback at the end."""
-    renderer = structlog.dev.ConsoleRenderer(colors=True, sort_keys=False, timestamp_key=names.TIMESTAMP)
-
-    def readable(record: _Record) -> bytes:
-        fields = dict(record)
-        exception = fields.pop(names.EXCEPTION, "")
-        line = f"{renderer(None, '', fields)}\n{exception}".rstrip()
-        return f"{line}\n".encode(errors="backslashreplace")
-
-    def render(record: _Record) -> bytes:
-        try:
-            return readable(record)
-        except Exception:  # noqa: BLE001 - a value that cannot be shown
-            return readable(plain(record))
-
-    return render
 
 
 def _traceback(error: BaseException | None) -> str:

@@ -10,5 +10,5 @@ def node_packages() -> Path:
     """The folder of the installed packages."""
     folder = ROOT / ".venv/node"
     if not (folder / "installed").exists():
-        missing("Node.js packages are missing (on Debian: apt install nodejs npm; then make .venv/node/installed)")
+        missing("Node.js packages are missing (CONTRIBUTING.md says which Node.js; then make .venv/node/installed)")
     return folder / "node_modules"
