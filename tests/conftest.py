@@ -174,8 +174,8 @@ async def owner(postgres: EmbeddedPostgres, test_database: str) -> AsyncIterator
 
 @pytest.fixture
 def database_settings(postgres: EmbeddedPostgres, test_database: str) -> DatabaseSettings:
-    """How the service reaches the database: with its least-privilege role."""
-    return DatabaseSettings(postgres.dsn(SERVICE_ROLE, test_database))
+    """How the service reaches the database: with its least-privilege role. A busy machine refuses nobody at once."""
+    return DatabaseSettings(postgres.dsn(SERVICE_ROLE, test_database), acquire_seconds=5)
 
 
 @pytest.fixture

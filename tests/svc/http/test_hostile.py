@@ -484,7 +484,7 @@ async def test_a_response_that_is_read_slowly_is_completed(
     api: Client, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time limit starts again with each part, so a list may take as long as it takes."""
-    limit = 1.0
+    limit = 2.5  # a busy machine sends a part within it
     monkeypatch.setattr("svc.http.connections.WRITE_SECONDS", limit)
     loop = asyncio.get_running_loop()
     with small_socket(api.port) as caller:
@@ -493,7 +493,7 @@ async def test_a_response_that_is_read_slowly_is_completed(
         while chunk := await loop.sock_recv(caller, size):
             received += len(chunk)
             if time.monotonic() - started < 1.2 * limit:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.03)
                 at_limit = received
             else:
                 size = 65536
