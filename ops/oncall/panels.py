@@ -26,18 +26,23 @@ class TimeRange:
     """What a page shows.
 
     Attributes:
+        start: in seconds since 1970.
         end: in seconds since 1970.
-        seconds: its length.
         settled: no data is expected from before this time any more.
         name: of the deployment, the prefix of its alarms' names.
         query: runs a query between two times and gives its columns and rows.
     """
 
+    start: float
     end: float
-    seconds: int
     settled: float
     name: str
     query: Callable[[str, float, float], Mapping[str, Any]]
+
+    @property
+    def seconds(self) -> int:
+        """Its length."""
+        return round(self.end - self.start)
 
 
 class Values:
@@ -107,7 +112,7 @@ def _short(arn: str, name: str) -> str:
 
 def _rows(query: str, shown: TimeRange) -> Panel:
     try:
-        return dict(shown.query(query, shown.end - shown.seconds, shown.end))
+        return dict(shown.query(query, shown.start, shown.end))
     except ValueError as error:
         return {"columns": [], "rows": [], "problem": str(error)}
 

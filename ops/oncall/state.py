@@ -136,25 +136,30 @@ class OnCallState:
             "dashboards": list(self._dashboards),
         }
 
-    def view(self, dashboard: str, minutes: int, wall: float) -> dict[str, Any]:
-        """A dashboard, with the head of the page.
+    def view(self, dashboard: str, start: float, end: float, wall: float) -> dict[str, Any]:
+        """A dashboard in a time range, with the head of the page.
+
+        Args:
+            dashboard: its name.
+            start: of the time range, in seconds since 1970.
+            end: of the time range.
+            wall: the current time.
 
         Raises:
             KeyError: there is no dashboard with this name.
         """
         now = self._source.now(wall)
         settled = min(now, self._newest) - _SETTLE_SECONDS
-        shown = TimeRange(now, minutes * 60, settled, self._name, self._query)
+        shown = TimeRange(start, end, settled, self._name, self._latest if end == now else self.library.run)
         panels = [draw(widget, self._values, shown) for widget in self._dashboards[dashboard]]
         for panel in panels:
             for line in panel.get("lines", ()):
                 label = panel["axes"].get(line["axis"], {}).get("label", "")
                 line["unit"] = self._units.get(line.pop("metric")) or _UNITS.get(label, "")
-        span = {"start": now - shown.seconds, "end": now}
-        return {"head": self.head(wall), "dashboard": dashboard, **span, "panels": panels}
+        return {"head": self.head(wall), "dashboard": dashboard, "start": start, "end": end, "panels": panels}
 
-    def _query(self, text: str, start: float, end: float) -> Result:
-        """Runs the query of a widget, or returns a recent result: a query reads all lines."""
+    def _latest(self, text: str, start: float, end: float) -> Result:
+        """Runs the query of a widget up to now, or returns a recent result: a query reads all lines."""
         key = text, end - start, self._source.status().state == "reading"
         at, result = self._results.get(key, (0.0, {}))
         if not 0 <= end - at < _QUERY_SECONDS:

@@ -21,8 +21,8 @@ export class Dashboard {
     this.resized = new ResizeObserver((entries) => entries.forEach(({ target }) => this.drawChart(target.closest(".panel"))));
   }
 
-  async refresh({ minutes }) {
-    const view = await request("/api/view", { dashboard: this.name, minutes });
+  async refresh(range) {
+    const view = await request("/api/view", { dashboard: this.name, ...range });
     return { head: view.head, draw: () => this.update(view) };
   }
 

@@ -342,6 +342,48 @@ def test_the_keyboard_reaches_everything(browser: Chrome, shared: OnCall) -> Non
     assert outline == "solid"
 
 
+def test_a_time_range_is_in_the_url(browser: Chrome, shared: OnCall) -> None:
+    """Every link keeps it, back and forward work, and the page says in words what it shows, with a way back to live."""
+    browser.get(f"{shared.url}/#/service?minutes=5")
+    find(browser, ".panel.chart .legend")
+    assert browser.execute_script("return document.querySelector('[name=range]:checked').value") == "5"
+    find(browser, ".choice span", "1 h").find_element(By.XPATH, "./preceding-sibling::input").click()
+    wait_until(browser, lambda: "minutes=60" in browser.current_url)
+
+    find(browser, ".period summary").send_keys(Keys.ENTER)
+    wait_until(browser, lambda: focused(browser) == "from")
+    start = int(shared.clock()) // 60 * 60 - 600
+    for name, time in (("from", start), ("to", start + 300)):
+        field = find(browser, f"#{name}")
+        browser.execute_script("arguments[0].value = arguments[1]", field, f"{datetime.fromtimestamp(time, UTC):%FT%T}")
+    find(browser, "#to").send_keys(Keys.ENTER)
+
+    span = f"from={start}&to={start + 300}"
+    assert "UTC (5 min)" in find(browser, "#shown", f"{datetime.fromtimestamp(start, UTC):%F %T}").text
+    assert span in browser.current_url
+    find(browser, ".panel.table", "No rows in this time range.")
+    for link in ("nav a[data-page=traces]", "nav a[data-page=logs]", ".queries a", ".panel.alarms a, nav a"):
+        wait_until(browser, lambda: find(browser, link).get_attribute("href").endswith(span), link)
+        find(browser, link).click()
+        wait_until(browser, lambda: span in browser.current_url, link)
+    for _ in range(4):
+        browser.back()
+    find(browser, ".panel.table", "No rows in this time range.")
+    browser.back()
+    wait_until(browser, lambda: "minutes=60" in browser.current_url)
+    assert find(browser, ".panel.table td", "/get/{id}")
+    browser.forward()
+    find(browser, "#live").click()
+    wait_until(browser, lambda: "minutes=15" in browser.current_url and "from" not in browser.current_url)
+    assert not browser.find_element(By.ID, "shown").text
+
+    browser.get(f"{shared.url}/#/service?from=7&to=5")
+    find(browser, "main", "from must be before to, by at most 24 hours")
+    browser.get_log("browser")  # type: ignore[no-untyped-call]  # the browser logs the status 400
+    find(browser, "#live").click()
+    find(browser, ".panel.chart .legend")
+
+
 def test_settings_are_remembered(browser: Chrome, on_call: OnCall) -> None:
     """The time range and the colours."""
     browser.get(on_call.url)

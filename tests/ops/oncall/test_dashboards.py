@@ -32,7 +32,7 @@ def store_of(name: str, values: dict[int, float]) -> MetricStore:
 
 def drawn(of: dict[str, Any], store: MetricStore, minutes: int = 5, settled: float = 0.0) -> Panel:
     """The panel of a widget at NOW."""
-    shown = TimeRange(NOW, minutes * 60, settled, "clients", lambda *_: {"columns": [], "rows": []})
+    shown = TimeRange(NOW - minutes * 60, NOW, settled, "clients", lambda *_: {"columns": [], "rows": []})
     return draw(of, Values(store), shown)
 
 
