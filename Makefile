@@ -221,7 +221,7 @@ $(VENV)/audit/installed: requirements/audit.txt | $(VENV)/bin/python
 	@touch $@
 
 # Node.js tools for the OpenAPI description: linters and a generator of clients. Without npm, their tests are skipped.
-$(VENV)/node/installed: tests/svc/site/node/package-lock.json | $(VENV)/bin/python
+$(VENV)/node/installed: tests/node/package-lock.json | $(VENV)/bin/python
 	@command -v npm >/dev/null || exit 0; \
 	  echo "Installing the packages of $< ..."; \
 	  mkdir -p $(@D) && cp $(<D)/package.json $< $(@D) && \

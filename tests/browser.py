@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service as Driver
@@ -12,6 +12,7 @@ from selenium.webdriver.chrome.service import Service as Driver
 from tests.missing import missing
 
 WAIT_SECONDS: Final = 60
+PHONE_WIDTH: Final = 390  # pixels
 
 # Headless, and without requests to its vendor, for which the browser would wait where there is no network.
 _OPTIONS: Final = (
@@ -42,6 +43,14 @@ def start_browser(profile: Path, *, options: Sequence[str] = ()) -> Iterator[Chr
         yield chrome
     finally:
         chrome.quit()
+
+
+def emulate(browser: Chrome, *, width: int = 1280, colors: Literal["light", "dark"] = "light") -> None:
+    """Sets the width of the browser in pixels, and the colours that its user prefers."""
+    size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width <= PHONE_WIDTH}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": colors}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 def console_errors(browser: Chrome) -> list[str]:

@@ -137,7 +137,7 @@ function rows(content, panel) {
   show(content, [panel.columns, panel.rows, panel.problem, panel.requests], () => {
     if (panel.problem) return h("p", { class: "nothing" }, panel.problem);
     if (!panel.rows.length) return h("p", { class: "nothing" }, "No rows in this time range.");
-    return [h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": panel.title }, table(panel.columns, panel.rows)),
+    return [h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": panel.title }, table(panel.columns, panel.rows)),
       h("p", { class: "hint" }, `${scanned(panel)}.`)];
   });
   content.closest(".panel").querySelector("h2")?.replaceChildren(h("a", { href: link("logs", { q: panel.query }) }, panel.title));

@@ -37,7 +37,7 @@ function listed({ traces, kept }) {
   if (!traces.length) return h("p", { class: "nothing" }, kept ? "No trace matches the filter." : "No trace yet: only sampled requests have one.");
   const hint = "A sample: failed and slow requests before others. The service's dashboard has the counts.";
   const longest = Math.max(...traces.map((trace) => trace.duration_ms));
-  const head = ["Time", "Request", "Status", "Duration", ""].map((name) => h("th", { scope: "col", class: name === "Duration" ? "number" : undefined }, name));
+  const head = ["Time", "Request", "Status", "Duration", ""].map((name) => h("th", { scope: "col", class: name === "Duration" ? "number" : undefined }, name || h("span", { class: "hidden" }, "Compared with the longest")));
   return [h("p", { class: "hint" }, hint), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Traces" },
     h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, traces.map((trace) => summary(trace, longest)))))];
 }

@@ -16,28 +16,25 @@ import pytest
 from ops.common.process import ROOT, Service
 from svc.http.access import digest
 from svc.site import openapi
-from tests.missing import missing
+from tests.node import node_packages
 
 Start = Callable[..., Service]
 
-NODE = Path(__file__).with_name("node")
-TOOLS = ROOT / ".venv/node/node_modules"
+HERE = Path(__file__).parent
 KEY = "a-key"
 NEW = {"name": "Sofía", "money": "12.50"}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the Node.js packages of node/package.json, which `make test` installs."""
-    if not (TOOLS.parent / "installed").exists():
-        missing("Node.js packages are missing (on Debian: apt install nodejs npm; then make .venv/node/installed)")
-    (tmp_path / "node_modules").symlink_to(TOOLS)
+    """A folder with the Node.js packages."""
+    (tmp_path / "node_modules").symlink_to(node_packages())
     return tmp_path
 
 
 def run(folder: Path, *command: str | Path, timeout: float = 300) -> str:
     """The output of a command, which has to succeed."""
-    binaries = [str(Path(sys.executable).parent), str(TOOLS / ".bin"), os.environ["PATH"]]
+    binaries = [str(Path(sys.executable).parent), str(node_packages() / ".bin"), os.environ["PATH"]]
     environment = {"PATH": os.pathsep.join(binaries), "HOME": str(folder), "REDOCLY_TELEMETRY": "off"}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
@@ -52,7 +49,7 @@ def run(folder: Path, *command: str | Path, timeout: float = 300) -> str:
     "command",
     [
         ("redocly", "lint", "--extends", "recommended-strict", "openapi.json"),
-        ("spectral", "lint", "--fail-severity", "hint", "--ruleset", NODE / "spectral.yaml", "openapi.json"),
+        ("spectral", "lint", "--fail-severity", "hint", "--ruleset", HERE / "spectral.yaml", "openapi.json"),
     ],
     ids=["redocly", "spectral"],
 )
@@ -117,8 +114,8 @@ def test_a_generated_typescript_client_works(serve: Start, folder: Path) -> None
     """The client of openapi-typescript compiles in strict mode, and does the same."""
     service = serve(API_KEY_HASHES=digest(KEY).hex())
     run(folder, "openapi-typescript", f"{service.url}/openapi.json", "--output", "api.ts")
-    (folder / "client.ts").write_bytes((NODE / "client.ts").read_bytes())
-    (folder / "package.json").write_bytes((NODE / "package.json").read_bytes())
+    (folder / "client.ts").write_bytes((HERE / "client.ts").read_bytes())
+    (folder / "package.json").write_bytes((ROOT / "tests/node/package.json").read_bytes())
     options = ("--strict", "--noUncheckedIndexedAccess", "--module", "nodenext", "--target", "es2022", "--skipLibCheck")
     run(folder, "tsc", *options, "client.ts")
 
