@@ -110,7 +110,7 @@ class MetricAlarm:
         unit = f" {self.unit}" if self.unit else ""
         shown = "no data" if value is None else f"{value:.4g}{unit}"
         limit, points = f"{sign} {self.threshold:g}{unit}", f"{self.periods_to_alarm} of {self.periods} points"
-        return f"{shown}; it fires at {limit} in {points} of {_duration(self.period_seconds)}"
+        return f"{shown}; it fires at {limit} in {points} of {duration(self.period_seconds)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,7 +343,8 @@ def _metrics(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     }
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
+    """A length of time in its largest whole unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds % length == 0:
             return f"{seconds // length} {unit}"

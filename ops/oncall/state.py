@@ -1,5 +1,6 @@
 """The state that the page shows: metrics, alarms, logs and traces, read from a source."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +25,7 @@ _SETTLE_SECONDS: Final = 65.0  # the maximum delay of a metric: METRICS_INTERVAL
 _QUERY_SECONDS: Final = 20.0  # between two runs of the query of a widget
 # CloudWatch's units by the label of an axis, for lines whose documents have no unit.
 _UNITS: Final = {"ms": "Milliseconds", "s": "Seconds", "%": "Percent", "bytes": "Bytes"}
-_OBJECTIVE_SECONDS: Final = 30 * 86400  # objectives are over a month
-_BURN_SECONDS: Final = 3600  # the long window of the faster alarms
+_OBJECTIVE_SECONDS: Final = 30 * 86400  # over which objectives hold
 
 
 class OnCallState:
@@ -50,6 +50,7 @@ class OnCallState:
         self._states: list[AlarmState] = []
         self._budgets: list[dict[str, Any]] = []
         self._evaluated = self._newest = 0.0
+        self._oldest = math.inf
         self._units: dict[str, str] = {}
         self._results: dict[tuple[str, float, bool], tuple[float, Result]] = {}
         self._lines = self._refused = 0
@@ -65,7 +66,7 @@ class OnCallState:
         """
         read = self._source.read(wall)
         for entry in read:
-            self._newest = max(self._newest, entry.at)
+            self._oldest, self._newest = min(self._oldest, entry.at), max(self._newest, entry.at)
             self._evaluate_if_due(entry.at)
             self._add(entry)
         if read:
@@ -104,23 +105,19 @@ class OnCallState:
         self._budgets = [self._budget(objective) for objective in self._alarms.objectives.values()]
 
     def _budget(self, objective: rows.Objective) -> dict[str, Any]:
-        """The rest of an objective's error budget in percent, and its burn rate: 1 spends exactly the budget."""
-        spent, burn = (self._bad(objective, seconds) for seconds in (_OBJECTIVE_SECONDS, _BURN_SECONDS))
+        """How much of an objective's error budget was spent, in percent, and in how many of its seconds."""
+        series = {
+            name: self._metrics.series(metric, _OBJECTIVE_SECONDS, self._evaluated, 1)
+            for name, metric in objective.metrics.items()
+        }
+        (bad,) = evaluate(objective.bad, series, _OBJECTIVE_SECONDS)
         return {
             "name": objective.name,
             "percent": objective.percent,
             "means": objective.means,
-            "left": None if spent is None else 100 - 100 * spent / objective.budget,
-            "burn": None if burn is None else burn / objective.budget,
+            "spent": None if bad is None else 100 * bad / objective.budget,
+            "seconds": min(self._evaluated - self._oldest, _OBJECTIVE_SECONDS),
         }
-
-    def _bad(self, objective: rows.Objective, seconds: int) -> float | None:
-        series = {
-            name: self._metrics.series(metric, seconds, self._evaluated, 1)
-            for name, metric in objective.metrics.items()
-        }
-        (bad,) = evaluate(objective.bad, series, seconds)
-        return bad
 
     def head(self, wall: float) -> dict[str, Any]:
         """The head of every page: the time, the status of the source, the alarms and the budgets."""

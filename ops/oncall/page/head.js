@@ -55,15 +55,14 @@ function summary(firing, unsure, head, silent) {
   ].filter(Boolean);
 }
 
-function budget({ name, percent, means, left, burn }) {
+const OBJECTIVE_SECONDS = 30 * 86400;
+
+function budget({ name, percent, means, spent, seconds }) {
+  const over = seconds < OBJECTIVE_SECONDS ? `, of ${duration(seconds)} recorded` : "";
   return h("div", { class: "budget", title: means },
     h("h2", {}, h("span", {}, sentence(name)), h("span", {}, `${percent} % over 30 days`)),
-    left === null ? h("p", {}, "No requests yet") : h("p", {}, budgetLeft(left), h("span", {}, h("b", {}, burn === null ? "–" : `${burn.toFixed(1)}×`), "burn rate")));
-}
-
-function budgetLeft(left) {
-  if (left >= 0) return h("span", {}, h("b", {}, `${Math.floor(left * 10) / 10} %`), "of the error budget left");
-  return h("span", { class: "bad" }, h("b", {}, "▲ 0 %"), `left: ${digits(1 - left / 100)}× the error budget is spent`);
+    spent === null ? h("p", {}, "No requests yet") : h("p", { class: spent > 100 && "bad" },
+      h("b", {}, spent > 100 && "▲ ", `${digits(spent)} %`), h("span", {}, `of the error budget spent${over}`)));
 }
 
 function firingAlarm(alarm, now) {

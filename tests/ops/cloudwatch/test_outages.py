@@ -6,9 +6,11 @@ from typing import Any, Final, TypeAlias
 import pytest
 
 from ops.cloudwatch.rows import load
+from ops.oncall import dashboards
 from ops.oncall.alarms import AlarmEvaluator, AlarmState
 from ops.oncall.machine import NAME, document
 from ops.oncall.metrics import MetricStore
+from ops.oncall.panels import TimeRange, Values, draw
 from ops.oncall.suppression import ALARM, INSUFFICIENT_DATA, OK
 
 ALARMS: Final = load(NAME)
@@ -231,3 +233,33 @@ def test_a_silent_alarm_says_why() -> None:
 
     assert reasons[0] == "waits for outage"
     assert reasons[-1] == "silent, since outage fires"
+
+
+@pytest.mark.parametrize(("objective", "change"), [("availability", database_lost), ("latency", slow)])
+def test_the_burn_chart_is_above_a_limit_exactly_while_the_alarm_fires(objective: str, change: Change) -> None:
+    """During an outage and after the recovery, at every evaluated moment, for each alarm on the objective."""
+    (widget,) = [
+        one
+        for one in dashboards.load({"name": NAME, "region": "", "account": ""})["service"]
+        if one["properties"].get("title", "").startswith(f"{objective.capitalize()}: burn rate")
+    ]
+    store = MetricStore()
+    evaluator = AlarmEvaluator(ALARMS, store)
+    seen = set()
+    for at, world in lasting(change, OUTAGE_SECONDS + WATCHED_SECONDS, OUTAGE_SECONDS):
+        add(store, world, at)
+        if at < START - EVALUATED_SECONDS or at % 60:
+            continue
+        now = at + STEP_SECONDS
+        states = {state.name: state.state for state in evaluator.evaluate(now)}
+        panel = draw(widget, Values(store), TimeRange(now - 60, now, 0, NAME, lambda *_: {}))
+        lines = zip(panel["lines"], panel["limits"], strict=True)
+        above = [(limit["label"], line["values"][-1] > limit["value"]) for line, limit in lines]
+        for alarm in (objective, f"{objective}-slow"):
+            is_above = any(over for label, over in above if label.startswith(f"alarm {alarm}:"))
+            assert is_above == (states[alarm] == ALARM), (at - START, alarm, panel["lines"])
+            seen.add((alarm, states[alarm]))
+        seen |= {(label, over) for label, over in above}
+
+    assert seen >= {(objective, OK), (objective, ALARM), (f"{objective}-slow", OK), (f"{objective}-slow", ALARM)}
+    assert {over for label, over in seen if "1 h and 5 min" in label} == {False, True}

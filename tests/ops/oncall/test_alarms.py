@@ -164,6 +164,7 @@ def test_an_unknown_statistic_is_refused() -> None:
         ("IF(a >= 3, a, 0)", [0, None, 3, 4]),
         ("IF(a == 1, 7, b)", [7, None, 0, 4]),
         ("FILL(a, 0) + 1", [2, 1, 4, 5]),
+        ("FILL(a, REPEAT)", [1, 1, 3, 4]),
         ("MAX([a, b])", [2, 2, 3, 4]),
         ("SUM([a, b])", [3, 2, 3, 8]),
         ("a / PERIOD(a)", [1 / 60, None, 3 / 60, 4 / 60]),
@@ -186,3 +187,4 @@ def test_an_unsupported_expression_is_refused(expression: str) -> None:
 def test_names_in_an_expression_are_the_names_of_series() -> None:
     """Not the names of functions."""
     assert names_in("IF(faults >= 10, 100 * faults / requests, 0)") == {"faults", "requests"}
+    assert names_in("FILL(faults, REPEAT)") == {"faults"}
