@@ -8,11 +8,30 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 
 export const colorOf = (line, number) => line.color || css(`--line-${(number % DEFAULT_COLORS) + 1}`);
 
-/** Draws or redraws a chart. */
+const MIN_SECONDS = 10; // of a range that the user selects, which is the time between two points
+// A finger scrolls the page: with it, a range is chosen by the form in the header.
+const isMouse = matchMedia("(pointer: fine)").matches;
+
+/** Draws or redraws a chart, unless the user is about to select a range on it. */
 export function draw(element, panel, [start, end]) {
+  if (element.matches(":active")) return;
   const traces = panel.lines.map((line, number) => trace(panel, line, number));
-  return Plotly.react(element, traces, layout(element, panel, start, end), { displayModeBar: false, responsive: false });
+  const config = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
+  Plotly.react(element, traces, layout(element, panel, start, end), config);
 }
+
+/** Calls `select` with the range over which the user drags the mouse, and `pick` with the time of a point that is clicked. */
+export function observe(element, { select, pick }) {
+  element.on("plotly_relayout", (change) => {
+    if (!("xaxis.range[0]" in change)) return;
+    const [from, to] = [change["xaxis.range[0]"], change["xaxis.range[1]"]].map(seconds);
+    select(Math.floor(from), Math.ceil(Math.max(to, from + MIN_SECONDS)));
+  });
+  element.on("plotly_click", ({ points }) => pick(Math.round(seconds(points[0].x))));
+}
+
+/** Plotly's times are milliseconds, or texts in UTC. */
+const seconds = (time) => (typeof time === "number" ? time : Date.parse(`${time.replace(" ", "T")}${time.includes(":") ? "Z" : ""}`)) / 1000;
 
 function trace(panel, line, number) {
   const color = colorOf(line, number);
@@ -46,8 +65,8 @@ function layout(element, panel, start, end) {
     showlegend: false,
     hovermode: "x unified",
     hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line"), font: { color: css("--ink"), size: 12 } },
-    dragmode: false,
-    xaxis: { type: "date", range: [start * 1000, end * 1000], fixedrange: true, gridcolor: css("--grid"), linecolor: css("--line"), zeroline: false, nticks: 6, tickformat: "%H:%M", hoverformat: "%H:%M:%S UTC", spikethickness: 1, spikecolor: css("--muted"), spikedash: "dot" },
+    dragmode: isMouse && "zoom",
+    xaxis: { type: "date", range: [start * 1000, end * 1000], fixedrange: !isMouse, gridcolor: css("--grid"), linecolor: css("--line"), zeroline: false, nticks: 6, tickformat: end - start < 300 ? "%H:%M:%S" : "%H:%M", hoverformat: "%H:%M:%S UTC", spikethickness: 1, spikecolor: css("--muted"), spikedash: "dot" },
     yaxis: axes.left ?? { visible: false },
     ...(axes.right && { yaxis2: { ...axes.right, overlaying: "y", side: "right", showgrid: false } }),
     shapes: limits(panel, axes).map(({ limit, axis: name }) => ({

@@ -1,9 +1,9 @@
 // A dashboard: its panels in CloudWatch's grid of 24 columns, updated with each response.
 
 import { request } from "./api.js";
-import { colorOf, draw } from "./chart.js";
+import { colorOf, draw, observe } from "./chart.js";
 import { h, rendered, show } from "./dom.js";
-import { quantity } from "./format.js";
+import { clock, quantity } from "./format.js";
 import { STATES } from "./head.js";
 import { scanned } from "./logs.js";
 import { table } from "./table.js";
@@ -59,6 +59,10 @@ export class Dashboard {
     const chart = element.querySelector(".chart");
     if (!chart || !chart.clientWidth) return;
     draw(chart, element.data, [this.latest.start, this.latest.end]);
+    if (chart.on && chart.dataset.observed === undefined) {
+      chart.dataset.observed = "";
+      observe(chart, { select: (from, to) => (location.hash = changed({ from, to })), pick: (time) => showMoment(element, time) });
+    }
   }
 
   close() {
@@ -67,6 +71,8 @@ export class Dashboard {
     for (const chart of this.main.querySelectorAll(".chart")) Plotly.purge(chart);
   }
 }
+
+const MOMENT_SECONDS = 60; // whose lines and traces a point leads to
 
 let frames = 0;
 
@@ -77,7 +83,21 @@ function frame(panel) {
     class: `panel ${panel.kind}`,
     "aria-labelledby": panel.title ? id : undefined,
     style: { "--column": x + 1, "--columns": width, "--row": y + 1, "--rows": height },
-  }, panel.title && h("h2", { id }, panel.title), h("div", { class: "content" }));
+  }, panel.title && h("h2", { id }, panel.title), panel.kind === "chart" && behind(panel.title), h("div", { class: "content" }));
+}
+
+/** Links to the lines and traces behind a chart: those of the range, or those around a moment. */
+function behind(title, moment) {
+  const range = moment && { from: moment - MOMENT_SECONDS / 2, to: moment + MOMENT_SECONDS / 2 };
+  const to = (page, name) => h("a", { href: link(page, range), "data-range": range && "", "aria-label": `${name} of ${title}` }, name);
+  return h("nav", { class: "behind", "aria-label": `Behind ${title}` },
+    moment && h("span", {}, `around ${clock(moment)}`), to("logs", "Lines"), to("traces", "Traces"));
+}
+
+function showMoment(element, moment) {
+  const links = behind(element.data.title, moment);
+  element.querySelector(".behind").replaceWith(links);
+  links.querySelector("a").focus({ preventScroll: true });
 }
 
 const FILL = { chart, numbers, gauge: gauges, alarms, table: rows, text, unknown };
