@@ -1,5 +1,6 @@
 """The rows of alarms.yaml as typed objects. A missing or an unknown field is an error."""
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -103,6 +104,12 @@ class MetricAlarm:
     def is_breached_by(self, value: float) -> bool:
         """Whether a value breaches the threshold."""
         return _COMPARISONS[self.comparison][1](value, self.threshold)
+
+    def excess(self, value: float | None) -> float:
+        """How far a value is beyond the threshold; negative within it, and minus infinity without a value."""
+        if value is None:
+            return -math.inf
+        return value - self.threshold if "Greater" in self.comparison else self.threshold - value
 
     def describe(self, value: float | None) -> str:
         """Describes a value and the condition of the alarm in a sentence for display."""

@@ -87,6 +87,7 @@ class MetricStore:
     def __init__(self) -> None:
         self._fine: dict[MetricKey, _Buckets] = {}
         self._coarse: dict[MetricKey, _Buckets] = {}
+        self._newest = 0.0
 
     def add(self, document: Mapping[str, Any]) -> None:
         """Adds a document in the Embedded Metric Format.
@@ -95,6 +96,7 @@ class MetricStore:
             KeyError, TypeError, ValueError: the document is not valid.
         """
         at = document["_aws"]["Timestamp"] / 1000
+        self._newest = max(self._newest, at)
         for names, samples in samples_of(document):
             for name in names:
                 self._add(name, at, samples)
@@ -108,6 +110,11 @@ class MetricStore:
     def keys(self) -> set[MetricKey]:
         """The keys of all metrics that had a sample."""
         return set(self._fine)
+
+    def shortest_period(self, start: float) -> int:
+        """The length of the shortest period from a time on whose samples are kept, in seconds."""
+        seconds, kept_seconds = _FINE
+        return seconds if start >= self._newest - kept_seconds else _COARSE[0]
 
     def series(self, metric: Metric, period: int, end: float, count: int) -> list[float | None]:
         """A statistic for each period.
@@ -125,7 +132,8 @@ class MetricStore:
             ValueError: there is no such statistic.
         """
         statistic = _statistic(metric.statistic)
-        buckets = (self._fine if period * count <= _FINE[1] else self._coarse).get(metric.key)
+        is_fine = self.shortest_period(end - period * count) == _FINE[0]
+        buckets = (self._fine if is_fine else self._coarse).get(metric.key)
         if buckets is None:
             return [None] * count
         return [

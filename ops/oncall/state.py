@@ -10,6 +10,7 @@ from ops.oncall import dashboards
 from ops.oncall.alarms import AlarmEvaluator, AlarmState
 from ops.oncall.documents import Entry
 from ops.oncall.expressions import evaluate
+from ops.oncall.history import History
 from ops.oncall.logs import LogStore
 from ops.oncall.machine import NAME
 from ops.oncall.metrics import MetricStore
@@ -17,11 +18,14 @@ from ops.oncall.panels import TimeRange, Values, draw
 from ops.oncall.queries import QueryLibrary, Result
 from ops.oncall.sources import Source
 from ops.oncall.traces import TraceStore
+from svc.logs import names
 
 CLOUDWATCH: Final = Path(__file__).resolve().parents[1] / "cloudwatch"
 
 EVALUATION_SECONDS: Final = 5.0  # between evaluations of the alarms; CloudWatch evaluates once a minute
 _SETTLE_SECONDS: Final = 65.0  # the maximum delay of a metric: METRICS_INTERVAL is at most 60
+_MAX_STEPS: Final = 60  # evaluations in a gap in the recording
+_FAULTS: Final = rows.Metric(names.NAMESPACE, names.FAULTS, (), "Sum")
 _QUERY_SECONDS: Final = 20.0  # between two runs of the query of a widget
 # CloudWatch's units by the label of an axis, for lines whose documents have no unit.
 _UNITS: Final = {"ms": "Milliseconds", "s": "Seconds", "%": "Percent", "bytes": "Bytes"}
@@ -47,6 +51,7 @@ class OnCallState:
         self._values = Values(self._metrics)
         self._alarms = rows.load(name, folder / "alarms.yaml")
         self._evaluator = AlarmEvaluator(self._alarms, self._metrics)
+        self._history = History()
         self._states: list[AlarmState] = []
         self._budgets: list[dict[str, Any]] = []
         self._evaluated = self._newest = 0.0
@@ -85,6 +90,8 @@ class OnCallState:
                 self._add_metrics(entry.document)
             elif "resourceSpans" in entry.document:
                 self.traces.add(entry.document)
+            elif entry.document.get("event") == names.STARTED:
+                self._history.start(entry.document[names.BUILD], entry.at)
             self.logs.add(entry.document, entry.line)
         except (KeyError, TypeError, ValueError, AttributeError):
             self._refused += 1
@@ -96,12 +103,19 @@ class OnCallState:
                 self._units[f"{directive['Namespace']} {metric['Name']}"] = metric.get("Unit", "")
 
     def _evaluate_if_due(self, now: float) -> None:
-        if now - self._evaluated >= EVALUATION_SECONDS:
-            self._evaluate(now - now % EVALUATION_SECONDS)
+        """Evaluates the alarms at all times that are due, also in a gap in the recording, but then at fewer times."""
+        due = now - now % EVALUATION_SECONDS
+        gap = due - self._evaluated if self._evaluated else 0
+        steps = min(int(gap / EVALUATION_SECONDS), _MAX_STEPS)
+        for step in range(1, steps):
+            self._evaluate(due - gap * (1 - step / steps))
+        if due > self._evaluated:
+            self._evaluate(due)
 
     def _evaluate(self, now: float) -> None:
         self._evaluated = now
         self._states = self._evaluator.evaluate(now)
+        self._history.update(self._states, now)
         self._budgets = [self._budget(objective) for objective in self._alarms.objectives.values()]
 
     def _budget(self, objective: rows.Objective) -> dict[str, Any]:
@@ -153,7 +167,26 @@ class OnCallState:
             for line in panel.get("lines", ()):
                 label = panel["axes"].get(line["axis"], {}).get("label", "")
                 line["unit"] = self._units.get(line.pop("metric")) or _UNITS.get(label, "")
-        return {"head": self.head(wall), "dashboard": dashboard, "start": start, "end": end, "panels": panels}
+        return {
+            "head": self.head(wall),
+            "dashboard": dashboard,
+            "start": start,
+            "end": end,
+            "panels": panels,
+            "history": self._happened(start, end, now),
+        }
+
+    def _happened(self, start: float, end: float, now: float) -> dict[str, Any]:
+        """What happened in a time range; each firing has the number of requests that failed in its time."""
+        firings = self._history.firings(start, end)
+        return {
+            "firings": [{**asdict(one), "failed": self._failed(one.since, one.end or now)} for one in firings],
+            "deployments": self._history.deployments(start, end),
+        }
+
+    def _failed(self, start: float, end: float) -> float:
+        (count,) = self._metrics.series(_FAULTS, math.ceil(end - start), end, 1)
+        return count or 0
 
     def _latest(self, text: str, start: float, end: float) -> Result:
         """Runs the query of a widget up to now, or returns a recent result: a query reads all lines."""

@@ -5,6 +5,7 @@ import { colorOf, draw, observe } from "./chart.js";
 import { h, rendered, show } from "./dom.js";
 import { clock, quantity } from "./format.js";
 import { STATES } from "./head.js";
+import { happened } from "./history.js";
 import { scanned } from "./logs.js";
 import { table } from "./table.js";
 import { changed, link } from "./route.js";
@@ -33,6 +34,7 @@ export class Dashboard {
   update(view) {
     this.latest = view;
     if (this.panels.length !== view.panels.length) this.build(view);
+    show(this.history, view.history, () => happened(view.history, view.head.time));
     this.panels.forEach((element, number) => {
       element.data = view.panels[number];
       fill(element, view);
@@ -42,7 +44,8 @@ export class Dashboard {
 
   build(view) {
     this.panels = view.panels.map((panel) => frame(panel));
-    this.main.replaceChildren(h("div", { class: "grid" }, this.panels));
+    this.history = h("section", { class: "panel history", "aria-labelledby": "history" });
+    this.main.replaceChildren(this.history, h("div", { class: "grid" }, this.panels));
     for (const element of this.panels) {
       this.observer.observe(element);
       this.resized.observe(element.querySelector(".content"));
@@ -58,7 +61,7 @@ export class Dashboard {
   drawChart(element) {
     const chart = element.querySelector(".chart");
     if (!chart || !chart.clientWidth) return;
-    draw(chart, element.data, [this.latest.start, this.latest.end]);
+    draw(chart, element.data, this.latest);
     if (chart.on && chart.dataset.observed === undefined) {
       chart.dataset.observed = "";
       observe(chart, { select: (from, to) => (location.hash = changed({ from, to })), pick: (time) => showMoment(element, time) });

@@ -9,7 +9,7 @@ export const STATES = {
   INSUFFICIENT_DATA: { icon: "?", word: "No data", kind: "unsure" },
   OK: { icon: "✓", word: "OK", kind: "good" },
 };
-const SEVERITIES = { page: "Page", ticket: "Ticket" };
+export const SEVERITIES = { page: "Page", ticket: "Ticket" };
 
 let announced = null;
 

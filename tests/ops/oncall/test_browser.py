@@ -3,12 +3,14 @@
 import base64
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import parse_qsl
 from urllib.request import urlopen
 
 import orjson
@@ -18,7 +20,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from ops.cloudwatch.rows import Metric
 from ops.oncall.state import CLOUDWATCH
+from svc.logs import names
 from tests.axe import assert_accessible
 from tests.browser import PHONE_WIDTH, WAIT_SECONDS, console_errors, emulate, start_browser
 from tests.ops.cloudwatch.recording import Run
@@ -378,6 +382,106 @@ def test_a_time_range_is_in_the_url(browser: Chrome, shared: OnCall) -> None:
     browser.get_log("browser")  # type: ignore[no-untyped-call]  # the browser logs the status 400
     find(browser, "#live").click()
     find(browser, ".panel.chart .legend")
+
+
+def test_a_drag_over_a_chart_selects_the_range_of_the_page(browser: Chrome, shared: OnCall) -> None:
+    """Back leads to the range before. A click on a point leads to the lines and traces of its minute."""
+    browser.get(f"{shared.url}/#/service?minutes=15")
+    name = ".chart[aria-label^='Latency by route']"
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", find(browser, name))
+    area = find(browser, f"{name} .nsewdrag")
+
+    drag = ActionChains(browser).move_to_element_with_offset(area, 40, 0).click_and_hold()
+    drag.move_by_offset(60, 0).move_by_offset(60, 0).release().perform()
+
+    wait_until(browser, lambda: "from=" in browser.current_url)
+    start, end = (float(here(browser)[name]) for name in ("from", "to"))
+    assert 60 < end - start < 600
+    assert shared.clock() - 900 < start < end <= shared.clock()
+    find(browser, "#shown", "UTC")
+    browser.back()
+    wait_until(browser, lambda: here(browser) == {"minutes": "15"})
+
+    def click() -> bool:
+        """Clicks on the newest point, once the chart is drawn again."""
+        area = find(browser, f"{name} .nsewdrag")
+        edge = int(area.size["width"] / 2)
+        for inside in (24, 6):
+            ActionChains(browser).move_to_element_with_offset(area, edge - inside, 0).perform()
+        ActionChains(browser).click().perform()
+        return bool(browser.find_elements(By.XPATH, "//nav/span[starts-with(text(), 'around ')]"))
+
+    wait_until(browser, click)
+    assert focused(browser) == "Lines of Latency by route"
+    press(browser, Keys.ENTER)
+    find(browser, ".outcome", "scanned")
+    moment = here(browser)
+    assert float(moment["to"]) - float(moment["from"]) == 60
+    browser.back()
+    find(browser, "[aria-label='Traces of Latency by route']").send_keys(Keys.ENTER)
+    find(browser, "nav [aria-current]", "Traces")
+    assert here(browser) == {"minutes": "15"}
+
+
+def here(browser: Chrome) -> dict[str, str]:
+    """The parameters in the page's URL."""
+    return dict(parse_qsl(browser.current_url.partition("?")[2]))
+
+
+def test_what_happened_in_an_outage_is_shown_without_typing(browser: Chrome, busy_run: Run, tmp_path: Path) -> None:
+    """Five minutes after it: what fired, from when to when, how many requests failed, and with a click which ones."""
+    over = busy_run.moments["over"] + 300
+    with OnCall(Path(shutil.copy(busy_run.path, tmp_path)), CLOUDWATCH, now=over) as page:
+        browser.get(page.url)
+        event = find(browser, ".events li", "database-unavailable")
+        start, end = re.findall(r"\d\d:\d\d:\d\d", event.text)[:2]
+        failed = int(event.find_element(By.CSS_SELECTOR, ".failed").text.split()[0].replace(",", ""))
+
+        assert "Ticket" in event.text
+        assert "The service cannot reach its database" in event.text
+        assert clock(busy_run.moments["unavailable"]) < start < clock(busy_run.moments["over"])
+        assert clock(busy_run.moments["over"]) < end < clock(over)
+        assert 100 < failed <= busy_run.metrics().series(FAULTS, 3600, over, 1)[0]
+        assert "Page" in find(browser, ".events li", "availability\n").text
+        wait_until(browser, lambda: browser.execute_script(SHAPES, "rect") == 2)
+
+        event.find_element(By.LINK_TEXT, f"{failed:,} requests failed").click()
+        find(browser, ".outcome", "100 rows")
+        rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, "tr.opens")[:3]]
+        assert all(" 50" in row for row in rows), rows
+        browser.back()
+        find(browser, ".events a", "Show this time").click()
+        wait_until(browser, lambda: "from" in here(browser))
+        find(browser, ".events li", "database-unavailable")
+
+
+def test_a_deployment_is_marked(browser: Chrome, on_call: OnCall) -> None:
+    """A process that starts with another build than the one before; a restart with the same build is none."""
+    for at, build in ((60, "one"), (50, "two"), (40, "two")):
+        moment = datetime.fromtimestamp(on_call.clock() - at, UTC).isoformat(timespec="milliseconds")
+        line = {"timestamp": moment.replace("+00:00", "Z"), "event": "started", "build": build}
+        on_call.record(orjson.dumps(line), b"\n")
+
+    browser.get(on_call.url)
+
+    events = find(browser, ".events", "two").find_elements(By.TAG_NAME, "li")
+    assert [event.text.split()[1] for event in events] == ["two", "one"]
+    wait_until(browser, lambda: browser.execute_script(SHAPES, "line") == 2)
+
+
+# How many shapes of a kind the drawn charts have, each as many.
+SHAPES: Final = """
+const drawn = [...document.querySelectorAll(".chart[role=img]")].filter((chart) => chart.layout);
+const counts = drawn.map((chart) => chart.layout.shapes.filter(
+  ({type, yref}) => type === arguments[0] && yref === "paper").length);
+return drawn.length && counts.every((count) => count === counts[0]) ? counts[0] : null;
+"""
+FAULTS: Final = Metric(names.NAMESPACE, names.FAULTS, (), "Sum")
+
+
+def clock(seconds: float) -> str:
+    """A time of the day, as the page writes it."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S}"
 
 
 def test_settings_are_remembered(browser: Chrome, on_call: OnCall) -> None:
