@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from statistics import fmean, pstdev
 from typing import Any, Final
 
@@ -29,7 +30,8 @@ class AlarmState:
         state: OK, ALARM or INSUFFICIENT_DATA.
         since: start of this state, in seconds since 1970.
         means: what is wrong when it fires.
-        reason: of the state: the value and the threshold.
+        reason: of the state: what is measured, the value and the threshold.
+        absence: why there is no value: nobody reports, no traffic, too little yet; empty where there is one.
         parts: the alarms that decide a composite alarm.
         notified: the state of which it last notified someone; a state that a suppressor hides is not among them.
         excess: how far the value is beyond the threshold; for a composite alarm, that of its first part.
@@ -42,6 +44,7 @@ class AlarmState:
     since: float
     means: str
     reason: str
+    absence: str = ""
     parts: Sequence[str] = ()
     notified: str = INSUFFICIENT_DATA
     excess: float
@@ -67,11 +70,16 @@ class AlarmEvaluator:
         for row in self._alarms.metric.values():
             points = points_of(row, self._store, now)
             latest = next((value for value in reversed(points) if value is not None), None)
+            state = state_of(row, points, self._state(row.name))
+            absence = self._absence(row, now) if latest is None else ""
+            if state == INSUFFICIENT_DATA:
+                absence = absence or "too little yet"
             self._set(
                 row,
                 now,
-                state=state_of(row, points, self._state(row.name)),
-                reason=row.describe(latest),
+                state=state,
+                reason=f"{row.describe(latest)}{absence and f' ({absence})'}",
+                absence=absence,
                 excess=row.excess(latest),
                 window_seconds=row.period_seconds * row.periods_to_alarm,
             )
@@ -87,7 +95,7 @@ class AlarmEvaluator:
             row,
             now,
             state=ALARM if firing else OK,
-            reason="; ".join(f"{part.name}: {part.reason}" for part in shown),
+            reason="; ".join(part.reason for part in shown),
             parts=[part.name for part in parts],
             excess=parts[0].excess,
             window_seconds=min(part.window_seconds for part in parts),
@@ -99,6 +107,15 @@ class AlarmEvaluator:
             state = self._states[name]
             reason = f"{silence}; {state.reason}" if silence and state.state == ALARM else state.reason
             yield replace(state, notified=notified, reason=reason)
+
+    def _absence(self, row: MetricAlarm, now: float) -> str:
+        """Why an alarm has no value: its reporter is silent, or has nothing to report."""
+        namespaces = {metric.namespace for metric in row.metrics.values()}
+        newest = max(map(self._store.newest, namespaces))
+        if not newest:
+            return "nobody reports"
+        is_recent = newest >= now - row.period_seconds * row.periods
+        return "no traffic" if is_recent else f"nobody reports since {datetime.fromtimestamp(newest, UTC):%H:%M:%S}"
 
     def _state(self, name: str) -> str:
         return self._states[name].state if name in self._states else INSUFFICIENT_DATA

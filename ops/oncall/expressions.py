@@ -96,7 +96,7 @@ class _Evaluator:
                 choices = zip(self.value(condition), self.value(then), self.value(otherwise), strict=True)
                 return [None if met is None else yes if met else no for met, yes, no in choices]
             case "FILL", [line, ast.Name(id="REPEAT")]:
-                return list(accumulate(self.value(line), lambda last, value: last if value is None else value))
+                return list(accumulate(self.value(line), _or_last))
             case "FILL", [line, filler]:
                 filled = zip(self.value(line), self.value(filler), strict=True)
                 return [default if value is None else value for value, default in filled]
@@ -114,6 +114,10 @@ class _Evaluator:
     def _unsupported(self, what: str) -> InvalidExpression:
         names = ", ".join(sorted(self._series))
         return InvalidExpression(f"{what} in {self._expression} is not supported here; its series are {names}")
+
+
+def _or_last(last: float | None, value: float | None) -> float | None:
+    return last if value is None else value
 
 
 def _apply(function: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:

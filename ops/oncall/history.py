@@ -90,8 +90,9 @@ class History:
         self._build = build
 
     def firings(self, start: float, end: float) -> list[Firing]:
-        """Those between two times, the newest first."""
-        return [one for one in reversed(self._firings) if one.start <= end and (one.end is None or one.end >= start)]
+        """Those between two times, the newest first; of those that began together, the pages."""
+        found = [one for one in self._firings if one.start <= end and (one.end is None or one.end >= start)]
+        return sorted(found, key=lambda one: (-one.start, one.severity))
 
     def deployments(self, start: float, end: float) -> list[Deployment]:
         """Those between two times, the newest first."""

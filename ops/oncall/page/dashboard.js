@@ -4,7 +4,7 @@ import { request } from "./api.js";
 import { colorOf, draw, observe } from "./chart.js";
 import { h, rendered, show } from "./dom.js";
 import { clock, quantity } from "./format.js";
-import { STATES } from "./head.js";
+import { stateOf } from "./head.js";
 import { happened } from "./history.js";
 import { scanned } from "./logs.js";
 import { table } from "./table.js";
@@ -145,8 +145,8 @@ function gauge(panel, line) {
 
 function alarms(content, panel, view) {
   const states = Object.fromEntries(view.head.alarms.map((alarm) => [alarm.name, alarm]));
-  show(content, panel.alarms.map((name) => [name, states[name]?.state, states[name]?.reason]), (all) =>
-    h("ul", { class: "alarms" }, all.map(([name, state, reason]) => alarm(name, STATES[state], reason))));
+  show(content, panel.alarms.map((name) => [name, states[name] && stateOf(states[name]), states[name]?.reason]), (all) =>
+    h("ul", { class: "alarms" }, all.map(([name, state, reason]) => alarm(name, state, reason))));
 }
 
 function alarm(name, state, reason) {

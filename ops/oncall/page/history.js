@@ -11,7 +11,7 @@ const MAX_RANGE_SECONDS = 86400; // that the server accepts
 /** The list. The time is that of the server. */
 export function happened({ firings, deployments }, time) {
   const all = [...firings.map((one) => [one.start, firing(one, time)]), ...deployments.map((one) => [one.at, deployment(one)])];
-  const rows = all.sort(([one], [other]) => other - one).map(([, row]) => row);
+  const rows = all.sort(([one], [other]) => other - one).map(([, row]) => row); // the server has pages first
   const legend = h("ul", { class: "legend", "aria-label": "Marks on the charts" },
     [["page", "a page fires"], ["ticket", "a ticket fires"], ["deployment", "a deployment"]].map(([kind, label]) => h("li", {}, h("i", { class: `mark ${kind}` }), label)));
   return [h("header", {}, h("h2", { id: "history" }, "History"), legend),
@@ -37,18 +37,18 @@ function firing(one, time) {
 const deployment = ({ at, build }) =>
   h("li", {}, h("span", { class: "severity deployment" }, "Deployment"), h("strong", {}, build), h("span", { class: "time" }, clock(at)));
 
-/** Plotly's shapes: a band while an alarm of a severity fires, and a line at each deployment. */
+/** Plotly's shapes: a band while an alarm fires, those of pages over those of tickets, and a line at each deployment. */
 export function marks({ firings, deployments }, end, css) {
   const vertical = { yref: "paper", y0: 0, y1: 1, layer: "below" };
-  const bands = [["ticket", "--unsure"], ["page", "--bad"]].flatMap(([severity, color]) =>
+  const bands = [["ticket", "--unsure-ground"], ["page", "--bad-ground"]].flatMap(([severity, color]) =>
     merged(firings.filter((one) => one.severity === severity).map((one) => [one.start, one.end ?? end])).map(([x0, x1]) =>
-      ({ ...vertical, type: "rect", x0: x0 * 1000, x1: x1 * 1000, fillcolor: css(color), opacity: 0.14, line: { width: 0 } })));
+      ({ ...vertical, type: "rect", x0: x0 * 1000, x1: x1 * 1000, fillcolor: css(color), line: { width: 0 } })));
   const lines = deployments.map(({ at }) =>
     ({ ...vertical, type: "line", x0: at * 1000, x1: at * 1000, line: { color: css("--accent"), width: 1.5, dash: "dot" } }));
   return [...bands, ...lines];
 }
 
-/** Intervals without their overlaps, so that a band has the same colour everywhere. */
+/** Intervals without their overlaps. */
 function merged(intervals) {
   const found = [];
   for (const [start, end] of intervals.sort(([one], [other]) => one - other)) {

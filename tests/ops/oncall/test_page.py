@@ -41,7 +41,7 @@ async def replayed(recording: Path, aiohttp_client: Clients) -> Page:
     return page
 
 
-async def get(page: Page, path: str, status: int = 200, **parameters: str) -> Any:
+async def get(page: Page, path: str, status: int = 200, /, **parameters: str) -> Any:
     """The JSON of a response."""
     async with page.get(path, params=parameters) as response:
         assert response.status == status, await response.text()
