@@ -26,18 +26,23 @@ class TimeRange:
     """What a page shows.
 
     Attributes:
+        start: in seconds since 1970.
         end: in seconds since 1970.
-        seconds: its length.
         settled: no data is expected from before this time any more.
         name: of the deployment, the prefix of its alarms' names.
         query: runs a query between two times and gives its columns and rows.
     """
 
+    start: float
     end: float
-    seconds: int
     settled: float
     name: str
     query: Callable[[str, float, float], Mapping[str, Any]]
+
+    @property
+    def seconds(self) -> int:
+        """Its length."""
+        return round(self.end - self.start)
 
 
 class Values:
@@ -50,6 +55,10 @@ class Values:
     def __init__(self, store: MetricStore) -> None:
         self._store = store
         self._cached: dict[tuple[Metric, int, float], float | None] = {}
+
+    def shortest_period(self, start: float) -> int:
+        """The length of the shortest period from a time on whose values are known, in seconds."""
+        return self._store.shortest_period(start)
 
     def at(self, metric: Metric, period: int, ends: Iterable[float], settled: float) -> list[float | None]:
         """A metric's values for the periods with these ends. Those up to `settled` cannot change any more."""
@@ -107,7 +116,7 @@ def _short(arn: str, name: str) -> str:
 
 def _rows(query: str, shown: TimeRange) -> Panel:
     try:
-        return dict(shown.query(query, shown.end - shown.seconds, shown.end))
+        return dict(shown.query(query, shown.start, shown.end))
     except ValueError as error:
         return {"columns": [], "rows": [], "problem": str(error)}
 
@@ -185,7 +194,8 @@ class _Lines:
         line = self._lines.get(name)
         if line is None:
             raise InvalidExpression(f"an expression uses {name}, which does not exist")
-        period = self._period or line.period_seconds
+        shortest = self._values.shortest_period(self._ends[0] - line.period_seconds)
+        period = self._period or max(line.period_seconds, shortest)
         if isinstance(line.of, Metric):
             return self._values.at(line.of, period, self._ends, self._settled)
         empty: Series = [None] * len(self._ends)

@@ -21,6 +21,7 @@ from ops.oncall.traces import Row, Span
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MINUTES: Final = (5, 15, 60, 180)
+MAX_RANGE_SECONDS: Final = 86400
 
 POLL_SECONDS: Final = 0.2  # between reads of a recording without new lines
 _MAX_TRACES: Final = 100
@@ -101,9 +102,10 @@ class Server:
         return _json(self._state.head(self._clock()))
 
     async def _view(self, request: web.Request) -> web.Response:
-        dashboard = request.query.get("dashboard", "service")
+        dashboard, wall = request.query.get("dashboard", "service"), self._clock()
+        start, end = _range(request.query, self._state.now(wall))
         try:
-            return _json(self._state.view(dashboard, _minutes(request), self._clock()))
+            return _json(self._state.view(dashboard, start, end, wall))
         except KeyError:
             names = " or ".join(self._state.head(self._clock())["dashboards"])
             raise BadRequest(f"dashboard must be {names}") from None
@@ -112,12 +114,12 @@ class Server:
         return _json(self._state.library.queries)
 
     async def _query(self, request: web.Request) -> web.Response:
-        text, minutes = request.query.get("q", ""), _minutes(request)
+        text = request.query.get("q", "")
+        start, end = _range(request.query, self._state.now(self._clock()))
         if not text.strip():
             raise BadRequest("q must be a query")
-        end = self._state.now(self._clock())
         try:
-            found = self._state.library.run(text, end - minutes * 60, end, group=request.query.get("group", LINES))
+            found = self._state.library.run(text, start, end, group=request.query.get("group", LINES))
         except ValueError as error:
             raise BadRequest(str(error)) from error
         return _json(found)
@@ -178,11 +180,24 @@ def _json(body: Any, status: int = 200) -> web.Response:
     return web.Response(body=data, status=status, content_type="application/json", headers=headers)
 
 
-def _minutes(request: web.Request) -> int:
-    text = request.query.get("minutes", "15")
+def _range(query: Mapping[str, str], now: float) -> tuple[float, float]:
+    """The time range of a request, in seconds since 1970: the last `minutes`, or from one time to another."""
+    if "from" in query or "to" in query:
+        start, end = _moment(query, "from"), _moment(query, "to")
+        if not 0 < end - start <= MAX_RANGE_SECONDS:
+            raise BadRequest(f"from must be before to, by at most {MAX_RANGE_SECONDS // 3600} hours")
+        return start, end
+    text = query.get("minutes", "15")
     if text not in map(str, MINUTES):
         raise BadRequest(f"minutes must be one of {', '.join(map(str, MINUTES))}")
-    return int(text)
+    return now - 60 * int(text), now
+
+
+def _moment(query: Mapping[str, str], name: str) -> float:
+    text = query.get(name, "")
+    if not re.fullmatch(r"[0-9]{1,11}", text):
+        raise BadRequest(f"{name} must be a time in whole seconds since 1970: a time range has both from and to")
+    return float(text)
 
 
 def _number(query: Mapping[str, str], name: str, default: float) -> float:

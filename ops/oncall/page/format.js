@@ -10,6 +10,12 @@ export function clock(seconds, withMilliseconds = false) {
 
 export const day = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 10);
 
+/** A time range, with the day of its end where that is another. */
+export function between(start, end) {
+  const until = day(start) === day(end) ? clock(end) : `${day(end)} ${clock(end)}`;
+  return `${day(start)} ${clock(start)} – ${until} UTC (${duration(end - start)})`;
+}
+
 export function duration(seconds) {
   if (seconds < 100) return `${Math.round(seconds)} s`;
   if (seconds < 100 * 60) return `${Math.round(seconds / 60)} min`;

@@ -29,13 +29,13 @@ export class Logs {
       h("section", { class: "panel found" }, this.outcome, this.results));
   }
 
-  async refresh({ minutes }) {
+  async refresh(range) {
     const head = await request("/api/head");
     this.queries ??= await request("/api/queries");
     this.fromRoute();
     let found;
     try {
-      found = await request("/api/query", { q: this.asked.text, group: this.asked.group, minutes });
+      found = await request("/api/query", { q: this.asked.text, group: this.asked.group, ...range });
     } catch (error) {
       if (!(error instanceof RequestRefused)) throw error;
       found = { problem: error.message };

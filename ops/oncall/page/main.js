@@ -1,5 +1,6 @@
 // The page: shows the part that the URL names, and refreshes it regularly.
 
+import { Alarms } from "./alarms.js";
 import { request, RequestRefused, ServerUnreachable } from "./api.js";
 import { Dashboard } from "./dashboard.js";
 import { setUpDialog, showRunbook, showShortcuts } from "./dialog.js";
@@ -7,17 +8,18 @@ import { byId, h } from "./dom.js";
 import { showHead, showUnreachable } from "./head.js";
 import { setUpKeys } from "./keys.js";
 import { Logs } from "./logs.js";
-import { here, link } from "./route.js";
+import { setUpRange, showRange } from "./range.js";
+import { here, keepRange, link } from "./route.js";
 import { Trace, Traces } from "./traces.js";
 
 const REFRESH_MS = 5000;
 const CATCHING_UP_MS = 1000;
 const HIDDEN_MS = 15000; // in a background tab, whose title still shows firing alarms
-const RANGES = [[5, "5 m"], [15, "15 m"], [60, "1 h"], [180, "3 h"]];
+const SETTLE_SECONDS = 90; // after which all metrics of a time have arrived
 
 let page = null; // the content of the main part
 let place = ""; // its name in the URL
-let minutes = Number(localStorage.getItem("minutes")) || 15;
+let isOver = false; // whether the content is of a time of which no further data is expected
 let paused = false;
 let answeredAt = Date.now() / 1000;
 let timer = 0;
@@ -25,6 +27,7 @@ let latest = 0;
 
 function pageFor({ page: name, argument }) {
   const main = byId("main");
+  if (name === "alarms") return new Alarms(main);
   if (name === "logs") return new Logs(main);
   if (name === "traces") return new Traces(main);
   if (name === "trace") return new Trace(main, argument);
@@ -41,7 +44,8 @@ async function go() {
     scrollTo(0, 0);
   }
   mark(target.page);
-  showRunbook();
+  showRange();
+  showRunbook().then(keepRange);
   await refresh();
 }
 
@@ -52,22 +56,34 @@ async function refresh({ isOnlyHead = false } = {}) {
   const asked = page;
   let pause = document.hidden ? HIDDEN_MS : REFRESH_MS;
   try {
-    const found = isOnlyHead ? { head: await request("/api/head") } : await asked.refresh({ minutes });
+    const found = isOnlyHead ? { head: await request("/api/head") } : await asked.refresh(here().range);
     if (mine !== latest || asked !== page) return; // the user has opened another page meanwhile
     answeredAt = Date.now() / 1000;
     delete document.body.dataset.unreachable;
     if (tabs(found.head.dashboards)) mark(here().page);
     showHead(found.head);
     found.draw?.();
+    keepRange();
+    showRange(found.head.time);
+    if (!isOnlyHead) isOver = isSettled(found.head);
     if (found.head.source.state === "reading") pause = CATCHING_UP_MS;
   } catch (error) {
     if (mine !== latest) return;
-    if (error instanceof RequestRefused) byId("main").replaceChildren(h("p", { class: "panel nothing" }, error.message));
+    if (error instanceof RequestRefused) refused(error.message);
     else if (error instanceof ServerUnreachable) unreachable();
     else throw error;
   } finally {
-    if (mine === latest) timer = setTimeout(() => refresh({ isOnlyHead: paused || document.hidden }), pause);
+    if (mine === latest) timer = setTimeout(() => refresh({ isOnlyHead: paused || isOver || document.hidden }), pause);
   }
+}
+
+function isSettled({ source, time }) {
+  return !["reading", "waiting"].includes(source.state) && Number(here().range.to) < time - SETTLE_SECONDS;
+}
+
+function refused(problem) {
+  byId("main").replaceChildren(h("p", { class: "panel nothing" }, problem));
+  place = ""; // the page is built again when its URL changes
 }
 
 function unreachable() {
@@ -81,7 +97,7 @@ let listed = "";
 function tabs(dashboards) {
   if (listed === String(dashboards)) return false;
   listed = String(dashboards);
-  const names = [...dashboards, "logs", "traces"];
+  const names = [...dashboards, "logs", "traces", "alarms"];
   byId("tabs").replaceChildren(...names.map((name) => h("a", { href: link(name), "data-page": name }, name[0].toUpperCase() + name.slice(1))));
   return true;
 }
@@ -91,18 +107,6 @@ function mark(name) {
   for (const tab of byId("tabs").children) {
     if (tab.dataset.page === (name === "trace" ? "traces" : name)) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
-  }
-}
-
-function setUpRanges() {
-  for (const [value, label] of RANGES) {
-    const input = h("input", { type: "radio", name: "range", value, checked: value === minutes });
-    input.addEventListener("change", () => {
-      minutes = value;
-      localStorage.setItem("minutes", value);
-      refresh();
-    });
-    byId("ranges").append(h("label", {}, input, h("span", {}, label)));
   }
 }
 
@@ -135,7 +139,7 @@ function writeQuery() {
   setTimeout(() => page.focusQuery?.());
 }
 
-setUpRanges();
+setUpRange();
 setUpTheme();
 setUpDialog();
 setUpKeys({ goTo: (name) => (location.hash = link(name)), writeQuery, togglePause, showShortcuts });

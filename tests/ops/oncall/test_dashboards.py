@@ -32,7 +32,7 @@ def store_of(name: str, values: dict[int, float]) -> MetricStore:
 
 def drawn(of: dict[str, Any], store: MetricStore, minutes: int = 5, settled: float = 0.0) -> Panel:
     """The panel of a widget at NOW."""
-    shown = TimeRange(NOW, minutes * 60, settled, "clients", lambda *_: {"columns": [], "rows": []})
+    shown = TimeRange(NOW - minutes * 60, NOW, settled, "clients", lambda *_: {"columns": [], "rows": []})
     return draw(of, Values(store), shown)
 
 
@@ -116,6 +116,17 @@ def test_points_keep_their_times() -> None:
     assert line["values"][-7] == 10.0
     assert line["values"][-13] == 100.0
     assert set(line["values"]) == {None, 1.0, 10.0, 100.0}
+
+
+def test_a_chart_of_a_day_ago_has_coarser_points() -> None:
+    """Samples of the last three hours are kept in detail, older ones for periods of 5 minutes."""
+    store = store_of("A", {5: 1.0} | dict.fromkeys(range(86400, 86400 - 3600, -10), 1.0))
+    of = widget(["N", "A"], stat="Sum", period=60)
+
+    shown = TimeRange(NOW - 86400 + 600, NOW - 86400 + 1500, 0.0, "clients", lambda *_: {})
+    (line,) = draw(of, Values(store), shown)["lines"]
+
+    assert set(line["values"]) == {30.0}
 
 
 def test_expressions_can_use_expressions() -> None:

@@ -41,7 +41,7 @@ async def replayed(recording: Path, aiohttp_client: Clients) -> Page:
     return page
 
 
-async def get(page: Page, path: str, status: int = 200, **parameters: str) -> Any:
+async def get(page: Page, path: str, status: int = 200, /, **parameters: str) -> Any:
     """The JSON of a response."""
     async with page.get(path, params=parameters) as response:
         assert response.status == status, await response.text()
@@ -61,9 +61,8 @@ async def test_a_view_has_all_data_of_a_dashboard(page: Page) -> None:
         "disk": "INSUFFICIENT_DATA",
         "availability": "OK",
     }
-    assert [(budget["name"], budget["left"], budget["burn"]) for budget in head["budgets"]] == [
-        ("availability", 100, 0)
-    ]
+    assert [(budget["name"], budget["spent"]) for budget in head["budgets"]] == [("availability", 0)]
+    assert 0 < head["budgets"][0]["seconds"] < 3600
     panels = {panel["title"]: panel for panel in view["panels"]}
     assert [panel["kind"] for panel in view["panels"]] == [
         *("text", "alarms", "numbers", "gauge", "chart", "chart", "chart", "chart", "unknown", "table")
@@ -101,6 +100,23 @@ async def test_a_query_returns_rows_and_their_records(page: Page) -> None:
 
     metrics = await get(page, "/api/query", q="limit 1", group="metrics")
     assert "_aws" in metrics["records"][0]
+
+
+async def test_a_time_range_is_the_last_minutes_or_from_one_time_to_another(page: Page) -> None:
+    """Of a query as of a dashboard; 15 minutes where a request names none."""
+    now = (await get(page, "/api/head"))["time"]
+    live = await get(page, "/api/view", minutes="60")
+    fixed = await get(page, "/api/view", **{"from": str(int(now) - 3600), "to": str(int(now) - 600)})
+    plain = await get(page, "/api/view")
+
+    assert [view["end"] - view["start"] for view in (live, fixed, plain)] == [3600, 3000, 900]
+    assert (live["end"], fixed["end"]) == (now, int(now) - 600)
+    tables = [next(one for one in view["panels"] if one["kind"] == "table") for view in (live, fixed)]
+    assert [len(table["rows"]) for table in tables] == [7, 0]
+    count = 'filter event = "request" | stats count(*) as n'
+    whole = await get(page, "/api/query", q=count, **{"from": str(int(now) - 60), "to": str(int(now) + 1)})
+    before = await get(page, "/api/query", q=count, **{"from": str(int(now) - 3600), "to": str(int(now) - 600)})
+    assert (whole["rows"], before["scanned"]) == ([[7]], 0)
 
 
 async def test_a_result_says_for_how_many_requests_its_lines_stand(tmp_path: Path, aiohttp_client: Clients) -> None:
@@ -145,6 +161,19 @@ async def test_a_runbook_is_rendered_without_scripts(page: Page) -> None:
     [
         ("/api/view", {"minutes": "7"}, "minutes must be one of 5, 15, 60, 180"),
         ("/api/view", {"minutes": "x" * 5000}, "minutes must be one of 5, 15, 60, 180"),
+        ("/api/view", {"from": "1795600000"}, "to must be a time in whole seconds since 1970"),
+        ("/api/view", {"from": "yesterday", "to": "1795600000"}, "from must be a time in whole seconds since 1970"),
+        ("/api/view", {"from": "1795600000", "to": "1795600000"}, "from must be before to, by at most 24 hours"),
+        (
+            "/api/query",
+            {"q": "limit 1", "from": "0", "to": "1795600000"},
+            "from must be before to, by at most 24 hours",
+        ),
+        (
+            "/api/query",
+            {"q": "limit 1", "from": "\u0661", "to": "9"},
+            "from must be a time in whole seconds since 1970",
+        ),
         ("/api/view", {"dashboard": "unknown"}, "dashboard must be service or platform"),
         ("/api/query", {}, "q must be a query"),
         ("/api/query", {"q": "fields @timestamp |"}, "Line 1, column"),
