@@ -82,7 +82,7 @@ def write(found: Results, path: Path) -> None:
             workloads={workload: _WORKLOADS[workload] for workload in _workloads(comparison)},
             titles=_TITLES,
             connections=sorted({turn.connections for turn in comparison}),
-            table=lambda workload, connections: list(_table(comparison, workload, connections)),
+            rows_of=lambda workload, connections: list(_table(comparison, workload, connections)),
             scaling=list(_scaling(found.scaling)),
             ours=OURS.name,
             telemetry_rate=dollars.RATE,

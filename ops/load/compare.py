@@ -86,8 +86,8 @@ def compare(before: Measurements, after: Measurements) -> list[Change]:
             raise NotComparable(f"the {name} differs: {before.run[name]} before, {after.run[name]} after")
     for run in (before, after):
         found = verdict.evaluate(run)
-        if found.limits or found.unfinished:
-            raise NotComparable(f"run {run.run['id']}: {found.sentence}")
+        if found.obstacle:
+            raise NotComparable(f"run {run.run['id']}: {found.obstacle}")
     return [*_latencies(before, after), _failures(before, after)]
 
 
