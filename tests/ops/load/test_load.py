@@ -352,7 +352,7 @@ def made(
     gets: int = 1000,
 ) -> Measurements:
     """Ten seconds with that many gets each."""
-    parameters = {"id": "made", "scenario": "browse", "means": "gets", "rate": float(gets), "duration": 10}
+    parameters = {"id": "made", "scenario": "browse", "means": "gets", "rate": 1000.0, "duration": 10}
     run = Measurements({**parameters, "unfinished": unfinished})
     for _ in range(10):
         second = Second(late=Counter({measurements.bucket(late_ms): gets}), cpu=cpu)
@@ -463,14 +463,25 @@ def test_a_slower_run_is_told_from_noise(
     one, other = save_sample(tmp_path / "one", 1, 1), save_sample(tmp_path / "other", 2, 1)
     slower = save_sample(tmp_path / "slower", 3, 4)
 
-    def compared(before: Path, after: Path) -> tuple[int, list[str]]:
+    def compared(before: Path, after: Path) -> tuple[int, list[str], str]:
         monkeypatch.setattr(sys, "argv", ["compare", str(before), str(after)])
         status = compare.main()
-        return status, re.findall(r"^(.*?) +(?:get p50|get p99|failed) ", capsys.readouterr().out, re.MULTILINE)
+        printed = capsys.readouterr().out
+        return status, re.findall(r"^(.*?) +(?:get p50|get p99|failed) ", printed, re.MULTILINE), printed
 
-    assert compared(one, other) == (0, ["no change", "no change", "no change"])
-    assert compared(one, slower) == (1, ["slower", "slower", "no change"])
-    assert compared(slower, one) == (0, ["faster", "faster", "no change"])
+    status, names, printed = compared(one, other)
+    assert (status, names) == (0, ["no change", "no change", "no change"])
+    assert re.search(
+        r"get p50 .* 3,000; 3,000  between -[0-9.]+ and \+[0-9.]+ %; includes 0: no difference shown", printed
+    )
+    assert "difference, with 99 % confidence" in printed
+    assert "comes from resampling the seconds of both runs 2,000 times" in printed
+
+    status, names, printed = compared(one, slower)
+    assert (status, names) == (1, ["slower", "slower", "no change"])
+    assert re.search(r"get p50 .* between \+[0-9.]+ and \+[0-9.]+ %; beyond the margin of [0-9.]+ %", printed)
+
+    assert compared(slower, one)[:2] == (0, ["faster", "faster", "no change"])
 
 
 @pytest.mark.parametrize(
@@ -480,6 +491,26 @@ def test_only_complete_runs_of_the_same_load_are_compared(other: Measurements) -
     """A run with another load, and one that its generator could not send, are refused."""
     with pytest.raises(compare.NotComparable):
         compare.compare(made(), other)
+
+
+def test_a_difference_within_the_margin_is_too_small_to_count() -> None:
+    """Latencies that rise by 5 %, without any noise, exclude 0 and are still no change."""
+    p50, *_ = compare.compare(made(latency_ms=100), made(latency_ms=105))
+
+    assert p50.name == "no change"
+    assert re.fullmatch(
+        r"between (\+[0-9.]+) and \1 %; not wholly beyond the margin of 10 %: too small to count", p50.words
+    )
+
+
+def test_a_percentile_of_too_few_samples_is_not_compared() -> None:
+    """However much slower it is: the p99 of 490 requests of one run has no verdict, the p50 has."""
+    changes = {change.what: change for change in compare.compare(made(), made(latency_ms=50, gets=49))}
+
+    assert changes["get p50"].name == "slower"
+    assert changes["get p99"].name == "no verdict"
+    assert changes["get p99"].words == "not enough samples (490 of 500)"
+    assert not changes["get p99"].is_worse
 
 
 def test_more_failures_are_a_change() -> None:
