@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,13 @@ def new_rows(variant: Variant, height: float, count: int) -> tuple[Figure, list[
         axes.tick_params(length=4, color=variant.axis)
         axes.tick_params(length=2, color=variant.axis, which="minor")
     return figure, rows
+
+
+def set_seconds(axes: Axes, end: float) -> None:
+    """Makes the x-axis one of seconds, from 0 to `end`."""
+    axes.set_xlim(0, end)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("seconds since the start")
 
 
 def set_logarithmic(axes: Axes) -> None:

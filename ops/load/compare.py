@@ -35,8 +35,9 @@ _MARGIN_PERCENT: Final = 0.1  # of requests: all failures that the objective all
 _EXPLANATION: Final = f"""\
 A difference is the figure of the second run less that of the first. Its interval, in which it lies with
 {_CONFIDENCE:g} % confidence, comes from resampling the seconds of both runs {_RESAMPLES:,} times. An interval that
-includes 0 shows no difference. A difference counts if its whole interval is beyond the margin, since runs of the same service differ as
-much: {100 * _MARGIN:g} % or {_MARGIN_MS:g} ms, whichever is more; of failures, {_MARGIN_PERCENT:g} percentage points.\
+includes 0 shows no difference. A difference counts if its whole interval is beyond the margin, since runs of the same
+service differ as much: {100 * _MARGIN:g} % or {_MARGIN_MS:g} ms, whichever is more; of failures, {_MARGIN_PERCENT:g}
+percentage points.\
 """.replace("\n", " ")
 
 _Numbers: TypeAlias = NDArray[np.float64]

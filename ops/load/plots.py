@@ -5,7 +5,7 @@ from typing import Final, TypeAlias
 
 from matplotlib.ticker import MaxNLocator
 
-from ops.common.plots import Draw, Variant, add_legend, new_axes, set_logarithmic, to_svg
+from ops.common.plots import Draw, Variant, add_legend, new_axes, set_logarithmic, set_seconds, to_svg
 from ops.load.measurements import Measurements, percentile
 from ops.load.scenarios import ENDPOINTS
 from ops.load.verdict import OBJECTIVES
@@ -69,9 +69,7 @@ def over_time(series: Series, unit: str, *, is_log: bool = False, limit: float |
         else:
             axes.set_ylim(0, max(axes.get_ylim()[1], 1))  # a series of zeros lies at the bottom
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.set_xlim(0, max(map(len, series.values()), default=1))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("seconds since the start")
+        set_seconds(axes, max(map(len, series.values()), default=1))
         axes.set_ylabel(unit)
         axes.grid(axis="y", color=variant.faint, linewidth=0.5)
         add_legend(axes, variant, 3)
