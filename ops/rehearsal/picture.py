@@ -42,8 +42,8 @@ def of_steps(steps: Sequence[dict[str, Any]]) -> Draw:
 def _name(axes: Axes, variant: Variant, place: int, step: dict[str, Any], end: float) -> None:
     seconds = f"{step['seconds']:.0f} s"
     if variant.narrow:
-        is_late = step["started"] > end / 2
-        at, alignment = (end, "right") if is_late else (step["started"], "left")
+        started, ended = step["started"], step["started"] + step["seconds"]
+        at, alignment = (started, "left") if started < 0.4 * end else (ended, "right")
         axes.text(at, place - 0.25, f"{step['name']}, {seconds}", ha=alignment, va="bottom", fontsize=7.5)
     else:
         at = (step["started"] + step["seconds"], place)

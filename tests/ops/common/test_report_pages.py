@@ -173,7 +173,11 @@ def test_a_report_page_is_usable_by_keyboard(chrome: Chrome, page: tuple[str, st
         press(Keys.ENTER)
         waiting.until(lambda _: is_open() != before)
 
-    reached = set()
+    def scroll(region: WebElement) -> None:
+        press(Keys.ARROW_RIGHT)
+        waiting.until(lambda _: chrome.execute_script("return arguments[0].scrollLeft > 0", region))
+
+    reached: set[str] = set()
     wanted = {each.id for each in chrome.find_elements(By.CSS_SELECTOR, ".scroll, summary") if each.is_displayed()}
     while not wanted <= reached:
         press(Keys.TAB)
@@ -184,5 +188,4 @@ def test_a_report_page_is_usable_by_keyboard(chrome: Chrome, page: tuple[str, st
             toggle(element)
             toggle(element)
         elif chrome.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", element):
-            press(Keys.ARROW_RIGHT)
-            waiting.until(lambda _, one=element: chrome.execute_script("return arguments[0].scrollLeft > 0", one))
+            scroll(element)
