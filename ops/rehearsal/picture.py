@@ -25,7 +25,7 @@ def of_steps(steps: Sequence[dict[str, Any]]) -> Draw:
         for place, step in enumerate(steps):
             colour = variant.colours[KINDS.index(step["kind"])]
             axes.barh(place, step["seconds"], left=step["started"], color=colour, height=0.4 if variant.narrow else 0.8)
-            _name(axes, variant, place, step, end)
+            _name(axes, variant, place, step)
         for kind, colour in zip(KINDS, variant.colours, strict=True):
             axes.barh(0, 0, color=colour, label=kind)
         names = [] if variant.narrow else [step["name"] for step in steps]
@@ -39,12 +39,10 @@ def of_steps(steps: Sequence[dict[str, Any]]) -> Draw:
     return draw
 
 
-def _name(axes: Axes, variant: Variant, place: int, step: dict[str, Any], end: float) -> None:
+def _name(axes: Axes, variant: Variant, place: int, step: dict[str, Any]) -> None:
     seconds = f"{step['seconds']:.0f} s"
     if variant.narrow:
-        started, ended = step["started"], step["started"] + step["seconds"]
-        at, alignment = (started, "left") if started < 0.4 * end else (ended, "right")
-        axes.text(at, place - 0.25, f"{step['name']}, {seconds}", ha=alignment, va="bottom", fontsize=7.5)
+        axes.text(0, place - 0.25, f" {step['name']}, {seconds}", va="bottom", fontsize=7.5)
     else:
         at = (step["started"] + step["seconds"], place)
         axes.annotate(seconds, at, (4, 0), textcoords="offset points", va="center", fontsize=8)

@@ -292,4 +292,4 @@ def test_the_picture_has_each_step_with_its_seconds() -> None:
     for text in (*names, *KINDS, "5 s", "6 s", "7 s"):
         assert f">{text}</text>" in wide
     for text in (*KINDS, "make plan, 5 s", "second release: rollout, 6 s", "a migration fails, 7 s"):
-        assert f">{text}</text>" in narrow
+        assert f"{text}</text>" in narrow
