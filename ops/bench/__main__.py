@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,11 +21,24 @@ _SCALING_WORKERS: Final = (1, 2)
 _TYPICAL_CONNECTIONS: Final = 64
 
 _PARTS: Final = ("comparison", "anatomy", "scaling")
+_QUICK: Final = {
+    "parts": ["comparison"],
+    "peers": ["clients-api-telemetry", "aiohttp", "go-pgx"],
+    "workloads": ["get", "add"],
+    "connections": [_TYPICAL_CONNECTIONS],
+    "rounds": 3,
+    "seconds": 1,
+}
+_INTERRUPTED: Final = 128 + signal.SIGINT  # the exit status that shells use
 
 
 def main() -> int:
-    """Measures, or reads earlier results, and writes the report. Returns 1 if the measurement failed, 0 otherwise."""
-    arguments = _parser().parse_args()
+    """Measures, or reads earlier results, and writes the report.
+
+    Returns:
+        0 whether or not goals are met, 1 if the measurement failed, 130 if it was interrupted.
+    """
+    arguments = parse_arguments()
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     if arguments.results:
@@ -36,17 +50,32 @@ def main() -> int:
         except (measure.WrongResponse, wrk.WrkError, EmbeddedPostgresError) as error:
             console.err.print(f"error: {error}")
             return 1
+        except KeyboardInterrupt:
+            console.err.print("Interrupted. All contenders have stopped.")
+            return _INTERRUPTED
     report.write(found, output / "report.html")
     goals = report.goal_table(found)
     if goals.row_count:
         console.out.print(goals)
+    console.out.print(report.sentence(found))
     console.err.print(f"Report  {output / 'report.html'}")
     return 0
 
 
+def parse_arguments() -> argparse.Namespace:
+    """The command line's. --quick changes the defaults, so that other options still count."""
+    parser = _parser()
+    if parser.parse_args().quick:
+        parser.set_defaults(**_QUICK)
+    return parser.parse_args()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ops.bench", description="Compares the service with its peers, all of them on this machine."
+        prog="python -m ops.bench",
+        description="Compares the service with its peers, all of them on this machine.",
+        epilog="Exit status: 0 if everything was measured, whether or not goals are met; 1 if not; 2 if the command "
+        "line is invalid; 130 if the run was interrupted.",
     )
     peers = [contender.name for contender in contenders.PEERS]
     workloads = ["get", "add", "getall"]
@@ -59,12 +88,16 @@ def _parser() -> argparse.ArgumentParser:
         text = f"{help_text} (default: {' '.join(map(str, default))})"
         parser.add_argument(name, nargs="+", type=int, default=default, metavar="N", help=text)
 
+    parser.add_argument(
+        "--quick", action="store_true", help="rough figures in two minutes: few peers, only get and add, short turns"
+    )
     several("--peers", "what to compare the service with", peers, nargs="*")
     several("--parts", "what to measure", _PARTS)
     several("--workloads", "requests of the comparison", workloads)
     integers("--connections", "numbers of connections in the comparison", (1, 64, 256))
     integers("--scaling-rows", "numbers of clients in the scaling part", _SCALING_ROWS)
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each contender (default: 5)")
+    text = "turns of each contender (default: %(default)s)"
+    parser.add_argument("--rounds", type=int, default=results.FULL_ROUNDS, metavar="N", help=text)
     parser.add_argument("--seconds", type=int, default=2, metavar="S", help="length of a turn (default: 2)")
     parser.add_argument(
         "--output", type=Path, default=Path(".local/bench"), metavar="FOLDER", help="results (default: .local/bench)"
@@ -98,6 +131,8 @@ def _measure(arguments: argparse.Namespace, path: Path) -> results.Results:
             **turns,
         ),
     }
+    if reason := wrk.missing():
+        raise wrk.WrkError(reason)
     found = results.Results(machine.describe())
     for part in arguments.parts:
         _measure_part(part, plans[part], found, path)

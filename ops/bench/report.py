@@ -79,15 +79,25 @@ def write(found: Results, path: Path) -> None:
             pictures(found),
             machine=found.machine,
             verdicts=results.verdicts(comparison),
+            sentence=sentence(found),
+            is_rough=found.is_rough,
             workloads={workload: _WORKLOADS[workload] for workload in _workloads(comparison)},
             titles=_TITLES,
             connections=sorted({turn.connections for turn in comparison}),
-            table=lambda workload, connections: list(_table(comparison, workload, connections)),
+            rows_of=lambda workload, connections: list(_table(comparison, workload, connections)),
             scaling=list(_scaling(found.scaling)),
             ours=OURS.name,
             telemetry_rate=dollars.RATE,
         )
     )
+
+
+def sentence(found: Results) -> str:
+    """The result in a sentence."""
+    verdicts = results.verdicts(found.comparison)
+    met = sum(verdict.met for verdict in verdicts)
+    goals = f"{met} of {len(verdicts)} goals are met" if verdicts else "no goal was measured"
+    return f"Rough figures, from a few short turns: {goals}." if found.is_rough else f"{goals[:1].upper()}{goals[1:]}."
 
 
 def load_table(turns: list[Turn]) -> Table:

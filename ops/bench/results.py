@@ -10,6 +10,8 @@ from typing import Any, Final
 from ops.bench.contenders import OURS, OURS_WITH_TELEMETRY
 from ops.bench.measure import Turn
 
+FULL_ROUNDS: Final = 5
+
 Figure = Callable[[Turn], float]
 
 
@@ -43,6 +45,12 @@ class Results:
     comparison: list[Turn] = field(default_factory=list)
     anatomy: list[Turn] = field(default_factory=list)
     scaling: list[Turn] = field(default_factory=list)
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether the figures are medians of fewer rounds than those of a full run."""
+        turns = [*self.comparison, *self.anatomy, *self.scaling]
+        return max((turn.round for turn in turns), default=0) < FULL_ROUNDS
 
     def save(self, path: Path) -> None:
         """Writes them as JSON. The file is complete or absent, never partial."""

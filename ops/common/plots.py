@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Variant:
         return "#3d444d" if self.dark else "#d1d9e0"
 
     @property
+    def axis(self) -> str:
+        """The colour of axes and their ticks."""
+        return "#9198a1" if self.dark else "#818b98"
+
+    @property
     def colours(self) -> Sequence[str]:
         """One for each series, from the palette of Okabe and Ito, which colour-blind people can distinguish."""
         return ("#56b4e9", "#e69f00", "#cc79a7") if self.dark else ("#0072b2", "#d55e00", "#8f4f77")
@@ -42,7 +47,7 @@ class Variant:
     @property
     def width(self) -> float:
         """In inches."""
-        return 3.7 if self.narrow else 7.6
+        return 3.7 if self.narrow else 10
 
 
 VARIANTS: Final = [Variant(dark, narrow) for dark in (False, True) for narrow in (False, True)]
@@ -63,7 +68,7 @@ def new_rows(variant: Variant, height: float, count: int) -> tuple[Figure, list[
         "svg.hashsalt": "bench",  # the same figures give the same file
         "font.family": "sans-serif",
         "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
-        "font.size": 9,
+        "font.size": 9 if variant.narrow else 10,  # the wide form is shown smaller on a small window
         "text.color": variant.ink,
         "axes.labelcolor": variant.ink,
         "xtick.color": variant.ink,
@@ -76,10 +81,18 @@ def new_rows(variant: Variant, height: float, count: int) -> tuple[Figure, list[
     for axes in rows:
         axes.patch.set_alpha(0)
         axes.set_axisbelow(True)
-        for side in ("top", "right", "left", "bottom"):
-            axes.spines[side].set_visible(False)
-        axes.tick_params(length=0, which="both")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(variant.axis)
+        axes.tick_params(length=4, color=variant.axis)
+        axes.tick_params(length=2, color=variant.axis, which="minor")
     return figure, rows
+
+
+def set_seconds(axes: Axes, end: float) -> None:
+    """Makes the x-axis one of seconds, from 0 to `end`."""
+    axes.set_xlim(0, end)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("seconds since the start")
 
 
 def set_logarithmic(axes: Axes) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 
-from ops.common.plots import Draw, Variant, add_legend, new_rows, set_logarithmic, to_svg
+from ops.common.plots import Draw, Variant, add_legend, new_rows, set_logarithmic, set_seconds, to_svg
 
 _NUMBER_INCHES: Final = 0.17  # width of a mark's number
 _MARGIN_INCHES: Final = 0.7  # of a picture, next to its axes
@@ -31,8 +31,7 @@ def over_time(drill: Mapping[str, Any]) -> Draw:
             for at in marks:
                 axes.axvline(at, color=variant.ink, linewidth=0.8, linestyle=":")
         _number(counts, variant, marks, end)
-        waits.set_xlim(0, end)
-        waits.set_xlabel("seconds")
+        set_seconds(waits, end)
         add_legend(counts, variant, 2 if variant.narrow else 3)
         return to_svg(figure)
 

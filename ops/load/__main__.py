@@ -11,7 +11,8 @@ from ops.load.scenarios import SCENARIOS
 _LOCUSTFILE: Final = Path(__file__).with_name("locustfile.py")
 _EPILOG: Final = """\
 All other options go to Locust, such as --master --expect-workers 3 here and --worker --master-host … on three other
-machines. Exit status: 0 if all objectives are met (ops/load/objectives.yaml), 1 if not, 2 if the test could not run.
+machines. Exit status: 0 if all objectives are met (ops/load/objectives.yaml); 1 if the service misses one; 2 if the
+test could not run; 3 if there is no verdict, because the load generator could not keep up or the run was cut short.
 """
 
 

@@ -13,9 +13,9 @@ from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError
 
 from ops.common.api_key import authorization
+from ops.load.measurements import TIMED_OUT, TIMEOUT_SECONDS
 
 PAGE_ROWS: Final = 100
-TIMEOUT_SECONDS: Final = 10.0  # from a request's scheduled time; the service gives up on its database much earlier
 
 _MAX_CONNECTIONS: Final = 1000  # per process, below its limit of open files; further requests wait, which counts
 
@@ -87,7 +87,7 @@ class Api:
                 response = connection.request(method, path, headers=headers)
                 body = bytes(response.read())
         except Timeout:
-            raise RequestFailed(f"no response within {TIMEOUT_SECONDS:g} s") from None
+            raise RequestFailed(TIMED_OUT) from None
         except (OSError, HTTPParseError) as error:
             raise RequestFailed(f"no response: {type(error).__name__}") from None
         if response.status_code != expected:

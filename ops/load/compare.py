@@ -32,6 +32,14 @@ _MARGIN: Final = 0.1  # runs of the same service differ by up to a tenth
 _MARGIN_MS: Final = 1.0  # the precision of the generator's timers
 _MARGIN_PERCENT: Final = 0.1  # of requests: all failures that the objective allows
 
+_EXPLANATION: Final = f"""\
+A difference is the figure of the second run less that of the first. Its interval, in which it lies with
+{_CONFIDENCE:g} % confidence, comes from resampling the seconds of both runs {_RESAMPLES:,} times. An interval that
+includes 0 shows no difference. A difference counts if its whole interval is beyond the margin, since runs of the same
+service differ as much: {100 * _MARGIN:g} % or {_MARGIN_MS:g} ms, whichever is more; of failures, {_MARGIN_PERCENT:g}
+percentage points.\
+""".replace("\n", " ")
+
 _Numbers: TypeAlias = NDArray[np.float64]
 
 
@@ -51,6 +59,8 @@ class Change:
         low: the lower end of the 99 % confidence interval of the difference.
         high: the upper end.
         margin: the smallest difference that counts.
+        samples: how many requests the figure is of, in the first and in the second run.
+        shortage: why a run has too few samples for a verdict; empty if both have enough.
     """
 
     what: str
@@ -60,19 +70,38 @@ class Change:
     low: float
     high: float
     margin: float
+    samples: Sequence[int]
+    shortage: str = ""
 
     @property
     def is_worse(self) -> bool:
         """Whether the figure rose by more than noise and margin."""
-        return self.low > self.margin
+        return self.low > self.margin and not self.shortage
 
     @property
     def name(self) -> str:
         """What the change is called."""
+        if self.shortage:
+            return verdict.Result.UNKNOWN
         more, less = ("slower", "faster") if self.unit == "ms" else ("more failures", "fewer failures")
         if self.is_worse:
             return more
         return less if self.high < -self.margin else "no change"
+
+    @property
+    def words(self) -> str:
+        """The interval of the difference and what it shows, or why it shows nothing."""
+        if self.shortage:
+            return self.shortage
+        # Latencies change by a share of what they were; failures are a share already.
+        unit, scale = ("%", 100 / self.before) if self.unit == "ms" else ("points", 1.0)
+        interval = f"between {scale * self.low:+.3g} and {scale * self.high:+.3g} {unit}"
+        if self.low <= 0 <= self.high:
+            return f"{interval}; includes 0: no difference shown"
+        limit = f"the margin of {scale * self.margin:.3g} {unit}"
+        if self.name == "no change":
+            return f"{interval}; not wholly beyond {limit}: too small to count"
+        return f"{interval}; beyond {limit}"
 
 
 def compare(before: Measurements, after: Measurements) -> list[Change]:
@@ -86,8 +115,8 @@ def compare(before: Measurements, after: Measurements) -> list[Change]:
             raise NotComparable(f"the {name} differs: {before.run[name]} before, {after.run[name]} after")
     for run in (before, after):
         found = verdict.evaluate(run)
-        if found.limits or found.unfinished:
-            raise NotComparable(f"run {run.run['id']}: {found.sentence}")
+        if found.obstacle:
+            raise NotComparable(f"run {run.run['id']}: {found.obstacle}")
     return [*_latencies(before, after), _failures(before, after)]
 
 
@@ -96,10 +125,14 @@ def _latencies(before: Measurements, after: Measurements) -> list[Change]:
     for endpoint in ENDPOINTS:
         tables = [_table(run, endpoint) for run in (before, after)]
         if all(table.places.size for table in tables):
+            samples = [int(table.counts.sum()) for table in tables]
             for percent in (50, 99):
-                first, second = (_bootstrap(table.counts, table.percentile(percent)) for table in tables)
-                margin = max(_MARGIN_MS, _MARGIN * first.value)
-                changes.append(_change(f"{endpoint} p{percent}", "ms", first, second, margin))
+                figures = [_bootstrap(table.counts, table.percentile(percent)) for table in tables]
+                margin = max(_MARGIN_MS, _MARGIN * figures[0].value)
+                shortage = verdict.shortage(min(samples), percent)
+                changes.append(
+                    Change(f"{endpoint} p{percent}", "ms", *_difference(*figures), margin, samples, shortage)
+                )
     return changes
 
 
@@ -108,7 +141,8 @@ def _failures(before: Measurements, after: Measurements) -> Change:
         counts = np.array([[second.failed, second.requests] for second in run.seconds], dtype=float)
         return _bootstrap(counts, lambda sums: 100 * sums[:, 0] / np.maximum(sums[:, 1], 1))
 
-    return _change("failed", "%", failed(before), failed(after), _MARGIN_PERCENT)
+    samples = [sum(second.requests for second in run.seconds) for run in (before, after)]
+    return Change("failed", "%", *_difference(failed(before), failed(after)), _MARGIN_PERCENT, samples)
 
 
 @dataclass(frozen=True)
@@ -152,19 +186,20 @@ def _bootstrap(counts: _Numbers, figure: Callable[[_Numbers], _Numbers]) -> _Boo
     return _Bootstrap(float(figure(counts.sum(axis=0, keepdims=True))[0]), figure(times @ np.array(blocks)))
 
 
-def _change(what: str, unit: str, before: _Bootstrap, after: _Bootstrap, margin: float) -> Change:
+def _difference(before: _Bootstrap, after: _Bootstrap) -> tuple[float, float, float, float]:
+    """Returns both figures, and the ends of the interval of their difference."""
     # Both come from the same seed, so one is shuffled; otherwise they would rise and fall together.
     differences = np.random.default_rng(2).permutation(after.resampled) - before.resampled
     tail = (100 - _CONFIDENCE) / 2
     low, high = np.percentile(differences, [tail, 100 - tail])
-    return Change(what, unit, before.value, after.value, float(low), float(high), margin)
+    return before.value, after.value, float(low), float(high)
 
 
 def main() -> int:
     """Prints the changes. Returns 1 if something is worse, 2 if the runs cannot be compared, and 0 otherwise."""
     parser = argparse.ArgumentParser(
         prog="python -m ops.load.compare",
-        description="Reports what changed between two runs of a load test.",
+        description=f"Reports what changed between two runs of a load test. {_EXPLANATION}",
         epilog="Exit status: 0 if nothing is worse, 1 if something is, 2 if the runs cannot be compared.",
     )
     parser.add_argument(
@@ -182,19 +217,22 @@ def main() -> int:
 
 
 def _show(before: Mapping[str, Any], after: Mapping[str, Any], changes: Sequence[Change]) -> None:
-    figures = map(console.right, ("before", "after", "99 % interval of the difference"))
+    figures = map(console.right, ("before", "after", "samples"))
     rows = [
         (
             change.name,
             change.what,
             f"{number(change.before)} {change.unit}",
             f"{number(change.after)} {change.unit}",
-            f"{change.low:+.3g} to {change.high:+.3g} {change.unit}",
+            "{:,}; {:,}".format(*change.samples),
+            change.words,
         )
         for change in changes
     ]
     title = f"{before['id']}, then {after['id']}: {before['scenario']}, {before['rate']:g}/s"
-    console.out.print(console.table(title, ["", "figure", *figures], rows))
+    difference = f"difference, with {_CONFIDENCE:g} % confidence"
+    console.out.print(console.table(title, ["", "figure", *figures, difference], rows))
+    console.out.print(f"\n{_EXPLANATION}", soft_wrap=False)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 FILE: Final = "results.json"
 
+TIMEOUT_SECONDS: Final = 10.0  # from a request's scheduled time; the service gives up on its database much earlier
+TIMED_OUT: Final = f"no response within {TIMEOUT_SECONDS:g} s"  # a failure that a late generator may have caused
+
+_MIN_BEYOND: Final = 5  # samples; with fewer, chance decides where a percentile lies
 _STEP: Final = 1.02  # the ratio of neighbouring buckets: a percentile is off by at most 1 %
 _MIN_MS: Final = 0.01
 
@@ -31,6 +35,11 @@ def percentile(histogram: Mapping[int, int], percent: float) -> float | None:
         if seen >= rank:
             return in_ms(place)
     return None
+
+
+def samples_needed(percent: float) -> int:
+    """How many samples a percentile needs, so that at least five of them lie beyond it: 500 for a p99."""
+    return round(_MIN_BEYOND * 100 / (100 - percent))
 
 
 def in_ms(place: int) -> float:

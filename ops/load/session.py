@@ -16,11 +16,15 @@ from ops.common import console, machine
 from ops.load import report, verdict
 from ops.load.measurements import FILE, Measurements
 from ops.load.scenarios import SCENARIOS
+from ops.load.verdict import Result
 
 MESSAGE: Final = "measured"  # the type of Locust message in which sources report
 
 _PACKAGES: Final = ("locust", "gevent", "geventhttpclient")
-COULD_NOT_RUN: Final = 2  # the exit status, the same as for an invalid command line
+
+# Exit statuses. An invalid command line has 2 as well.
+_STATUSES: Final = {Result.MET: 0, Result.MISSED: 1, Result.UNKNOWN: 3}
+COULD_NOT_RUN: Final = 2
 
 
 class Session:
@@ -102,7 +106,7 @@ class Session:
         report.show(measurements, found)
         console.err.print(f"Report  {folder / report.FILE}")
         if not self._failed_sources:
-            self._environment.process_exit_code = 0 if found.passed else 1
+            self._environment.process_exit_code = _STATUSES[found.result]
 
     @property
     def _options(self) -> Namespace:

@@ -9,8 +9,8 @@ import gevent
 from gevent.pool import Group
 
 from ops.load.arrivals import scheduled_times
-from ops.load.client import TIMEOUT_SECONDS, Api, RequestFailed
-from ops.load.measurements import Recorder
+from ops.load.client import Api, RequestFailed
+from ops.load.measurements import TIMEOUT_SECONDS, Recorder
 from ops.load.scenarios import Scenario
 
 _REPORT_SECONDS: Final = 1.0

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ops.common import haproxy
+from ops.common.pages import render
 from ops.rehearsal import environment, images, picture, steps, traffic
 from ops.rehearsal.aws import ACCOUNT, inventory
 from ops.rehearsal.kind import cluster
@@ -63,7 +64,8 @@ def main() -> int:
         finally:
             report.draw()
     _print(
-        f"All steps passed in {report.seconds():.0f} s. {report.file} has their times, {folder / 'logs'} their output."
+        f"All steps passed in {report.seconds():.0f} s. {folder / 'report.html'} has their times, "
+        f"{folder / 'logs'} their output."
     )
     return 0
 
@@ -129,9 +131,33 @@ class Report:
         report = {"worked": self.worked, "seconds": self.seconds(), "steps": self.steps, "traffic": self.traffic}
         self.file.write_text(json.dumps(report, indent=2))
 
+    @property
+    def sentence(self) -> str:
+        """The result in a sentence."""
+        failed = [step["name"] for step in self.steps if not step["worked"]]
+        if failed:
+            return f"{len(failed)} of {len(self.steps)} steps failed: {', '.join(failed)}."
+        return f"All {len(self.steps)} steps passed." if self.worked else "Requests failed during releases and upgrade."
+
     def draw(self) -> None:
-        """Writes the picture of the steps next to the report."""
-        self.file.with_name("steps.svg").write_text(picture.draw(self.steps))
+        """Writes the page next to the report file."""
+        page = render(
+            Path(__file__).with_name("report.html"),
+            {"steps": picture.of_steps(self.steps)},
+            worked=self.worked,
+            sentence=self.sentence,
+            totals={"steps": len(self.steps), "took": f"{self.seconds():,.0f} s"},
+            steps=self.steps,
+            traffic=self._named_traffic(),
+        )
+        self.file.with_name("report.html").write_text(page)
+
+    def _named_traffic(self) -> dict[str, str]:
+        figures = {name.replace("_", " "): value for name, value in self.traffic.items()}
+        builds = figures.pop("builds", {})
+        assert isinstance(builds, Mapping)
+        named = {name: f"{count:,}" for name, count in figures.items()}
+        return {**named, **{f"responses of build {build}": f"{count:,}" for build, count in builds.items()}}
 
     def seconds(self) -> float:
         """Returns the time since the start."""

@@ -713,7 +713,7 @@ async def test_the_jobs_of_a_load_test_load_the_service(
     assert await asyncio.to_thread(service.stop, signal.SIGTERM, 60) == 0
 
     statuses = {name: one.returncode for name, one in processes.items()}
-    assert statuses.pop(("Job load-master", 0)) in (0, 1), logs  # 1 if objectives are missed, as on a busy machine
+    assert statuses.pop(("Job load-master", 0)) in (0, 1, 3), logs  # not 0 on a busy machine
     assert set(statuses.values()) == {0}, logs
 
     (written,) = (tmp_path / ".local" / "load").iterdir()

@@ -1,6 +1,7 @@
 """The benchmark compares services that respond alike, on this machine only. No test depends on how fast they are."""
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,11 +137,55 @@ def test_dollars_have_cpu_and_telemetry_apart() -> None:
     assert float(dollars.shown("aiohttp-telemetry", 644)[1]) > dollars.cpu(644)
 
 
+def test_quick_runs_are_short_and_other_options_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--quick changes only defaults, in any order of the options."""
+
+    def plan(*options: str) -> tuple[list[str], list[str], int]:
+        monkeypatch.setattr(sys, "argv", ["bench", *options])
+        arguments = bench.parse_arguments()
+        return arguments.peers, arguments.parts, arguments.rounds
+
+    assert plan("--quick") == (["clients-api-telemetry", "aiohttp", "go-pgx"], ["comparison"], 3)
+    assert plan("--peers", "flask", "--quick") == (["flask"], ["comparison"], 3)
+    assert plan("--quick", "--rounds", "1")[2] == 1
+    assert plan()[2] == results.FULL_ROUNDS
+
+
+def test_a_run_without_wrk_ends_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error says how to install it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--output", str(tmp_path)])
+
+    assert bench.main() == 1
+    assert capsys.readouterr().err == "error: wrk is missing; on Debian: apt install wrk\n"
+
+
+@pytest.mark.usefixtures("needs_wrk")
+def test_an_interrupted_run_stops_what_it_started(tmp_path: Path) -> None:
+    """Ctrl-C ends the contenders and PostgreSQL, and gives the status that shells use."""
+    command = [sys.executable, "-m", "ops.bench", "--quick", "--peers", "aiohttp", "--output", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        while "Started aiohttp" not in process.stderr.readline():
+            assert process.poll() is None
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        printed = process.stderr.read()
+
+    assert process.returncode == 130, printed
+    assert "Interrupted. All contenders have stopped.\n" in printed
+    assert len(started) > 3
+    _, left = psutil.wait_procs(started, timeout=60)
+    assert not left
+
+
 @pytest.mark.usefixtures("needs_wrk")
 def test_a_run_from_end_to_end(tmp_path: Path) -> None:
-    """A short run measures each contender with each load, and writes a table, the results and the report."""
-    short = "--parts comparison --peers aiohttp --workloads get --connections 4".split()
-    command = [sys.executable, "-m", "ops.bench", *short, "--rounds", "1", "--seconds", "1", "--output", str(tmp_path)]
+    """A quick run measures each contender with each load, and writes a table, the results and the report."""
+    short = "--quick --peers aiohttp --workloads get --connections 4 --rounds 1".split()
+    command = [sys.executable, "-m", "ops.bench", *short, "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     found = results.load(tmp_path / "results.json")
 
@@ -152,7 +197,22 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
         assert turn.postgres_us > 0
         assert 0 < turn.p50_ms <= turn.p99_ms
     assert re.search(r"^get, 4 connections\ncontender .*\nclients-api .*\naiohttp ", done.stderr, re.MULTILINE)
+    assert done.stdout.splitlines()[-1] == "Rough figures, from a few short turns: no goal was measured."
     assert (tmp_path / "report.html").exists()
+
+
+def test_the_sentence_says_whether_figures_are_rough() -> None:
+    """It counts the goals that are met. Fewer rounds than those of a full run are rough."""
+
+    def measured(rounds: int, cost: float) -> results.Results:
+        numbers = range(1, rounds + 1)
+        turns = [turn(name, n, us) for n in numbers for name, us in (("clients-api", cost), ("aiohttp", 100))]
+        return results.Results({}, turns)
+
+    # The p99 of both is the same, which meets the second goal.
+    assert report.sentence(measured(5, 17)) == "2 of 2 goals are met."
+    assert report.sentence(measured(5, 30)) == "1 of 2 goals are met."
+    assert report.sentence(measured(3, 17)) == "Rough figures, from a few short turns: 2 of 2 goals are met."
 
 
 def test_recorded_results_are_drawn(

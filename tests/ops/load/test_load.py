@@ -25,6 +25,7 @@ from ops.common.process import ROOT, Service
 from ops.load import arrivals, compare, measurements, report, target, verdict
 from ops.load.measurements import Measurements, Second
 from ops.load.scenarios import SCENARIOS
+from ops.load.verdict import Result
 from svc.http.access import digest
 from tests.conftest import Owner
 from tests.svc.logs import lines
@@ -32,6 +33,7 @@ from tests.svc.telemetry import otlp
 
 TIMEOUT_SECONDS = 120  # of whatever a test waits for, on a busy machine
 PREPARED = 20  # clients that a run adds before it starts
+STATUSES = {Result.MET: 0, Result.MISSED: 1, Result.UNKNOWN: 3}
 
 
 @dataclass(frozen=True)
@@ -119,16 +121,16 @@ async def test_a_run_from_end_to_end(
     removed = await owner.fetch(f"{report.statement(done.measurements)} RETURNING id")
 
     # How fast the service and the generator are depends on the machine, so any verdict will do.
-    assert done.status == (0 if found.passed else 1), done.output
+    assert done.status == STATUSES[found.result], done.output
     assert found.sentence in done.output
-    assert results["verdict"]["passed"] == found.passed
+    assert results["verdict"]["result"] == found.result
     assert found.failures == {}
     assert 100 < requests < 280
     assert len(logged) == requests + 2 * PREPARED == agents[f"clients-api-load/{run}"]
     assert len(sources) == results["run"]["sources"] == 2
     assert all(measurements.total(done.measurements.seconds, endpoint) for endpoint in ("get", "add"))
     assert not re.search(r'(?:src|href|srcset)="(?!data:)', page)
-    assert page.count("<picture>") == 5
+    assert page.count("<picture>") == 6
     assert found.sentence in page
     assert report.statement(done.measurements) in page.replace("&#39;", "'")
     assert len(removed) == added - PREPARED > PREPARED
@@ -171,10 +173,10 @@ async def fake(aiohttp_server: Callable[[web.Application], Awaitable[TestServer]
 async def test_a_stall_delays_all_requests_scheduled_in_it_and_failures_are_counted(
     fake: FakeService, start_load: Callable[..., Run]
 ) -> None:
-    """Requests scheduled during a stall count as slow, those with another status as failed; the service misses both."""
-    fake.stalls_at = PREPARED + 30
-    fake.fails_from = PREPARED + 130
-    done = await start_load("browse", "--host", fake.url, "--rate", "100", "--duration", "2").done()
+    """Requests scheduled during a stall count as slow, those with another status as failed."""
+    fake.stalls_at = PREPARED + 130
+    fake.fails_from = PREPARED + 700
+    done = await start_load("browse", "--host", fake.url, "--rate", "450", "--duration", "2").done()
     slow = sum(
         count
         for second in done.measurements.seconds
@@ -183,10 +185,13 @@ async def test_a_stall_delays_all_requests_scheduled_in_it_and_failures_are_coun
         if measurements.in_ms(place) > 200
     )
 
-    # At 100/s, some 80 requests are scheduled in the first 0.8 s of the stall. A closed loop would see a single one.
-    assert slow > 50
+    # At 450/s, some 360 requests are scheduled in the first 0.8 s of the stall. A closed loop would see a single one.
+    assert slow > 200
     assert done.status == 1
-    assert re.search(r"^MISSED +get p99 ", done.output, re.MULTILINE), done.output
+    # On a busy machine the generator is late too, which excuses the latency, but not the wrong responses.
+    found = {objective.what: objective for objective in verdict.evaluate(done.measurements).objectives}
+    assert not found["get p99"].shortage
+    assert found["get p99"].result is (Result.UNKNOWN if found["get p99"].excuse else Result.MISSED)
     assert re.search(r"^MISSED +availability +[0-9.]+ % +at least 99.9 %", done.output, re.MULTILINE), done.output
     assert re.search(r"^failed  get: status 503, [0-9]+ times$", done.output, re.MULTILINE), done.output
 
@@ -206,7 +211,7 @@ async def test_an_interrupted_run_and_a_stopped_generator_give_no_verdict(
     run.process.send_signal(signal.SIGINT)
     done = await run.done()
 
-    assert done.status == 1
+    assert done.status == 3
     assert "No verdict on the service: the run was cut short." in done.output
     assert re.search(r"^1 % of the requests were sent [0-9]+ ms late or later", done.output, re.MULTILINE), done.output
     assert sum(second.requests for second in done.measurements.seconds) > 0
@@ -266,13 +271,15 @@ def test_an_owned_host_may_be_loaded() -> None:
         target.check("nonsense", is_owned=True)
 
 
-def test_help_describes_the_scenarios() -> None:
-    """--help has each scenario's description."""
+def test_help_describes_the_scenarios_and_exit_statuses() -> None:
+    """--help has each scenario's description, and what each exit status means."""
     command = [sys.executable, "-m", "ops.load", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True)
     text = " ".join(done.stdout.split())
 
     assert all(f"{name}: {scenario.description}" in text for name, scenario in SCENARIOS.items())
+    assert "1 if the service misses one" in text
+    assert "3 if there is no verdict, because the load generator could not keep up or the run was cut short" in text
 
 
 async def test_a_service_that_is_down_is_an_error(start_load: Callable[..., Run], unused_tcp_port: int) -> None:
@@ -335,36 +342,94 @@ def test_percentiles_are_off_by_one_per_cent_at_most(milliseconds: float) -> Non
 
 
 def made(
-    *, latency_ms: float = 2, failed: int = 0, late_ms: float = 0.1, cpu: float = 0.3, unfinished: int = 0
+    *,
+    latency_ms: float = 2,
+    failed: int = 0,
+    reason: str = "status 503",
+    late_ms: float = 0.1,
+    cpu: float = 0.3,
+    unfinished: int = 0,
+    gets: int = 1000,
 ) -> Measurements:
-    """Ten seconds with 1000 gets each."""
-    run = Measurements({"id": "made", "scenario": "browse", "rate": 1000.0, "unfinished": unfinished})
+    """Ten seconds with that many gets each."""
+    parameters = {"id": "made", "scenario": "browse", "means": "gets", "rate": 1000.0, "duration": 10}
+    run = Measurements({**parameters, "unfinished": unfinished})
     for _ in range(10):
-        second = Second(late=Counter({measurements.bucket(late_ms): 1000}), cpu=cpu)
-        second.latency["get"] = Counter({measurements.bucket(latency_ms): 1000 - failed})
-        second.failures["get"] = Counter({"status 503": failed})
+        second = Second(late=Counter({measurements.bucket(late_ms): gets}), cpu=cpu)
+        second.latency["get"] = Counter({measurements.bucket(latency_ms): gets - failed})
+        second.failures["get"] = Counter({reason: failed} if failed else {})
         run.seconds.append(second)
     return run
 
 
 @pytest.mark.parametrize(
-    ("run", "passed"),
+    ("run", "result"),
     [
-        (made(), True),
-        (made(latency_ms=9.8), True),
-        (made(latency_ms=10.3), False),
-        (made(failed=1), True),
-        (made(failed=2), False),
-        (made(failed=1000), False),
-        (made(late_ms=12), False),
-        (made(cpu=0.95), False),
-        (made(unfinished=1), False),
-        (Measurements({}), False),
+        (made(), Result.MET),
+        (made(latency_ms=9.8), Result.MET),
+        (made(latency_ms=10.3), Result.MISSED),
+        (made(failed=1), Result.MET),
+        (made(failed=2), Result.MISSED),
+        (made(failed=1000), Result.MISSED),
+        (made(late_ms=12), Result.UNKNOWN),
+        (made(cpu=0.95), Result.UNKNOWN),
+        (made(unfinished=1), Result.UNKNOWN),
+        (Measurements({}), Result.UNKNOWN),
+        # A late generator makes latencies longer and requests time out, but it does not change responses.
+        (made(late_ms=12, latency_ms=200), Result.UNKNOWN),
+        (made(late_ms=12, failed=2, reason=measurements.TIMED_OUT), Result.UNKNOWN),
+        (made(failed=2, reason=measurements.TIMED_OUT), Result.MISSED),
+        (made(late_ms=12, failed=2), Result.MISSED),
+        (made(unfinished=1, latency_ms=200), Result.MISSED),
     ],
 )
-def test_a_run_passes_within_the_objectives_only(run: Measurements, passed: bool) -> None:
-    """Checks both sides of each bound. A run without requests does not pass."""
-    assert verdict.evaluate(run).passed is passed
+def test_a_run_passes_within_the_objectives_only(run: Measurements, result: Result) -> None:
+    """Checks both sides of each bound. A missed objective counts before the reasons for having no verdict."""
+    assert verdict.evaluate(run).result is result
+
+
+@pytest.mark.parametrize(
+    ("percent", "needed"), [(50, 10), (90, 50), (99, 500), (99.9, 5000)], ids=["p50", "p90", "p99", "p99.9"]
+)
+def test_a_percentile_needs_five_samples_beyond_it(percent: float, needed: int) -> None:
+    """With one sample less there is no verdict."""
+    assert measurements.samples_needed(percent) == needed
+    assert verdict.shortage(needed, percent) == ""
+    assert verdict.shortage(needed - 1, percent) == f"not enough samples ({needed - 1:,} of {needed:,})"
+
+
+def test_too_few_samples_are_neither_met_nor_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A p99 of 490 samples has no verdict, however slow they are; one of 500 has. Terminal and page say so."""
+    few, enough = made(gets=49, latency_ms=2), made(gets=50, latency_ms=2)
+    for run in (few, enough):
+        run.seconds[0].latency["get"] = Counter({measurements.bucket(900): 20})
+    few.seconds[1].latency["get"][measurements.bucket(2)] += 29
+    enough.seconds[1].latency["get"][measurements.bucket(2)] += 30
+    found = verdict.evaluate(few)
+    report.show(few, found)
+    report.write(few, found, tmp_path / "report.html")
+    printed, page = capsys.readouterr().err, (tmp_path / "report.html").read_text()
+
+    assert [each.result for each in found.objectives] == [Result.MET, Result.MET, Result.UNKNOWN]
+    assert found.result is Result.MET
+    assert found.sentence == "All objectives with enough samples are met; 1 of 3 have too few."
+    assert re.search(r"^no verdict +get p99 .* not enough samples \(490 of 500\)", printed, re.MULTILINE), printed
+    assert re.search(r'class="result unknown">not enough samples \(490 of 500\)<', page)
+    assert verdict.evaluate(enough).objectives[-1].result is Result.MISSED
+
+
+def test_a_late_generator_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Terminal and page have the advice, and the page marks the verdict as neither good nor bad."""
+    run = made(late_ms=12, latency_ms=200)
+    found = verdict.evaluate(run)
+    report.show(run, found)
+    report.write(run, found, tmp_path / "report.html")
+    printed, page = capsys.readouterr().err, (tmp_path / "report.html").read_text()
+
+    assert "MISSED" not in printed
+    assert verdict.ADVICE in printed
+    assert verdict.ADVICE in page
+    assert f'<p class="verdict unknown">{found.sentence}</p>' in page
 
 
 def test_no_objective_is_weaker_than_those_of_the_alarms() -> None:
@@ -398,14 +463,25 @@ def test_a_slower_run_is_told_from_noise(
     one, other = save_sample(tmp_path / "one", 1, 1), save_sample(tmp_path / "other", 2, 1)
     slower = save_sample(tmp_path / "slower", 3, 4)
 
-    def compared(before: Path, after: Path) -> tuple[int, list[str]]:
+    def compared(before: Path, after: Path) -> tuple[int, list[str], str]:
         monkeypatch.setattr(sys, "argv", ["compare", str(before), str(after)])
         status = compare.main()
-        return status, re.findall(r"^(.*?) +(?:get p50|get p99|failed) ", capsys.readouterr().out, re.MULTILINE)
+        printed = capsys.readouterr().out
+        return status, re.findall(r"^(.*?) +(?:get p50|get p99|failed) ", printed, re.MULTILINE), printed
 
-    assert compared(one, other) == (0, ["no change", "no change", "no change"])
-    assert compared(one, slower) == (1, ["slower", "slower", "no change"])
-    assert compared(slower, one) == (0, ["faster", "faster", "no change"])
+    status, names, printed = compared(one, other)
+    assert (status, names) == (0, ["no change", "no change", "no change"])
+    assert re.search(
+        r"get p50 .* 3,000; 3,000  between -[0-9.]+ and \+[0-9.]+ %; includes 0: no difference shown", printed
+    )
+    assert "difference, with 99 % confidence" in printed
+    assert "comes from resampling the seconds of both runs 2,000 times" in printed
+
+    status, names, printed = compared(one, slower)
+    assert (status, names) == (1, ["slower", "slower", "no change"])
+    assert re.search(r"get p50 .* between \+[0-9.]+ and \+[0-9.]+ %; beyond the margin of [0-9.]+ %", printed)
+
+    assert compared(slower, one)[:2] == (0, ["faster", "faster", "no change"])
 
 
 @pytest.mark.parametrize(
@@ -415,6 +491,26 @@ def test_only_complete_runs_of_the_same_load_are_compared(other: Measurements) -
     """A run with another load, and one that its generator could not send, are refused."""
     with pytest.raises(compare.NotComparable):
         compare.compare(made(), other)
+
+
+def test_a_difference_within_the_margin_is_too_small_to_count() -> None:
+    """Latencies that rise by 5 %, without any noise, exclude 0 and are still no change."""
+    p50, *_ = compare.compare(made(latency_ms=100), made(latency_ms=105))
+
+    assert p50.name == "no change"
+    assert re.fullmatch(
+        r"between (\+[0-9.]+) and \1 %; not wholly beyond the margin of 10 %: too small to count", p50.words
+    )
+
+
+def test_a_percentile_of_too_few_samples_is_not_compared() -> None:
+    """However much slower it is: the p99 of 490 requests of one run has no verdict, the p50 has."""
+    changes = {change.what: change for change in compare.compare(made(), made(latency_ms=50, gets=49))}
+
+    assert changes["get p50"].name == "slower"
+    assert changes["get p99"].name == "no verdict"
+    assert changes["get p99"].words == "not enough samples (490 of 500)"
+    assert not changes["get p99"].is_worse
 
 
 def test_more_failures_are_a_change() -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from ops.common.plots import Variant
 from ops.common.process import ROOT
 from ops.rehearsal import __main__ as rehearse
 from ops.rehearsal import picture, steps
@@ -280,12 +281,15 @@ def test_another_process_with_the_same_id_is_not_killed(tmp_path: Path, sleeping
 def test_the_picture_has_each_step_with_its_seconds() -> None:
     """Steps that have to fail, and those under traffic, have colours of their own."""
     names = ["make plan", "second release: rollout", "a migration fails"]
-    drawn = picture.draw(
+    draw = picture.of_steps(
         [
             {"name": name, "kind": kind, "started": 3.0 * i, "seconds": 5.0 + i}
             for i, (name, kind) in enumerate(zip(names, KINDS, strict=True))
         ]
     )
+    wide, narrow = (draw(Variant(dark=False, narrow=is_narrow)) for is_narrow in (False, True))
 
     for text in (*names, *KINDS, "5 s", "6 s", "7 s"):
-        assert f">{text}</text>" in drawn
+        assert f">{text}</text>" in wide
+    for text in (*KINDS, "make plan, 5 s", "second release: rollout, 6 s", "a migration fails, 7 s"):
+        assert f"{text}</text>" in narrow
