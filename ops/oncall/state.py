@@ -10,12 +10,13 @@ from ops.oncall.alarms import AlarmEvaluator, AlarmState
 from ops.oncall.documents import Entry
 from ops.oncall.expressions import evaluate
 from ops.oncall.logs import LogStore
-from ops.oncall.machine import NAME
+from ops.oncall.machine import MISSING, NAME, NOTE
 from ops.oncall.metrics import MetricStore
 from ops.oncall.panels import TimeRange, Values, draw
 from ops.oncall.queries import QueryLibrary, Result
 from ops.oncall.sources import Source
 from ops.oncall.traces import TraceStore
+from svc.logs import names
 
 CLOUDWATCH: Final = Path(__file__).resolve().parents[1] / "cloudwatch"
 
@@ -53,7 +54,6 @@ class OnCallState:
         self._units: dict[str, str] = {}
         self._results: dict[tuple[str, float, bool], tuple[float, Result]] = {}
         self._lines = self._refused = 0
-        self._last_wall: float | None = None
         variables = {"name": name, "region": "local", "account": "000000000000"}
         self._dashboards = dashboards.load(variables, folder / "dashboards")
 
@@ -70,7 +70,6 @@ class OnCallState:
             self._add(entry)
         if read:
             self._lines += len(read)
-            self._last_wall = wall
         state = self._source.status().state
         if state == "ended" and self._evaluated < self._newest:
             self._evaluate(self._source.now(wall))
@@ -126,11 +125,10 @@ class OnCallState:
         """The head of every page: the time, the status of the source, the alarms and the budgets."""
         status = self._source.status()
         refused = status.refused + self._refused
-        silent = None if self._last_wall is None else max(0.0, wall - self._last_wall)
         return {
             "name": self._name,
             "time": self._source.now(wall),
-            "source": {**asdict(status), "lines": self._lines, "refused": refused, "silent_seconds": silent},
+            "source": {**asdict(status), "lines": self._lines, "refused": refused, "newest": self._newest or None},
             "alarms": self._states,
             "budgets": self._budgets,
             "dashboards": list(self._dashboards),
@@ -150,8 +148,11 @@ class OnCallState:
             for line in panel.get("lines", ()):
                 label = panel["axes"].get(line["axis"], {}).get("label", "")
                 line["unit"] = self._units.get(line.pop("metric")) or _UNITS.get(label, "")
+            panel["missing"] = " ".join(sorted({MISSING.get(metric, "") for metric in panel.get("reads", ())}))
         span = {"start": now - shown.seconds, "end": now}
-        return {"head": self.head(wall), "dashboard": dashboard, **span, "panels": panels}
+        reads = {metric.partition(" ")[0] for panel in panels for metric in panel.get("reads", ())}
+        note = "" if reads <= {names.NAMESPACE} else NOTE
+        return {"head": self.head(wall), "dashboard": dashboard, **span, "note": note, "panels": panels}
 
     def _query(self, text: str, start: float, end: float) -> Result:
         """Runs the query of a widget, or returns a recent result: a query reads all lines."""

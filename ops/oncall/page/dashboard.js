@@ -4,7 +4,7 @@ import { request } from "./api.js";
 import { colorOf, draw } from "./chart.js";
 import { h, rendered, show } from "./dom.js";
 import { quantity } from "./format.js";
-import { STATES } from "./head.js";
+import { startHint, STATES } from "./head.js";
 import { scanned } from "./logs.js";
 import { table } from "./table.js";
 import { changed, link } from "./route.js";
@@ -32,6 +32,12 @@ export class Dashboard {
 
   update(view) {
     this.latest = view;
+    const hint = startHint(view.head, view.start);
+    if (hint) {
+      this.close();
+      this.main.replaceChildren(h("p", { class: "panel nothing" }, hint));
+      return;
+    }
     if (this.panels.length !== view.panels.length) this.build(view);
     this.panels.forEach((element, number) => {
       element.data = view.panels[number];
@@ -42,7 +48,7 @@ export class Dashboard {
 
   build(view) {
     this.panels = view.panels.map((panel) => frame(panel));
-    this.main.replaceChildren(h("div", { class: "grid" }, this.panels));
+    this.main.replaceChildren(...[view.note && h("p", { class: "note" }, view.note)].filter(Boolean), h("div", { class: "grid" }, this.panels));
     for (const element of this.panels) {
       this.observer.observe(element);
       this.resized.observe(element.querySelector(".content"));
@@ -65,6 +71,8 @@ export class Dashboard {
     this.observer.disconnect();
     this.resized.disconnect();
     for (const chart of this.main.querySelectorAll(".chart")) Plotly.purge(chart);
+    this.panels = [];
+    this.visible.clear();
   }
 }
 
@@ -99,7 +107,7 @@ function chart(content, panel) {
     h("li", {}, h("i", { class: "swatch", style: { background: color } }), h("span", {}, label), h("b", {}, value))));
 }
 
-const missing = (panel) => `No data yet: ${panel.reads.join(", ")}`;
+const missing = (panel) => panel.missing || `No data yet: ${panel.reads.join(", ")}`;
 
 const nothing = (panel) => h("p", { class: "nothing" }, missing(panel));
 

@@ -14,12 +14,12 @@ const SEVERITIES = { page: "Page", ticket: "Ticket" };
 let announced = null;
 
 export function showHead(head) {
-  const firing = firingOf(head.alarms);
+  const firing = isIdle(head) ? [] : firingOf(head.alarms);
   const unsure = head.alarms.filter((alarm) => alarm.severity !== "part" && alarm.state === "INSUFFICIENT_DATA");
   byId("brand").textContent = head.name;
-  document.title = firing.length ? `(${firing.length}) ${firing[0].name} – ${head.name}` : `All quiet – ${head.name}`;
+  const silent = silenceOf(head);
+  document.title = `${firing.length ? `(${firing.length}) ${firing[0].name}` : silent ? sentence(silent) : "All quiet"} – ${head.name}`;
   byId("icon").href = favicon(firing.length);
-  const silent = silenceOf(head.source);
   const data = { budgets: head.budgets, firing: firing.map((alarm) => [alarm, duration(head.time - alarm.since)]), unsure: unsure.length, silent, known: head.alarms.length };
   show(byId("summary"), data, () => summary(firing, unsure, head, silent));
   show(byId("source"), sourceText(head), (text) => text);
@@ -35,12 +35,27 @@ function firingOf(alarms) {
 }
 
 const SILENT_SECONDS = 25; // more than two intervals of metrics
+const STOPPED_SECONDS = 65; // more than the longest interval of metrics
+const IDLE_SECONDS = 900; // after that, what fires only repeats that the service has stopped
 
-function silenceOf(source) {
-  if (source.kind !== "follow") return null;
+function silenceOf({ source, time }) {
+  if (source.kind !== "follow" || source.state === "reading") return null;
   if (source.state === "waiting") return "no recording yet";
-  if (source.silent_seconds === null) return "no line yet";
-  return source.silent_seconds > SILENT_SECONDS ? `no line for ${duration(source.silent_seconds)}` : null;
+  if (source.newest === null) return "no line yet";
+  const seconds = time - source.newest;
+  if (seconds > STOPPED_SECONDS) return `the service stopped at ${moment(source.newest, time)}`;
+  return seconds > SILENT_SECONDS ? `no line for ${duration(seconds)}` : null;
+}
+
+const moment = (at, now) => `${day(at) === day(now) ? "" : `${day(at)} `}${clock(at)} UTC`;
+
+const isIdle = (head) => silenceOf(head) !== null && head.time - head.source.newest > IDLE_SECONDS;
+
+/** What to start where the page's time range has no line; null where it has some. */
+export function startHint(head, start) {
+  const silent = silenceOf(head);
+  if (!silent || head.source.newest >= start) return null;
+  return [`${sentence(silent)}. `, h("code", {}, "make run"), " in another terminal starts the service, and this page then shows it."];
 }
 
 function summary(firing, unsure, head, silent) {
@@ -76,6 +91,8 @@ function firingAlarm(alarm, now) {
     h("p", { class: "reason" }, alarm.reason));
 }
 
+const megabytes = (bytes) => `${Math.ceil(bytes / 1e6)} MB`;
+
 const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 
 function sourceText({ source, time }) {
@@ -87,10 +104,11 @@ function sourceText({ source, time }) {
     const how = source.state === "ended" ? "Replayed" : `Replaying${source.speed ? ` at ${source.speed}×` : ""}, ${Math.round(source.share * 100)} %`;
     return [h("b", { class: "tag" }, "Replay"), ` ${how} `, file, `: ${read}. Time in the recording: `, now];
   }
-  if (source.state === "waiting") return [h("b", { class: "tag" }, "Waiting"), " There is no ", file, " yet: ", h("code", {}, "make run"), " creates it."];
+  if (source.state === "waiting") return [h("b", { class: "tag" }, "Waiting"), " There is no ", file, " yet: ", h("code", {}, "make run"), " in another terminal creates it."];
   if (source.state === "reading") return [h("b", { class: "tag" }, "Catching up"), ` ${Math.round(source.share * 100)} % of `, file, " read."];
-  const silent = silenceOf(source);
-  return [h("b", { class: `tag ${silent ? "unsure" : "live"}` }, silent ? "Silent" : "Live"), " ", file, `: ${read}${silent ? `; ${silent}` : ""}. `, now];
+  const silent = silenceOf({ source, time });
+  const size = `${megabytes(source.bytes)} of at most ${megabytes(source.max_bytes)}`;
+  return [h("b", { class: `tag ${silent ? "unsure" : "live"}` }, silent ? "Silent" : "Live"), " ", file, `, ${size}: ${read}${silent ? `; ${silent}` : ""}. `, now];
 }
 
 function announce(firing) {
