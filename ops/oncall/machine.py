@@ -32,9 +32,9 @@ _METRICS_GROUP: Final = {"LogGroupName": f"/{NAME}/clients-api/metrics"}
 _BALANCER: Final = ("HTTPCode_ELB_5XX", "BackendConnectionErrors", "UnHealthyHostCount")
 # What the page says on a dashboard with these figures.
 NOTE: Final = (
-    "Here, a worker process stands for a pod, and this machine for the node and for RDS: of its CPU, memory and disk, "
-    "only what the service, its PostgreSQL and its recording use is counted. The load balancer and the autoscaler are "
-    "not there, so they never fail."
+    "Here, a worker process stands for a pod, and this machine for the node and for RDS. Of its CPU, memory and disk, "
+    "only what the service, its PostgreSQL and its recording use counts. There is no load balancer and no autoscaler, "
+    "so they never fail."
 )
 # What the page says in place of figures that this machine does not have.
 MISSING: Final = {

@@ -35,7 +35,7 @@ export class Dashboard {
     const hint = startHint(view.head, view.start);
     if (hint) {
       this.close();
-      this.main.replaceChildren(h("p", { class: "panel nothing" }, hint));
+      this.main.replaceChildren(h("p", { class: "panel nothing" }, h("span", {}, hint)));
       return;
     }
     if (this.panels.length !== view.panels.length) this.build(view);

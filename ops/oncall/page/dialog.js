@@ -80,7 +80,7 @@ function addCopyButton(block) {
   });
   const frame = h("div", { class: "copied" });
   block.replaceWith(frame);
-  frame.append(block, button);
+  frame.append(button, block);
 }
 
 export function setUpDialog() {

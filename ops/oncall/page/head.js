@@ -18,7 +18,7 @@ export function showHead(head) {
   const unsure = head.alarms.filter((alarm) => alarm.severity !== "part" && alarm.state === "INSUFFICIENT_DATA");
   byId("brand").textContent = head.name;
   const silent = silenceOf(head);
-  document.title = `${firing.length ? `(${firing.length}) ${firing[0].name}` : silent ? sentence(silent) : "All quiet"} – ${head.name}`;
+  document.title = `${firing.length ? `(${firing.length}) ${firing[0].name}` : silent ? sentence(silent[0]) : "All quiet"} – ${head.name}`;
   byId("icon").href = favicon(firing.length);
   const data = { budgets: head.budgets, firing: firing.map((alarm) => [alarm, duration(head.time - alarm.since)]), unsure: unsure.length, silent, known: head.alarms.length };
   show(byId("summary"), data, () => summary(firing, unsure, head, silent));
@@ -38,13 +38,14 @@ const SILENT_SECONDS = 25; // more than two intervals of metrics
 const STOPPED_SECONDS = 65; // more than the longest interval of metrics
 const IDLE_SECONDS = 900; // after that, what fires only repeats that the service has stopped
 
+/** What the recording lacks, and since when or for how long, if that is known; null where its newest line is recent. */
 function silenceOf({ source, time }) {
   if (source.kind !== "follow" || source.state === "reading") return null;
-  if (source.state === "waiting") return "no recording yet";
-  if (source.newest === null) return "no line yet";
+  if (source.state === "waiting") return ["no recording yet"];
+  if (source.newest === null) return ["no line yet"];
   const seconds = time - source.newest;
-  if (seconds > STOPPED_SECONDS) return `the service stopped at ${moment(source.newest, time)}`;
-  return seconds > SILENT_SECONDS ? `no line for ${duration(seconds)}` : null;
+  if (seconds > STOPPED_SECONDS) return ["the service stopped", `at ${moment(source.newest, time)}`];
+  return seconds > SILENT_SECONDS ? ["no line", `for ${duration(seconds)}`] : null;
 }
 
 const moment = (at, now) => `${day(at) === day(now) ? "" : `${day(at)} `}${clock(at)} UTC`;
@@ -55,19 +56,25 @@ const isIdle = (head) => silenceOf(head) !== null && head.time - head.source.new
 export function startHint(head, start) {
   const silent = silenceOf(head);
   if (!silent || head.source.newest >= start) return null;
-  return [`${sentence(silent)}. `, h("code", {}, "make run"), " in another terminal starts the service, and this page then shows it."];
+  return [`${sentence(silent.join(" "))}. `, h("code", {}, "make run"), " in another terminal starts the service, and this page then shows it."];
 }
 
 function summary(firing, unsure, head, silent) {
   const kind = firing.length ? "bad" : silent ? "unsure" : "good";
   const icon = { bad: STATES.ALARM.icon, unsure: "?", good: STATES.OK.icon }[kind];
-  const title = firing.length ? `${firing.length} firing` : silent ? sentence(silent) : "All quiet";
-  const aside = firing.length ? silent : unsure.length ? `${plural(unsure.length, "alarm")} without data` : silent ? "The current state is unknown" : `${plural(head.alarms.length, "alarm")}, none firing`;
+  const title = firing.length ? `${firing.length} firing` : silent ? sentence(silent[0]) : "All quiet";
+  const aside = asideOf(firing, unsure, head, silent);
   return [
     h("div", { class: `verdict ${kind}` }, h("span", { class: "icon", "aria-hidden": "true" }, icon), h("h1", {}, title), aside && h("p", {}, aside)),
     h("div", { class: "budgets" }, head.budgets.map(budget)),
     firing.length > 0 && h("ul", { class: "firing" }, firing.map((alarm) => firingAlarm(alarm, head.time))),
   ].filter(Boolean);
+}
+
+function asideOf(firing, unsure, head, silent) {
+  if (silent) return firing.length ? silent.join(" ") : sentence(silent[1] ?? "the current state is unknown");
+  if (firing.length) return null;
+  return unsure.length ? `${plural(unsure.length, "alarm")} without data` : `${plural(head.alarms.length, "alarm")}, none firing`;
 }
 
 function budget({ name, percent, means, left, burn }) {
@@ -108,7 +115,7 @@ function sourceText({ source, time }) {
   if (source.state === "reading") return [h("b", { class: "tag" }, "Catching up"), ` ${Math.round(source.share * 100)} % of `, file, " read."];
   const silent = silenceOf({ source, time });
   const size = `${megabytes(source.bytes)} of at most ${megabytes(source.max_bytes)}`;
-  return [h("b", { class: `tag ${silent ? "unsure" : "live"}` }, silent ? "Silent" : "Live"), " ", file, `, ${size}: ${read}${silent ? `; ${silent}` : ""}. `, now];
+  return [h("b", { class: `tag ${silent ? "unsure" : "live"}` }, silent ? "Silent" : "Live"), " ", file, `, ${size}: ${read}${silent ? `; ${silent.join(" ")}` : ""}. `, now];
 }
 
 function announce(firing) {
