@@ -5,9 +5,9 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Statistics-defini
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from math import ceil
+from math import ceil, floor
 from typing import Any, Final
 
 from ops.cloudwatch.rows import Metric, MetricKey
@@ -125,15 +125,29 @@ class MetricStore:
             ValueError: there is no such statistic.
         """
         statistic = _statistic(metric.statistic)
-        buckets = (self._fine if period * count <= _FINE[1] else self._coarse).get(metric.key)
-        if buckets is None:
+        if metric.key not in self._fine:
             return [None] * count
+        read = self._fine_between if period * count <= _FINE[1] else self._coarse_between
         return [
             statistic(samples) if samples.count else None
             for samples in (
-                buckets.between(end - back * period, end - (back - 1) * period) for back in range(count, 0, -1)
+                read(metric.key, end - back * period, end - (back - 1) * period) for back in range(count, 0, -1)
             )
         ]
+
+    def _coarse_between(self, key: MetricKey, start: float, end: float) -> Samples:
+        return self._coarse[key].between(start, end, Samples())
+
+    def _fine_between(self, key: MetricKey, start: float, end: float) -> Samples:
+        """From coarse buckets where whole ones are within: for an hour these are a tenth of the buckets."""
+        seconds, _ = _COARSE
+        first, last = ceil(start / seconds) * seconds, floor(end / seconds) * seconds
+        found = Samples()
+        if first >= last:
+            return self._fine[key].between(start, end, found)
+        self._fine[key].between(start, first, found)
+        self._coarse[key].between(first, last, found)
+        return self._fine[key].between(last, end, found)
 
 
 class _Buckets:
@@ -152,17 +166,13 @@ class _Buckets:
                 self._samples.popitem(last=False)
         self._samples[number].merge(samples)
 
-    def between(self, start: float, end: float) -> Samples:
-        """The samples of the buckets that begin from start to before end."""
+    def between(self, start: float, end: float, found: Samples) -> Samples:
+        """Adds the samples of the buckets that begin from start to before end."""
         numbers = range(ceil(start / self._seconds), ceil(end / self._seconds))
-        if len(numbers) > len(self._samples):
-            return self._of(number for number in self._samples if number in numbers)
-        return self._of(number for number in numbers if number in self._samples)
-
-    def _of(self, numbers: Iterable[int]) -> Samples:
-        found = Samples()
-        for number in numbers:
-            found.merge(self._samples[number])
+        few, many = (numbers, self._samples) if len(numbers) <= len(self._samples) else (self._samples, numbers)
+        for number in few:
+            if number in many:
+                found.merge(self._samples[number])
         return found
 
 

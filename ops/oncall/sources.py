@@ -14,7 +14,7 @@ from ops.oncall.documents import Entry, InvalidDocument, parse
 from svc.errors import InvalidSetting
 
 _READ_BYTES: Final = 256 * 1024  # some 10 ms of work; the server answers requests between two reads
-_READ_LINES: Final = 500  # as above
+_READ_LINES: Final = 100  # as above
 _MEGABYTE: Final = 1_000_000
 _MAX_BYTES: Final = 100 * _MEGABYTE  # of a recording: 12 to 24 minutes of 20 requests a second
 
