@@ -4,6 +4,9 @@ import argparse
 import os
 import re
 import sys
+import time
+from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -13,12 +16,14 @@ from aiohttp import web
 from ops.oncall.documents import InvalidDocument
 from ops.oncall.recorder import FILE
 from ops.oncall.server import Server
-from ops.oncall.sources import Follow, Replay, Source
+from ops.oncall.sources import Follow, Replay, Source, max_bytes
 from ops.oncall.state import OnCallState
+from svc.errors import InvalidSetting
 
 _PORT: Final = "8081"
 _MAX_PORT: Final = 65535
 _MAX_SPEED: Final = 10000
+_STOPPED_SECONDS: Final = 65  # more than the longest interval of metrics
 
 
 def main() -> int:
@@ -26,21 +31,40 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         state = OnCallState(_source(arguments))
+    except InvalidSetting as error:
+        return _fail(str(error))
     except (OSError, InvalidDocument) as error:
         return _fail(f"cannot replay {arguments.replay}: {error}")
     is_loopback = _is_loopback(arguments.host)
     if not is_loopback:
         print(f"Everyone who can reach {arguments.host} can read this log: there is no password.", file=sys.stderr)
+    hint = "" if arguments.replay else _start_hint(arguments.follow)
     app = Server(state).app(is_loopback=is_loopback)
     try:
-        web.run_app(app, host=arguments.host, port=arguments.port, print=_print_address, access_log=None)
+        web.run_app(app, host=arguments.host, port=arguments.port, print=partial(_greet, hint), access_log=None)
     except OSError as error:
         return _fail(f"cannot listen on {arguments.host} port {arguments.port}: {error.strerror}")
     return 0
 
 
 def _source(arguments: argparse.Namespace) -> Source:
-    return Replay(arguments.replay, arguments.speed) if arguments.replay else Follow(arguments.follow)
+    return (
+        Replay(arguments.replay, arguments.speed)
+        if arguments.replay
+        else Follow(arguments.follow, max_bytes(os.environ))
+    )
+
+
+def _start_hint(recording: Path) -> str:
+    """What to start where no service writes the recording now."""
+    start = "`make run` in another terminal starts the service, and the page then shows it."
+    try:
+        written = recording.stat().st_mtime
+    except OSError:
+        return f"There is no {recording} yet: {start}"
+    if time.time() - written <= _STOPPED_SECONDS:
+        return ""
+    return f"The service stopped at {datetime.fromtimestamp(written, UTC):%Y-%m-%d %H:%M:%S} UTC: {start}"
 
 
 def _is_loopback(host: str) -> bool:
@@ -50,10 +74,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _print_address(message: str) -> None:
+def _greet(hint: str, message: str) -> None:
     # aiohttp prints several lines; the address is in the first.
     address = message.rsplit("======== Running on ", maxsplit=1)[-1].split(" ", maxsplit=1)[0]
-    print(f"On call  {address}/  (Ctrl-C stops)", flush=True)
+    print(f"On call  {address}/  (Ctrl-C stops)", *filter(None, [hint]), sep="\n", flush=True)
 
 
 def _fail(reason: str) -> int:

@@ -5,9 +5,9 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Statistics-defini
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from math import ceil
+from math import ceil, floor
 from typing import Any, Final
 
 from ops.cloudwatch.rows import Metric, MetricKey
@@ -141,22 +141,32 @@ class MetricStore:
         statistic = _statistic(metric.statistic)
         if metric.key not in self._fine:
             return [None] * count
-        ends = (end - back * period for back in reversed(range(count)))
         with_counts = metric.statistic not in _SIMPLE
+        ends = (end - back * period for back in reversed(range(count)))
         periods = (self._between(metric.key, last - period, last, with_counts=with_counts) for last in ends)
         return [statistic(samples) if samples.count else None for samples in periods]
 
     def _between(self, key: MetricKey, start: float, end: float, *, with_counts: bool) -> Samples:
-        """The samples of a period: in detail, or coarser but for its end, so that none is newer than the period."""
-        seconds = self.shortest_period(start)
-        if seconds == _FINE[0]:
-            return self._fine[key].between(start, end, with_counts=with_counts)
-        whole = end // seconds * seconds
-        if self.shortest_period(whole) == seconds:
-            return self._coarse[key].between(start, end, with_counts=with_counts)
-        samples = self._coarse[key].between(start, whole, with_counts=with_counts)
-        samples.merge(self._fine[key].between(whole, end, with_counts=with_counts), with_counts=with_counts)
-        return samples
+        """The samples of a period.
+
+        Whole coarse buckets are used where they are within the period: in an hour, these are a tenth of the fine ones.
+        The rest of the period is read in detail, where that is still known, so that no sample is newer than the period.
+        """
+        seconds, _ = _COARSE
+        first: float = ceil(start / seconds) * seconds
+        last: float = floor(end / seconds) * seconds
+        if self.shortest_period(start) == seconds:
+            first = start
+        if self.shortest_period(last) == seconds:
+            last = end
+        found = Samples()
+        if first >= last:
+            self._fine[key].add_to(found, start, end, with_counts=with_counts)
+        else:
+            self._fine[key].add_to(found, start, first, with_counts=with_counts)
+            self._coarse[key].add_to(found, first, last, with_counts=with_counts)
+            self._fine[key].add_to(found, last, end, with_counts=with_counts)
+        return found
 
 
 class _Buckets:
@@ -175,18 +185,13 @@ class _Buckets:
                 self._samples.popitem(last=False)
         self._samples[number].merge(samples)
 
-    def between(self, start: float, end: float, *, with_counts: bool) -> Samples:
-        """The samples of the buckets that begin from start to before end."""
+    def add_to(self, found: Samples, start: float, end: float, *, with_counts: bool) -> None:
+        """Adds the samples of the buckets that begin from start to before end."""
         numbers = range(ceil(start / self._seconds), ceil(end / self._seconds))
-        if len(numbers) > len(self._samples):
-            return self._of((number for number in self._samples if number in numbers), with_counts=with_counts)
-        return self._of((number for number in numbers if number in self._samples), with_counts=with_counts)
-
-    def _of(self, numbers: Iterable[int], *, with_counts: bool) -> Samples:
-        found = Samples()
-        for number in numbers:
-            found.merge(self._samples[number], with_counts=with_counts)
-        return found
+        few, many = (numbers, self._samples) if len(numbers) <= len(self._samples) else (self._samples, numbers)
+        for number in few:
+            if number in many:
+                found.merge(self._samples[number], with_counts=with_counts)
 
 
 _SIMPLE: Final[dict[str, Callable[[Samples], float]]] = {

@@ -12,7 +12,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -25,7 +25,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ops.oncall import otlp
 from ops.oncall.machine import Machine
 from ops.oncall.metrics import samples_of
-from ops.oncall.sources import rotated
+from ops.oncall.sources import max_bytes, rotated
 from svc.errors import InvalidSetting
 from svc.logs import console, names
 from svc.postgres.embedded import EmbeddedPostgres
@@ -33,28 +33,30 @@ from svc.settings import Settings, read
 
 FILE: Final = "recording.jsonl"
 
-_MAX_BYTES: Final = 512 * 2**20  # some 150,000 requests; then the file is rotated
 _READ_BYTES: Final = 2**16
 _MAX_EXPORT_BYTES: Final = 16 * 2**20
 PROBE_SECONDS: Final = 5.0  # the interval of the readiness probe in k8s/base/deployment.yaml
 _MAX_LINES_PER_SECOND: Final = 50  # on a terminal
+_LIFECYCLE: Final = [f'"event":"{event}"'.encode() for event in (names.STARTED, names.STOPPING, names.WORKER_EXITED)]
 
 
 class Recording:
-    """The file that is written.
+    """The file that is written, and the one before it.
 
     Args:
         path: of the file. A file of an earlier run is overwritten.
+        max_bytes: of both files together.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_bytes: int) -> None:
         rotated(path).unlink(missing_ok=True)  # of an earlier run
         self._path = path
+        self._max_bytes = max_bytes
         self._file = path.open("wb", buffering=0)
 
     def write(self, lines: bytes) -> None:
-        """Writes whole lines, after a rotation where the file has reached its maximum size."""
-        if self._file.tell() > _MAX_BYTES:
+        """Writes whole lines, after a rotation where they do not fit into half of the maximum size."""
+        if self._file.tell() and self._file.tell() + len(lines) > self._max_bytes / 2:
             self._file.close()
             self._path.replace(rotated(self._path))
             self._file = self._path.open("wb", buffering=0)
@@ -138,10 +140,21 @@ class Recorder:
                     shipped.unread += 1
                 except (KeyError, TypeError, ValueError):
                     shipped.invalid += 1
-            elif b'"worker_exited"' in line:
+            elif any(event in line for event in _LIFECYCLE):
+                with suppress(orjson.JSONDecodeError):  # the service could write only a part of the line
+                    self._follow(orjson.loads(line))
+
+    def _follow(self, line: dict[str, Any]) -> None:
+        shipped = self._machine.shipped
+        match line[names.EVENT]:
+            case names.STARTED:
+                self.port = line[names.PORT]
+                shipped.start(line[names.POD])
+            case names.STOPPING:
+                shipped.stop(line[names.POD])
+            case names.WORKER_EXITED:
                 shipped.restarts += 1
-            elif self.port is None and b'"started"' in line:
-                self.port = orjson.loads(line).get(names.PORT)
+                shipped.stop(line[names.POD])
 
     async def receive_spans(self, request: web.Request) -> web.Response:
         """Handles `POST /v1/traces` of OTLP over HTTP."""
@@ -180,14 +193,19 @@ async def _is_ready(session: aiohttp.ClientSession, port: int) -> bool:
         return False
 
 
-async def serve(settings: Settings) -> int:
-    """Runs and records the service until it exits; returns its exit status."""
+async def serve(settings: Settings, max_bytes: int) -> int:
+    """Runs and records the service until it exits; returns its exit status.
+
+    Args:
+        settings: of the service.
+        max_bytes: of the recording.
+    """
     path = settings.local_folder / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     dsn = settings.database.dsn or EmbeddedPostgres(settings.local_folder).dsn()
-    with socket.create_server(("127.0.0.1", 0)) as collector, closing(Recording(path)) as recording:
+    with socket.create_server(("127.0.0.1", 0)) as collector, closing(Recording(path, max_bytes)) as recording:
         process = await _start(f"http://127.0.0.1:{collector.getsockname()[1]}")
-        recorder = Recorder(recording, Machine(process.pid, dsn, path.parent))
+        recorder = Recorder(recording, Machine(process.pid, dsn, path))
         print("On call  make oncall shows dashboards, alarms, logs and traces", file=sys.stderr, flush=True)
         sampling = recorder.sample_machine(settings.telemetry.metrics_interval)
         async with _collecting(recorder, collector), _running(sampling, recorder.probe()):
@@ -242,7 +260,7 @@ async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 def main() -> int:
     """Runs and records the service; returns its exit status."""
     try:
-        return asyncio.run(serve(read(os.environ)))
+        return asyncio.run(serve(read(os.environ), max_bytes(os.environ)))
     except InvalidSetting as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

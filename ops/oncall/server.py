@@ -24,6 +24,8 @@ MINUTES: Final = (5, 15, 60, 180)
 MAX_RANGE_SECONDS: Final = 86400
 
 POLL_SECONDS: Final = 0.2  # between reads of a recording without new lines
+# Between reads of one with more lines. A request takes several turns of the event loop, and each would wait for a read.
+_PAUSE_SECONDS: Final = 0.005
 _MAX_TRACES: Final = 100
 _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 _HEADERS: Final = {
@@ -90,7 +92,7 @@ class Server:
 
     async def _read(self) -> None:
         while True:  # noqa: ASYNC110 - asyncio cannot wait for a file to grow
-            await asyncio.sleep(0 if self._state.step(self._clock()) else POLL_SECONDS)
+            await asyncio.sleep(_PAUSE_SECONDS if self._state.step(self._clock()) else POLL_SECONDS)
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info.get("name", "index.html")

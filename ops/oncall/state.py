@@ -12,7 +12,7 @@ from ops.oncall.documents import Entry
 from ops.oncall.expressions import evaluate
 from ops.oncall.history import History
 from ops.oncall.logs import LogStore
-from ops.oncall.machine import NAME
+from ops.oncall.machine import MISSING, NAME, NOTE
 from ops.oncall.metrics import MetricStore
 from ops.oncall.panels import TimeRange, Values, draw
 from ops.oncall.queries import QueryLibrary, Result
@@ -59,7 +59,6 @@ class OnCallState:
         self._units: dict[str, str] = {}
         self._results: dict[tuple[str, float, bool], tuple[float, Result]] = {}
         self._lines = self._refused = 0
-        self._last_wall: float | None = None
         variables = {"name": name, "region": "local", "account": "000000000000"}
         self._dashboards = dashboards.load(variables, folder / "dashboards")
 
@@ -76,7 +75,6 @@ class OnCallState:
             self._add(entry)
         if read:
             self._lines += len(read)
-            self._last_wall = wall
         state = self._source.status().state
         if state == "ended" and self._evaluated < self._newest:
             self._evaluate(self._source.now(wall))
@@ -137,11 +135,10 @@ class OnCallState:
         """The head of every page: the time, the status of the source, the alarms and the budgets."""
         status = self._source.status()
         refused = status.refused + self._refused
-        silent = None if self._last_wall is None else max(0.0, wall - self._last_wall)
         return {
             "name": self._name,
             "time": self._source.now(wall),
-            "source": {**asdict(status), "lines": self._lines, "refused": refused, "silent_seconds": silent},
+            "source": {**asdict(status), "lines": self._lines, "refused": refused, "newest": self._newest or None},
             "alarms": self._states,
             "budgets": self._budgets,
             "dashboards": list(self._dashboards),
@@ -167,11 +164,14 @@ class OnCallState:
             for line in panel.get("lines", ()):
                 label = panel["axes"].get(line["axis"], {}).get("label", "")
                 line["unit"] = self._units.get(line.pop("metric")) or _UNITS.get(label, "")
+            panel["missing"] = " ".join(sorted({MISSING.get(metric, "") for metric in panel.get("reads", ())}))
+        reads = {metric.partition(" ")[0] for panel in panels for metric in panel.get("reads", ())}
         return {
             "head": self.head(wall),
             "dashboard": dashboard,
             "start": start,
             "end": end,
+            "note": "" if reads <= {names.NAMESPACE} else NOTE,
             "panels": panels,
             "history": self._happened(start, end, now),
         }

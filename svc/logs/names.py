@@ -195,7 +195,11 @@ API_KEYS: Final = _field(
 )
 MAX_CONNECTIONS: Final = _field("max_connections", "the connections that each worker accepts", "deployments")
 CONFIGURED: Final = _field("configured", "the connections that MAX_CONNECTIONS asked for", "deployments")
-POD: Final = _field("pod", "the pod that wrote the line, or its host if it is not in a pod", "comparing pods")
+POD: Final = _field(
+    "pod",
+    "the pod, or the host if it is not in a pod; with several workers, `-` and the worker's number",
+    "comparing pods",
+)
 NODE: Final = _field("node", "the node that the pod runs on", "comparing nodes")
 CLUSTER: Final = _field("cluster", "the cluster that the node belongs to", "comparing clusters")
 LINES_DROPPED: Final = _field(

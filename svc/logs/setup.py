@@ -20,9 +20,21 @@ from svc.logs.writer import LineWriter
 _TRACEBACK_END_CHARACTERS: Final = 1500  # kept at each end, so that a line fits into one atomic write to a pipe
 _MAX_TEXT_CHARACTERS: Final = 800  # of any other text that this service did not write
 
-POD: Final = socket.gethostname()  # of a pod, it is its name
+_HOST: Final = socket.gethostname()  # of a pod, it is its name
+_pod = _HOST  # of this process
 
 _Record: TypeAlias = MutableMapping[str, Any]
+
+
+def pod(worker: int | None = None) -> str:
+    """The name of this process's pod, or of a worker's: of several workers, each is a pod of its own."""
+    return _pod if worker is None else f"{_HOST}-{worker}"
+
+
+def become_worker(number: int) -> None:
+    """From here on, this process is the pod of that worker."""
+    global _pod  # noqa: PLW0603 - of the whole process, as logging is
+    _pod = pod(number)
 
 
 def configure(writer: LineWriter, *, readable: bool) -> None:
@@ -93,7 +105,7 @@ def _head(level: str, event: str, created: float | None = None) -> dict[str, Any
         names.TIMESTAMP: timestamp(int(1000 * (created or time.time()))),
         names.LEVEL: _LEVELS.get(level, level),
         names.EVENT: event,
-        names.POD: POD,
+        names.POD: pod(),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 import structlog
 
 from svc.logs import names
+from svc.logs import setup as logs
 from svc.process.startup import STOP_SIGNALS
 
 _log = structlog.get_logger()
@@ -38,29 +39,31 @@ def supervise(count: int, work: Work) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # some systems drop a blocked signal that has no handler
 
-    def start(*, is_first: bool = False, pause: float = 0) -> None:
+    def start(number: int, *, is_first: bool = False, pause: float = 0) -> None:
         pid = os.fork()
         if pid == 0:
             os.close(write_end)
+            logs.become_worker(number)
             _work_and_exit(lambda: work(parent_pipe, is_first), pause)
-        started_at[pid] = time.monotonic()
+        running[pid] = number, time.monotonic()
 
-    started_at: dict[int, float] = {}
-    for number in range(count):
-        start(is_first=number == 0)
+    running: dict[int, tuple[int, float]] = {}
+    for number in range(1, count + 1):
+        start(number, is_first=number == 1)
     stopping = False
-    while started_at:
+    while running:
         received = signal.sigwait(_SIGNALS)
         if received != signal.SIGCHLD:
-            for pid in started_at:
+            for pid in running:
                 os.kill(pid, signal.SIGKILL if stopping else received)
             stopping = True
             continue
-        for pid, status in _exited(started_at):
-            lived = time.monotonic() - started_at.pop(pid)
+        for pid, status in _exited(running):
+            number, started_at = running.pop(pid)
             if not stopping:
-                _log.error(names.WORKER_EXITED, pid=pid, exit_status=status)
-                start(pause=_PAUSE_SECONDS if lived < _SHORT_LIFE_SECONDS else 0)
+                _log.error(names.WORKER_EXITED, pod=logs.pod(number), pid=pid, exit_status=status)
+                is_short = time.monotonic() - started_at < _SHORT_LIFE_SECONDS
+                start(number, pause=_PAUSE_SECONDS if is_short else 0)
     os.close(write_end)
     os.close(parent_pipe)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

@@ -29,7 +29,6 @@ _GAUGE_SAMPLES: Final = 100  # per interval
 _MAX_FIELDS: Final = 100  # of a document, flattened: Logs Insights reads 200 fields of an event at most
 _MAX_VALUES: Final = 36  # of a distribution in a document: with their counts, they leave room for the other fields
 
-_POD: Final = {names.POD: logs.POD}
 _OUTCOMES: Final = {4: names.ERRORS, 5: names.FAULTS}  # metrics that count a request, by its status's first digit
 _METHODS: Final = {"GET": "GET", "HEAD": "GET", "POST": "POST"}
 
@@ -132,6 +131,7 @@ class Metrics:
             self._start_interval()
 
     def _documents(self, counts: Mapping[str, int]) -> Iterator[bytes]:
+        pod = {names.POD: logs.pod()}
         by_dimensions: defaultdict[_Dimensions, Distribution] = defaultdict(Distribution)
         outcomes = Counter(dict.fromkeys(_OUTCOMES.values(), 0))
         for kind, latencies_ms in self.latencies_ms.items():
@@ -150,11 +150,11 @@ class Metrics:
         yield from documents(((),), of_process, self._properties)
         for dimensions, latencies_ms in by_dimensions.items():
             requests: Values = {names.REQUESTS: latencies_ms.count, names.LATENCY: latencies_ms}
-            yield from documents(dimensions, requests, _POD)
+            yield from documents(dimensions, requests, pod)
         for operation, distributions in self._round_trips.items():
-            yield from documents((((names.OPERATION_DIMENSION, operation),),), {**distributions}, _POD)
+            yield from documents((((names.OPERATION_DIMENSION, operation),),), {**distributions}, pod)
         for caller, count in self.callers.items():
-            yield from documents((((names.CALLER_DIMENSION, caller),),), {names.REQUESTS: count}, _POD)
+            yield from documents((((names.CALLER_DIMENSION, caller),),), {names.REQUESTS: count}, pod)
 
 
 def documents(dimensions: _Dimensions, values: Values, properties: Mapping[str, str]) -> Iterator[bytes]:

@@ -200,7 +200,7 @@ def _record(line: _Line) -> dict[str, Any]:
         "timestamp": logs.timestamp(int(request.ended_at * 1000)),
         "level": "info",
         "event": "request",
-        "pod": logs.POD,
+        "pod": logs.pod(),
         "method": request.method if request.method in METHODS else "OTHER",
         "route": request.route,
         "status": request.status,

@@ -127,7 +127,7 @@ def _properties(resource: Resource) -> dict[str, str]:
     attributes = resource.attributes
     properties = {
         names.BUILD: attributes["service.version"],
-        names.POD: logs.POD,
+        names.POD: logs.pod(),
         names.NODE: attributes.get("k8s.node.name"),
         names.CLUSTER: attributes.get("k8s.cluster.name"),
     }

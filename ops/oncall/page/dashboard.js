@@ -4,7 +4,7 @@ import { request } from "./api.js";
 import { colorOf, draw, observe } from "./chart.js";
 import { h, rendered, show } from "./dom.js";
 import { clock, quantity } from "./format.js";
-import { stateOf } from "./head.js";
+import { startHint, stateOf } from "./head.js";
 import { happened } from "./history.js";
 import { scanned } from "./logs.js";
 import { table } from "./table.js";
@@ -33,6 +33,12 @@ export class Dashboard {
 
   update(view) {
     this.latest = view;
+    const hint = startHint(view.head, view.start);
+    if (hint) {
+      this.close();
+      this.main.replaceChildren(h("p", { class: "panel nothing" }, h("span", {}, hint)));
+      return;
+    }
     if (this.panels.length !== view.panels.length) this.build(view);
     show(this.history, view.history, () => happened(view.history, view.head.time));
     this.panels.forEach((element, number) => {
@@ -45,7 +51,8 @@ export class Dashboard {
   build(view) {
     this.panels = view.panels.map((panel) => frame(panel));
     this.history = h("section", { class: "panel history", "aria-labelledby": "history" });
-    this.main.replaceChildren(this.history, h("div", { class: "grid" }, this.panels));
+    const note = view.note && h("p", { class: "note" }, view.note);
+    this.main.replaceChildren(...[this.history, note].filter(Boolean), h("div", { class: "grid" }, this.panels));
     for (const element of this.panels) {
       this.observer.observe(element);
       this.resized.observe(element.querySelector(".content"));
@@ -72,6 +79,8 @@ export class Dashboard {
     this.observer.disconnect();
     this.resized.disconnect();
     for (const chart of this.main.querySelectorAll(".chart")) Plotly.purge(chart);
+    this.panels = [];
+    this.visible.clear();
   }
 }
 
@@ -122,7 +131,7 @@ function chart(content, panel) {
     h("li", {}, h("i", { class: "swatch", style: { background: color } }), h("span", {}, label), h("b", {}, value))));
 }
 
-const missing = (panel) => `No data yet: ${panel.reads.join(", ")}`;
+const missing = (panel) => panel.missing || `No data yet: ${panel.reads.join(", ")}`;
 
 const nothing = (panel) => h("p", { class: "nothing" }, missing(panel));
 

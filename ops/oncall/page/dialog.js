@@ -39,6 +39,7 @@ async function runbook(alarm) {
     const content = h("div", { class: "prose" }, rendered(html));
     content.querySelectorAll("a").forEach(adaptLink);
     content.querySelectorAll("code").forEach((code) => linkQuery(code, queries));
+    content.querySelectorAll("pre").forEach(addCopyButton);
     return [content];
   } catch (error) {
     return [h("p", {}, error.message)];
@@ -59,6 +60,27 @@ function linkQuery(code, queries) {
   const anchor = h("a", { href: link("logs", { query: name }) });
   code.replaceWith(anchor);
   anchor.append(code);
+}
+
+const COPIED_MS = 3000; // how long the button says so
+
+/** Adds a button that copies a block of commands, and says whether it could: some browsers ask, or refuse. */
+function addCopyButton(block) {
+  const text = block.textContent.trimEnd();
+  const button = h("button", { type: "button", "aria-live": "polite" }, "Copy");
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(block);
+      button.textContent = "Selected: press Ctrl-C";
+    }
+    setTimeout(() => (button.textContent = "Copy"), COPIED_MS);
+  });
+  const frame = h("div", { class: "copied" });
+  block.replaceWith(frame);
+  frame.append(button, block);
 }
 
 export function setUpDialog() {

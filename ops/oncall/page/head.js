@@ -21,12 +21,12 @@ export const SEVERITIES = { page: "Page", ticket: "Ticket" };
 let announced = null;
 
 export function showHead(head) {
-  const firing = firingOf(head.alarms);
+  const firing = isIdle(head) ? [] : firingOf(head.alarms);
   const unsure = notifying(head.alarms).filter((alarm) => alarm.state === "INSUFFICIENT_DATA");
   byId("brand").textContent = head.name;
-  document.title = firing.length ? `(${firing.length}) ${firing[0].name} – ${head.name}` : `All quiet – ${head.name}`;
+  const silent = silenceOf(head);
+  document.title = `${firing.length ? `(${firing.length}) ${firing[0].name}` : silent ? sentence(silent[0]) : "All quiet"} – ${head.name}`;
   byId("icon").href = favicon(firing);
-  const silent = silenceOf(head.source);
   const data = { budgets: head.budgets, firing: firing.map((alarm) => [alarm, duration(head.time - alarm.since)]), unsure: unsure.length, silent, known: head.alarms.length };
   show(byId("summary"), data, () => summary(firing, unsure, head, silent));
   show(byId("source"), sourceText(head), (text) => text);
@@ -45,25 +45,47 @@ function firingOf(alarms) {
 }
 
 const SILENT_SECONDS = 25; // more than two intervals of metrics
+const STOPPED_SECONDS = 65; // more than the longest interval of metrics
+const IDLE_SECONDS = 900; // after that, what fires only repeats that the service has stopped
 
-function silenceOf(source) {
-  if (source.kind !== "follow") return null;
-  if (source.state === "waiting") return "no recording yet";
-  if (source.silent_seconds === null) return "no line yet";
-  return source.silent_seconds > SILENT_SECONDS ? `no line for ${duration(source.silent_seconds)}` : null;
+/** What the recording lacks, and since when or for how long, if that is known; null where its newest line is recent. */
+function silenceOf({ source, time }) {
+  if (source.kind !== "follow" || source.state === "reading") return null;
+  if (source.state === "waiting") return ["no recording yet"];
+  if (source.newest === null) return ["no line yet"];
+  const seconds = time - source.newest;
+  if (seconds > STOPPED_SECONDS) return ["the service stopped", `at ${moment(source.newest, time)}`];
+  return seconds > SILENT_SECONDS ? ["no line", `for ${duration(seconds)}`] : null;
+}
+
+const moment = (at, now) => `${day(at) === day(now) ? "" : `${day(at)} `}${clock(at)} UTC`;
+
+const isIdle = (head) => silenceOf(head) !== null && head.time - head.source.newest > IDLE_SECONDS;
+
+/** What to start where the page's time range has no line; null where it has some. */
+export function startHint(head, start) {
+  const silent = silenceOf(head);
+  if (!silent || head.source.newest >= start) return null;
+  return [`${sentence(silent.join(" "))}. `, h("code", {}, "make run"), " in another terminal starts the service, and this page then shows it."];
 }
 
 function summary(firing, unsure, head, silent) {
   const kind = firing.length ? stateOf(firing[0]).kind : silent ? "unsure" : "good";
   const icon = firing.length ? STATES.ALARM.icon : silent ? "?" : STATES.OK.icon;
-  const title = firing.length ? `${firing.length} firing` : silent ? sentence(silent) : "All quiet";
-  const all = plural(notifying(head.alarms).length, "alarm");
-  const aside = firing.length ? `of ${all}${silent ? `, ${silent}` : ""}` : unsure.length ? `${plural(unsure.length, "alarm")} without data` : silent ? "The current state is unknown" : `${all}, none firing`;
+  const title = firing.length ? `${firing.length} firing` : silent ? sentence(silent[0]) : "All quiet";
+  const aside = asideOf(firing, unsure, head, silent);
   return [
     h("div", { class: `verdict ${kind}` }, h("span", { class: "icon", "aria-hidden": "true" }, icon), h("h1", {}, title), h("p", {}, h("a", { href: link("alarms") }, aside))),
     h("div", { class: "budgets" }, head.budgets.map(budget)),
     firing.length > 0 && h("ul", { class: `firing ${kind}` }, firing.map((alarm) => firingAlarm(alarm, head.time))),
   ].filter(Boolean);
+}
+
+function asideOf(firing, unsure, head, silent) {
+  if (silent) return firing.length ? silent.join(" ") : sentence(silent[1] ?? "the current state is unknown");
+  const all = plural(notifying(head.alarms).length, "alarm");
+  if (firing.length) return `of ${all}`;
+  return unsure.length ? `${plural(unsure.length, "alarm")} without data` : `${all}, none firing`;
 }
 
 const OBJECTIVE_SECONDS = 30 * 86400;
@@ -86,6 +108,8 @@ function firingAlarm(alarm, now) {
     h("p", { class: "reason" }, alarm.reason));
 }
 
+const megabytes = (bytes) => `${Math.ceil(bytes / 1e6)} MB`;
+
 const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 
 function sourceText({ source, time }) {
@@ -97,10 +121,11 @@ function sourceText({ source, time }) {
     const how = source.state === "ended" ? "Replayed" : `Replaying${source.speed ? ` at ${source.speed}×` : ""}, ${Math.round(source.share * 100)} %`;
     return [h("b", { class: "tag" }, "Replay"), ` ${how} `, file, `: ${read}. Time in the recording: `, now];
   }
-  if (source.state === "waiting") return [h("b", { class: "tag" }, "Waiting"), " There is no ", file, " yet: ", h("code", {}, "make run"), " creates it."];
+  if (source.state === "waiting") return [h("b", { class: "tag" }, "Waiting"), " There is no ", file, " yet: ", h("code", {}, "make run"), " in another terminal creates it."];
   if (source.state === "reading") return [h("b", { class: "tag" }, "Catching up"), ` ${Math.round(source.share * 100)} % of `, file, " read."];
-  const silent = silenceOf(source);
-  return [h("b", { class: `tag ${silent ? "unsure" : "live"}` }, silent ? "Silent" : "Live"), " ", file, `: ${read}${silent ? `; ${silent}` : ""}. `, now];
+  const silent = silenceOf({ source, time });
+  const size = `${megabytes(source.bytes)} of at most ${megabytes(source.max_bytes)}`;
+  return [h("b", { class: `tag ${silent ? "unsure" : "live"}` }, silent ? "Silent" : "Live"), " ", file, `, ${size}: ${read}${silent ? `; ${silent.join(" ")}` : ""}. `, now];
 }
 
 function announce(firing) {

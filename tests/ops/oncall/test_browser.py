@@ -544,7 +544,8 @@ def test_missing_data_is_reported(browser: Chrome, on_call: OnCall) -> None:
     on_call.ahead_seconds += 40
     refresh(browser)
 
-    find(browser, ".verdict.unsure", "No line for ")
+    find(browser, ".verdict.unsure h1", "No line")
+    find(browser, ".verdict p", "For ")
     find(browser, "#source", "no line for ")
 
 
@@ -567,9 +568,10 @@ def test_a_missing_recording_is_reported(browser: Chrome, tmp_path: Path) -> Non
     with OnCall(tmp_path / "nothing.jsonl") as on_call:
         browser.get(on_call.url)
 
-        find(browser, "#source", "make run creates it")
+        find(browser, "#source", "make run in another terminal creates it")
         find(browser, ".verdict.unsure", "No recording yet")
-        find(browser, ".panel .nothing", "No data yet: ClientsApi Latency")
+        find(browser, "main .nothing", "No recording yet. make run in another terminal starts the service")
+        assert not browser.find_elements(By.CSS_SELECTOR, ".grid")
 
 
 DRAWN: Final = """

@@ -1,6 +1,7 @@
 """The server of the on-call page over HTTP, on a recording of the real service."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -330,6 +331,26 @@ def test_the_command_prints_the_address_of_the_page(
 
     with urlopen(f"{found[1]}/api/view") as response:
         assert json.load(response)["head"]["dashboards"] == ["service", "platform", "requests"]
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "hint"),
+    [(None, r"There is no \S+/recording\.jsonl yet: "), (600, r"The service stopped at \S+ \S+ UTC: ")],
+)
+def test_the_command_says_what_to_start(
+    command: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, age_seconds: float | None, hint: str
+) -> None:
+    """Where there is no recording, or none that is being written."""
+    path = tmp_path / "recording.jsonl"
+    if age_seconds is not None:
+        path.write_bytes(line(0))
+        os.utime(path, (time.time() - age_seconds,) * 2)
+    process = command("--follow", str(path), "--port", "0")
+    assert process.stdout
+
+    assert process.stdout.readline().startswith("On call  http://")
+    start = "`make run` in another terminal starts the service, and the page then shows it.\n"
+    assert re.fullmatch(hint + re.escape(start), process.stdout.readline())
 
 
 def test_the_command_warns_when_other_machines_have_access(

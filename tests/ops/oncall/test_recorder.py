@@ -217,20 +217,20 @@ def test_a_terminal_shows_requests_in_readable_form(database_settings: DatabaseS
     assert b'{"timestamp"' not in shown
 
 
-def test_a_recording_is_rotated_at_its_maximum_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file before is kept, and no line between the two files is lost."""
-    monkeypatch.setattr(recorder, "_MAX_BYTES", 100)
-    with closing(Recording(tmp_path / "recording.jsonl")) as recording:
+def test_a_recording_and_the_one_before_it_stay_below_the_maximum_size(tmp_path: Path) -> None:
+    """Each of both files has up to half of it, and no line between them is lost."""
+    with closing(Recording(tmp_path / "recording.jsonl", 205)) as recording:
         for number in range(30):
             recording.write(b"%09d\n" % number)
+            assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 205
 
     kept = [*(tmp_path / "recording.1.jsonl").read_text().split(), *(tmp_path / "recording.jsonl").read_text().split()]
     assert [int(one) for one in kept] == list(range(30 - len(kept), 30))
     assert len(kept) > 10
 
 
-def test_documents_that_cloudwatch_would_refuse_are_counted() -> None:
-    """Documents that are not JSON, and documents that break the rules of the format."""
+def test_lines_that_the_figures_are_about_are_counted() -> None:
+    """Documents that are not JSON or break the rules of the format; workers that start and exit."""
     machine = type("Machine", (), {"shipped": Shipped()})()
     counting = Recorder(recording=None, machine=machine)  # type: ignore[arg-type]  # not used here
     counting._count(
@@ -238,11 +238,15 @@ def test_documents_that_cloudwatch_would_refuse_are_counted() -> None:
             b'{"_aws": {"Timestamp": 1, "CloudWatchMetrics": [',
             b'{"_aws": {"Timestamp": 1, "CloudWatchMetrics": [{"Namespace": "N", "Metrics": [{"Name": "M"}]}]}}',
             b'{"_aws": {"CloudWatchMetrics": []}}',
-            b'{"event": "worker_exited"}',
+            b'{"event":"started","pod":"host-1","port":8080}',
+            b'{"event":"started","pod":"host-2","port":8080}',
+            b'{"event":"worker_exited","pod":"host-1"}',
+            b'{"event":"worker_exited","po',
         ]
     )
 
-    assert machine.shipped == Shipped(records=4, unread=1, invalid=1, restarts=1)
+    assert machine.shipped == Shipped(records=7, unread=1, invalid=1, restarts=1, ready={"host-2"}, fewest_ready=1)
+    assert counting.port == 8080
 
 
 def test_spans_that_cannot_be_parsed_are_refused_and_counted(service: Service, short_folder: Path) -> None:

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from ops.oncall.documents import InvalidDocument, parse
-from ops.oncall.sources import Follow, Replay, Source, rotated
+from ops.oncall.sources import Follow, Replay, Source, max_bytes, rotated
+from svc.errors import InvalidSetting
 
 AT = 1_795_600_000.0
 
@@ -125,7 +126,7 @@ def test_a_large_recording_is_read_a_piece_at_a_time(follow: Follow, tmp_path: P
 
     assert sum(pieces) == 2000
     assert max(pieces) < 300
-    assert len(replay.read(AT)) == 500
+    assert len(replay.read(AT)) == 100
     assert 0 < replay.status().share < 1
     replay.close()
 
@@ -183,3 +184,28 @@ def test_a_source_waits_for_a_file_that_it_cannot_read(follow: Follow, tmp_path:
     (tmp_path / "recording.jsonl").mkdir()
 
     assert (seconds(follow), follow.status().state) == ([], "waiting")
+
+
+def test_the_size_of_a_recording_is_that_of_both_files(tmp_path: Path) -> None:
+    """With the maximum, which a replay does not have."""
+    path = tmp_path / "recording.jsonl"
+    path.write_bytes(line(0) + line(1))
+    rotated(path).write_bytes(line(0))
+    follow, replay = Follow(path, limit=10_000), Replay(path)
+
+    assert (follow.status().bytes, follow.status().max_bytes) == (3 * len(line(0)), 10_000)
+    assert (replay.status().bytes, replay.status().max_bytes) == (2 * len(line(0)), None)
+    replay.close()
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", 100_000_000), ("1", 1_000_000), ("99999", 99_999_000_000)])
+def test_the_maximum_size_is_a_setting(text: str, expected: int) -> None:
+    """In megabytes."""
+    assert max_bytes({"RECORDING_MB": text}) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "100 MB", "100000", "\u0661"])
+def test_a_wrong_maximum_size_is_refused(text: str) -> None:
+    """With the values that are valid."""
+    with pytest.raises(InvalidSetting, match="must be a whole number of megabytes from 1 to 99999"):
+        max_bytes({"RECORDING_MB": text})
