@@ -13,6 +13,7 @@ from typing import Final
 from ops.cloudwatch.rows import Alarms, Composite, Metric, MetricAlarm, load
 from ops.cloudwatch.widgets import (
     GROUPS,
+    LIMIT_COLOR,
     NAME,
     Lines,
     Widget,
@@ -76,21 +77,14 @@ def service(alarms: Alarms) -> list[list[Widget]]:
                     for share, color in _PERCENTILES
                 ],
                 unit="ms",
-                limits=[(100, "objective: 99 % within 100 ms")],
+                limits=[(100, "objective: 99 % within 100 ms", LIMIT_COLOR)],
             ),
         ],
         [
+            burn(alarms, "availability", _RATES),
+            burn(alarms, "latency", _RATES),
             chart(
-                "Error budget burn rate",
-                [
-                    *burn(alarms, "availability", _BAD),
-                    *burn(alarms, "latency", _NEUTRAL),
-                ],
-                limits=[(14.4, "page: 1 h window"), (6, "page: 6 h window"), (1, "the budget lasts 30 days")],
-                period=300,
-            ),
-            chart(
-                "Latency by route, p99",
+                "Latency of successes by route, p99",
                 [
                     line(_route_latency(route, method, "2xx"), f"{method} {route}")
                     for route, method in (("/get/{id}", "GET"), ("/add", "POST"), ("/getall", "GET"))
@@ -375,6 +369,7 @@ def platform(alarms: Alarms) -> list[list[Widget]]:
     ]
 
 
+_RATES: Final = (_BAD, _WARN, _OTHER)  # of an objective, the fastest first
 _PERCENTILES: Final = (("50", _GOOD), ("90", _NEUTRAL), ("99", _WARN), ("99.9", _BAD))
 
 

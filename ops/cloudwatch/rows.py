@@ -1,5 +1,6 @@
 """The rows of alarms.yaml as typed objects. A missing or an unknown field is an error."""
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,10 +19,10 @@ Dimensions: TypeAlias = tuple[tuple[str, str], ...]
 MetricKey: TypeAlias = tuple[str, str, Dimensions]  # namespace, name and sorted dimensions
 
 _COMPARISONS: Final[dict[str, tuple[str, Callable[[float, float], bool]]]] = {
-    "GreaterThanThreshold": (">", operator.gt),
-    "GreaterThanOrEqualToThreshold": ("≥", operator.ge),
-    "LessThanThreshold": ("<", operator.lt),
-    "LessThanOrEqualToThreshold": ("≤", operator.le),
+    "GreaterThanThreshold": ("limit", operator.gt),
+    "GreaterThanOrEqualToThreshold": ("fires from", operator.ge),
+    "LessThanThreshold": ("minimum", operator.lt),
+    "LessThanOrEqualToThreshold": ("fires up to", operator.le),
 }
 
 
@@ -65,10 +66,11 @@ class MetricAlarm:
         name: a short name, which is also the name of the runbook.
         severity: page, ticket, or part of a composite alarm.
         means: what is wrong when the alarm fires.
+        measures: what the value is, in words for display.
         reason: why the threshold has this value.
         metrics: the metrics that the alarm evaluates, by their IDs in `expression`.
         expression: metric math; empty if the alarm has a single metric.
-        unit: the unit of the threshold, for display.
+        unit: the unit of the threshold, for display: %, share (1 is 100 %), bytes, ms, s, or none for a number.
         comparison: CloudWatch's comparison operator.
         threshold: the limit, in `unit`.
         period_seconds: the length of the period that one data point covers.
@@ -85,6 +87,7 @@ class MetricAlarm:
     name: str
     severity: Severity
     means: str
+    measures: str
     reason: str
     metrics: Mapping[str, Metric]
     expression: str = ""
@@ -104,13 +107,19 @@ class MetricAlarm:
         """Whether a value breaches the threshold."""
         return _COMPARISONS[self.comparison][1](value, self.threshold)
 
+    def excess(self, value: float | None) -> float:
+        """How far a value is beyond the threshold; negative within it, and minus infinity without a value."""
+        if value is None:
+            return -math.inf
+        return value - self.threshold if "Greater" in self.comparison else self.threshold - value
+
     def describe(self, value: float | None) -> str:
-        """Describes a value and the condition of the alarm in a sentence for display."""
-        sign = _COMPARISONS[self.comparison][0]
-        unit = f" {self.unit}" if self.unit else ""
-        shown = "no data" if value is None else f"{value:.4g}{unit}"
-        limit, points = f"{sign} {self.threshold:g}{unit}", f"{self.periods_to_alarm} of {self.periods} points"
-        return f"{shown}; it fires at {limit} in {points} of {_duration(self.period_seconds)}"
+        """Describes a value and the condition of the alarm for display: what is measured, its unit, and the limit."""
+        shown = "no data" if value is None else quantity(value, self.unit)
+        limit = f"{_COMPARISONS[self.comparison][0]} {quantity(self.threshold, self.unit)}"
+        length = duration(self.period_seconds)
+        points = f"in {self.periods_to_alarm} of {self.periods} periods of {length}"
+        return f"{self.measures}: {shown}, {limit}, {points if self.periods > 1 else f'over {length}'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +130,7 @@ class Objective:
         name: availability or latency.
         percent: the percentage of good requests to reach over 30 days.
         means: what a good request is.
+        measures: what a bad request is.
         metrics: the metrics in the expressions, by their IDs.
         share: metric math that gives the percentage of bad requests.
         requests: metric math that gives the number of bad requests.
@@ -130,6 +140,7 @@ class Objective:
     name: str
     percent: float
     means: str
+    measures: str
     metrics: Mapping[str, Metric]
     share: str
     requests: str
@@ -199,6 +210,7 @@ class BurnRate:
             name=f"{self.objective.name}-{name}",
             severity="part",
             means=self.means,
+            measures=self.objective.measures,
             reason=self.reason,
             metrics=self.objective.metrics,
             expression=expression,
@@ -343,7 +355,21 @@ def _metrics(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
     }
 
 
-def _duration(seconds: int) -> str:
+def quantity(value: float, unit: str) -> str:
+    """A value with its unit, for display; a share is a percentage."""
+    match unit:
+        case "share":
+            return f"{100 * value:.3g} %"
+        case "bytes":
+            exponent = max(0, min(3, int(math.log(max(abs(value), 1), 1024))))
+            return f"{value / 1024**exponent:.3g} {('B', 'KiB', 'MiB', 'GiB')[exponent]}"
+        case "":
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:.3g} {unit}"
+
+
+def duration(seconds: int) -> str:
+    """A length of time in its largest whole unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds % length == 0:
             return f"{seconds // length} {unit}"

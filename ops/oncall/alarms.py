@@ -5,8 +5,9 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from statistics import fmean, pstdev
-from typing import Final
+from typing import Any, Final
 
 from ops.cloudwatch.rows import Alarms, Composite, MetricAlarm, Severity
 from ops.oncall.expressions import Series, evaluate
@@ -29,9 +30,12 @@ class AlarmState:
         state: OK, ALARM or INSUFFICIENT_DATA.
         since: start of this state, in seconds since 1970.
         means: what is wrong when it fires.
-        reason: of the state: the value and the threshold.
+        reason: of the state: what is measured, the value and the threshold.
+        absence: why there is no value: nobody reports, no traffic, too little yet; empty where there is one.
         parts: the alarms that decide a composite alarm.
         notified: the state of which it last notified someone; a state that a suppressor hides is not among them.
+        excess: how far the value is beyond the threshold; for a composite alarm, that of its first part.
+        window_seconds: the length of the shortest period whose data decides.
     """
 
     name: str
@@ -40,8 +44,11 @@ class AlarmState:
     since: float
     means: str
     reason: str
+    absence: str = ""
     parts: Sequence[str] = ()
     notified: str = INSUFFICIENT_DATA
+    excess: float
+    window_seconds: float
 
 
 class AlarmEvaluator:
@@ -63,13 +70,36 @@ class AlarmEvaluator:
         for row in self._alarms.metric.values():
             points = points_of(row, self._store, now)
             latest = next((value for value in reversed(points) if value is not None), None)
-            self._set(row, state_of(row, points, self._state(row.name)), row.describe(latest), now)
+            state = state_of(row, points, self._state(row.name))
+            absence = self._absence(row, now) if latest is None else ""
+            if state == INSUFFICIENT_DATA:
+                absence = absence or "too little yet"
+            self._set(
+                row,
+                now,
+                state=state,
+                reason=f"{row.describe(latest)}{absence and f' ({absence})'}",
+                absence=absence,
+                excess=row.excess(latest),
+                window_seconds=row.period_seconds * row.periods_to_alarm,
+            )
         for composite in self._alarms.composite.values():
-            names = [name for group in composite.rule for name in group]
-            fires = any(all(self._state(name) == ALARM for name in group) for group in composite.rule)
-            reason = "; ".join(f"{name}: {self._states[name].reason}" for name in names)
-            self._set(composite, ALARM if fires else OK, reason, now, names)
+            self._set_composite(composite, now)
         return list(self._notifying(now))
+
+    def _set_composite(self, row: Composite, now: float) -> None:
+        firing = [group for group in row.rule if all(self._state(name) == ALARM for name in group)]
+        parts = [self._states[name] for group in row.rule for name in group]
+        shown = [self._states[name] for group in firing or row.rule for name in group]
+        self._set(
+            row,
+            now,
+            state=ALARM if firing else OK,
+            reason="; ".join(part.reason for part in shown),
+            parts=[part.name for part in parts],
+            excess=parts[0].excess,
+            window_seconds=min(part.window_seconds for part in parts),
+        )
 
     def _notifying(self, now: float) -> Iterable[AlarmState]:
         states = {state.name: (state.state, state.since) for state in self._states.values()}
@@ -78,16 +108,23 @@ class AlarmEvaluator:
             reason = f"{silence}; {state.reason}" if silence and state.state == ALARM else state.reason
             yield replace(state, notified=notified, reason=reason)
 
+    def _absence(self, row: MetricAlarm, now: float) -> str:
+        """Why an alarm has no value: its reporter is silent, or has nothing to report."""
+        namespaces = {metric.namespace for metric in row.metrics.values()}
+        newest = max(map(self._store.newest, namespaces))
+        if not newest:
+            return "nobody reports"
+        is_recent = newest >= now - row.period_seconds * row.periods
+        return "no traffic" if is_recent else f"nobody reports since {datetime.fromtimestamp(newest, UTC):%H:%M:%S}"
+
     def _state(self, name: str) -> str:
         return self._states[name].state if name in self._states else INSUFFICIENT_DATA
 
-    def _set(
-        self, row: MetricAlarm | Composite, state: str, reason: str, now: float, parts: Sequence[str] = ()
-    ) -> None:
+    def _set(self, row: MetricAlarm | Composite, now: float, *, state: str, **more: Any) -> None:
         before = self._states.get(row.name)
         since = before.since if before and before.state == state else now
         self._states[row.name] = AlarmState(
-            name=row.name, severity=row.severity, state=state, since=since, means=row.means, reason=reason, parts=parts
+            name=row.name, severity=row.severity, means=row.means, state=state, since=since, **more
         )
 
 

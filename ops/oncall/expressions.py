@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math
 import ast
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Final, TypeAlias
 
 Series: TypeAlias = Sequence[float | None]
@@ -56,7 +57,7 @@ def names_in(expression: str) -> set[str]:
     """
     nodes = list(ast.walk(_parsed(expression)))
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    return {node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in called}
+    return {node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in called} - {"REPEAT"}
 
 
 def _parsed(expression: str) -> ast.expr:
@@ -94,6 +95,8 @@ class _Evaluator:
             case "IF", [condition, then, otherwise]:
                 choices = zip(self.value(condition), self.value(then), self.value(otherwise), strict=True)
                 return [None if met is None else yes if met else no for met, yes, no in choices]
+            case "FILL", [line, ast.Name(id="REPEAT")]:
+                return list(accumulate(self.value(line), _or_last))
             case "FILL", [line, filler]:
                 filled = zip(self.value(line), self.value(filler), strict=True)
                 return [default if value is None else value for value, default in filled]
@@ -111,6 +114,10 @@ class _Evaluator:
     def _unsupported(self, what: str) -> InvalidExpression:
         names = ", ".join(sorted(self._series))
         return InvalidExpression(f"{what} in {self._expression} is not supported here; its series are {names}")
+
+
+def _or_last(last: float | None, value: float | None) -> float | None:
+    return last if value is None else value
 
 
 def _apply(function: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:

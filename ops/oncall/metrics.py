@@ -87,6 +87,8 @@ class MetricStore:
     def __init__(self) -> None:
         self._fine: dict[MetricKey, _Buckets] = {}
         self._coarse: dict[MetricKey, _Buckets] = {}
+        self._newest = 0.0
+        self._newest_of: dict[str, float] = {}
 
     def add(self, document: Mapping[str, Any]) -> None:
         """Adds a document in the Embedded Metric Format.
@@ -95,8 +97,10 @@ class MetricStore:
             KeyError, TypeError, ValueError: the document is not valid.
         """
         at = document["_aws"]["Timestamp"] / 1000
+        self._newest = max(self._newest, at)
         for names, samples in samples_of(document):
             for name in names:
+                self._newest_of[name[0]] = max(at, self._newest_of.get(name[0], 0.0))
                 self._add(name, at, samples)
 
     def _add(self, name: MetricKey, at: float, samples: Samples) -> None:
@@ -108,6 +112,15 @@ class MetricStore:
     def keys(self) -> set[MetricKey]:
         """The keys of all metrics that had a sample."""
         return set(self._fine)
+
+    def newest(self, namespace: str) -> float:
+        """When the newest sample of a namespace was taken, in seconds since 1970; 0 without one."""
+        return self._newest_of.get(namespace, 0.0)
+
+    def shortest_period(self, start: float) -> int:
+        """The length of the shortest period from a time on whose samples are kept, in seconds."""
+        seconds, kept_seconds = _FINE
+        return seconds if start >= self._newest - kept_seconds else _COARSE[0]
 
     def series(self, metric: Metric, period: int, end: float, count: int) -> list[float | None]:
         """A statistic for each period.
@@ -125,15 +138,23 @@ class MetricStore:
             ValueError: there is no such statistic.
         """
         statistic = _statistic(metric.statistic)
-        buckets = (self._fine if period * count <= _FINE[1] else self._coarse).get(metric.key)
-        if buckets is None:
+        if metric.key not in self._fine:
             return [None] * count
-        return [
-            statistic(samples) if samples.count else None
-            for samples in (
-                buckets.between(end - back * period, end - (back - 1) * period) for back in range(count, 0, -1)
-            )
-        ]
+        ends = (end - back * period for back in reversed(range(count)))
+        periods = (self._between(metric.key, last - period, last) for last in ends)
+        return [statistic(samples) if samples.count else None for samples in periods]
+
+    def _between(self, key: MetricKey, start: float, end: float) -> Samples:
+        """The samples of a period: in detail, or coarser but for its end, so that none is newer than the period."""
+        seconds = self.shortest_period(start)
+        if seconds == _FINE[0]:
+            return self._fine[key].between(start, end)
+        whole = end // seconds * seconds
+        if self.shortest_period(whole) == seconds:
+            return self._coarse[key].between(start, end)
+        samples = self._coarse[key].between(start, whole)
+        samples.merge(self._fine[key].between(whole, end))
+        return samples
 
 
 class _Buckets:

@@ -56,6 +56,10 @@ class Values:
         self._store = store
         self._cached: dict[tuple[Metric, int, float], float | None] = {}
 
+    def shortest_period(self, start: float) -> int:
+        """The length of the shortest period from a time on whose values are known, in seconds."""
+        return self._store.shortest_period(start)
+
     def at(self, metric: Metric, period: int, ends: Iterable[float], settled: float) -> list[float | None]:
         """A metric's values for the periods with these ends. Those up to `settled` cannot change any more."""
         if len(self._cached) > _MAX_CACHED:
@@ -190,7 +194,8 @@ class _Lines:
         line = self._lines.get(name)
         if line is None:
             raise InvalidExpression(f"an expression uses {name}, which does not exist")
-        period = self._period or line.period_seconds
+        shortest = self._values.shortest_period(self._ends[0] - line.period_seconds)
+        period = self._period or max(line.period_seconds, shortest)
         if isinstance(line.of, Metric):
             return self._values.at(line.of, period, self._ends, self._settled)
         empty: Series = [None] * len(self._ends)

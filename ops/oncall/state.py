@@ -1,5 +1,6 @@
 """The state that the page shows: metrics, alarms, logs and traces, read from a source."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +10,7 @@ from ops.oncall import dashboards
 from ops.oncall.alarms import AlarmEvaluator, AlarmState
 from ops.oncall.documents import Entry
 from ops.oncall.expressions import evaluate
+from ops.oncall.history import History
 from ops.oncall.logs import LogStore
 from ops.oncall.machine import NAME
 from ops.oncall.metrics import MetricStore
@@ -16,16 +18,18 @@ from ops.oncall.panels import TimeRange, Values, draw
 from ops.oncall.queries import QueryLibrary, Result
 from ops.oncall.sources import Source
 from ops.oncall.traces import TraceStore
+from svc.logs import names
 
 CLOUDWATCH: Final = Path(__file__).resolve().parents[1] / "cloudwatch"
 
 EVALUATION_SECONDS: Final = 5.0  # between evaluations of the alarms; CloudWatch evaluates once a minute
 _SETTLE_SECONDS: Final = 65.0  # the maximum delay of a metric: METRICS_INTERVAL is at most 60
+_MAX_STEPS: Final = 60  # evaluations in a gap in the recording
+_FAULTS: Final = rows.Metric(names.NAMESPACE, names.FAULTS, (), "Sum")
 _QUERY_SECONDS: Final = 20.0  # between two runs of the query of a widget
 # CloudWatch's units by the label of an axis, for lines whose documents have no unit.
 _UNITS: Final = {"ms": "Milliseconds", "s": "Seconds", "%": "Percent", "bytes": "Bytes"}
-_OBJECTIVE_SECONDS: Final = 30 * 86400  # objectives are over a month
-_BURN_SECONDS: Final = 3600  # the long window of the faster alarms
+_OBJECTIVE_SECONDS: Final = 30 * 86400  # over which objectives hold
 
 
 class OnCallState:
@@ -47,9 +51,11 @@ class OnCallState:
         self._values = Values(self._metrics)
         self._alarms = rows.load(name, folder / "alarms.yaml")
         self._evaluator = AlarmEvaluator(self._alarms, self._metrics)
+        self._history = History()
         self._states: list[AlarmState] = []
         self._budgets: list[dict[str, Any]] = []
         self._evaluated = self._newest = 0.0
+        self._oldest = math.inf
         self._units: dict[str, str] = {}
         self._results: dict[tuple[str, float, bool], tuple[float, Result]] = {}
         self._lines = self._refused = 0
@@ -65,7 +71,7 @@ class OnCallState:
         """
         read = self._source.read(wall)
         for entry in read:
-            self._newest = max(self._newest, entry.at)
+            self._oldest, self._newest = min(self._oldest, entry.at), max(self._newest, entry.at)
             self._evaluate_if_due(entry.at)
             self._add(entry)
         if read:
@@ -84,6 +90,8 @@ class OnCallState:
                 self._add_metrics(entry.document)
             elif "resourceSpans" in entry.document:
                 self.traces.add(entry.document)
+            elif entry.document.get("event") == names.STARTED:
+                self._history.start(entry.document[names.BUILD], entry.at)
             self.logs.add(entry.document, entry.line)
         except (KeyError, TypeError, ValueError, AttributeError):
             self._refused += 1
@@ -95,32 +103,35 @@ class OnCallState:
                 self._units[f"{directive['Namespace']} {metric['Name']}"] = metric.get("Unit", "")
 
     def _evaluate_if_due(self, now: float) -> None:
-        if now - self._evaluated >= EVALUATION_SECONDS:
-            self._evaluate(now - now % EVALUATION_SECONDS)
+        """Evaluates the alarms at all times that are due, also in a gap in the recording, but then at fewer times."""
+        due = now - now % EVALUATION_SECONDS
+        gap = due - self._evaluated if self._evaluated else 0
+        steps = min(int(gap / EVALUATION_SECONDS), _MAX_STEPS)
+        for step in range(1, steps):
+            self._evaluate(due - gap * (1 - step / steps))
+        if due > self._evaluated:
+            self._evaluate(due)
 
     def _evaluate(self, now: float) -> None:
         self._evaluated = now
         self._states = self._evaluator.evaluate(now)
+        self._history.update(self._states, now)
         self._budgets = [self._budget(objective) for objective in self._alarms.objectives.values()]
 
     def _budget(self, objective: rows.Objective) -> dict[str, Any]:
-        """The rest of an objective's error budget in percent, and its burn rate: 1 spends exactly the budget."""
-        spent, burn = (self._bad(objective, seconds) for seconds in (_OBJECTIVE_SECONDS, _BURN_SECONDS))
+        """How much of an objective's error budget was spent, in percent, and in how many of its seconds."""
+        series = {
+            name: self._metrics.series(metric, _OBJECTIVE_SECONDS, self._evaluated, 1)
+            for name, metric in objective.metrics.items()
+        }
+        (bad,) = evaluate(objective.bad, series, _OBJECTIVE_SECONDS)
         return {
             "name": objective.name,
             "percent": objective.percent,
             "means": objective.means,
-            "left": None if spent is None else 100 - 100 * spent / objective.budget,
-            "burn": None if burn is None else burn / objective.budget,
+            "spent": None if bad is None else 100 * bad / objective.budget,
+            "seconds": min(self._evaluated - self._oldest, _OBJECTIVE_SECONDS),
         }
-
-    def _bad(self, objective: rows.Objective, seconds: int) -> float | None:
-        series = {
-            name: self._metrics.series(metric, seconds, self._evaluated, 1)
-            for name, metric in objective.metrics.items()
-        }
-        (bad,) = evaluate(objective.bad, series, seconds)
-        return bad
 
     def head(self, wall: float) -> dict[str, Any]:
         """The head of every page: the time, the status of the source, the alarms and the budgets."""
@@ -156,7 +167,26 @@ class OnCallState:
             for line in panel.get("lines", ()):
                 label = panel["axes"].get(line["axis"], {}).get("label", "")
                 line["unit"] = self._units.get(line.pop("metric")) or _UNITS.get(label, "")
-        return {"head": self.head(wall), "dashboard": dashboard, "start": start, "end": end, "panels": panels}
+        return {
+            "head": self.head(wall),
+            "dashboard": dashboard,
+            "start": start,
+            "end": end,
+            "panels": panels,
+            "history": self._happened(start, end, now),
+        }
+
+    def _happened(self, start: float, end: float, now: float) -> dict[str, Any]:
+        """What happened in a time range; each firing has the number of requests that failed in its time."""
+        firings = self._history.firings(start, end)
+        return {
+            "firings": [{**asdict(one), "failed": self._failed(one.since, one.end or now)} for one in firings],
+            "deployments": self._history.deployments(start, end),
+        }
+
+    def _failed(self, start: float, end: float) -> float:
+        (count,) = self._metrics.series(_FAULTS, math.ceil(end - start), end, 1)
+        return count or 0
 
     def _latest(self, text: str, start: float, end: float) -> Result:
         """Runs the query of a widget up to now, or returns a recent result: a query reads all lines."""

@@ -1,6 +1,7 @@
 // Charts, drawn by Plotly.
 
 import { quantity } from "./format.js";
+import { marks } from "./history.js";
 
 const DEFAULT_COLORS = 8; // in the style sheet
 
@@ -8,11 +9,30 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 
 export const colorOf = (line, number) => line.color || css(`--line-${(number % DEFAULT_COLORS) + 1}`);
 
-/** Draws or redraws a chart. */
-export function draw(element, panel, [start, end]) {
+const MIN_SECONDS = 10; // of a range that the user selects, which is the time between two points
+// A finger scrolls the page: with it, a range is chosen by the form in the header.
+const isMouse = !matchMedia("(pointer: coarse)").matches;
+
+/** Draws or redraws a chart, unless the user is about to select a range on it. */
+export function draw(element, panel, { start, end, history }) {
+  if (element.matches(":active")) return;
   const traces = panel.lines.map((line, number) => trace(panel, line, number));
-  return Plotly.react(element, traces, layout(element, panel, start, end), { displayModeBar: false, responsive: false });
+  const config = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
+  Plotly.react(element, traces, layout(element, panel, start, end, history), config);
 }
+
+/** Calls `select` with the range over which the user drags the mouse, and `pick` with the time of a point that is clicked. */
+export function observe(element, { select, pick }) {
+  element.on("plotly_relayout", (change) => {
+    if (!("xaxis.range[0]" in change)) return;
+    const [from, to] = [change["xaxis.range[0]"], change["xaxis.range[1]"]].map(seconds);
+    select(Math.floor(from), Math.ceil(Math.max(to, from + MIN_SECONDS)));
+  });
+  element.on("plotly_click", ({ points }) => pick(Math.round(seconds(points[0].x))));
+}
+
+/** Plotly's times are milliseconds, or texts in UTC. */
+const seconds = (time) => (typeof time === "number" ? time : Date.parse(`${time.replace(" ", "T")}${time.includes(":") ? "Z" : ""}`)) / 1000;
 
 function trace(panel, line, number) {
   const color = colorOf(line, number);
@@ -34,7 +54,7 @@ function trace(panel, line, number) {
 
 const hex = (color) => (/^#[0-9a-f]{6}$/i.test(color) ? color : css("--line-1"));
 
-function layout(element, panel, start, end) {
+function layout(element, panel, start, end, history) {
   const axes = { left: axis(panel, "left"), right: axis(panel, "right") };
   return {
     width: element.clientWidth,
@@ -46,14 +66,14 @@ function layout(element, panel, start, end) {
     showlegend: false,
     hovermode: "x unified",
     hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line"), font: { color: css("--ink"), size: 12 } },
-    dragmode: false,
-    xaxis: { type: "date", range: [start * 1000, end * 1000], fixedrange: true, gridcolor: css("--grid"), linecolor: css("--line"), zeroline: false, nticks: 6, tickformat: "%H:%M", hoverformat: "%H:%M:%S UTC", spikethickness: 1, spikecolor: css("--muted"), spikedash: "dot" },
+    dragmode: isMouse && "zoom",
+    xaxis: { type: "date", range: [start * 1000, end * 1000], fixedrange: !isMouse, gridcolor: css("--grid"), linecolor: css("--line"), zeroline: false, nticks: 6, tickformat: end - start < 300 ? "%H:%M:%S" : "%H:%M", hoverformat: "%H:%M:%S UTC", spikethickness: 1, spikecolor: css("--muted"), spikedash: "dot" },
     yaxis: axes.left ?? { visible: false },
     ...(axes.right && { yaxis2: { ...axes.right, overlaying: "y", side: "right", showgrid: false } }),
-    shapes: limits(panel, axes).map(({ limit, axis: name }) => ({
+    shapes: [...marks(history, end, css), ...limits(panel, axes).map(({ limit, axis: name }) => ({
       type: "line", xref: "paper", x0: 0, x1: 1, yref: name, y0: limit.value, y1: limit.value,
       line: { color: limit.color || css("--bad"), width: 1, dash: "dash" },
-    })),
+    }))],
     annotations: labelled(limits(panel, axes), axes, element.clientHeight).map(({ limit, axis: name }) => ({
       xref: "paper", x: 1, xanchor: "right", yref: name, y: limit.value, yanchor: "bottom", showarrow: false,
       text: escaped(limit.label), font: { size: 10.5, color: css("--muted") },

@@ -1,10 +1,11 @@
 // A dashboard: its panels in CloudWatch's grid of 24 columns, updated with each response.
 
 import { request } from "./api.js";
-import { colorOf, draw } from "./chart.js";
+import { colorOf, draw, observe } from "./chart.js";
 import { h, rendered, show } from "./dom.js";
-import { quantity } from "./format.js";
-import { STATES } from "./head.js";
+import { clock, quantity } from "./format.js";
+import { stateOf } from "./head.js";
+import { happened } from "./history.js";
 import { scanned } from "./logs.js";
 import { table } from "./table.js";
 import { changed, link } from "./route.js";
@@ -33,6 +34,7 @@ export class Dashboard {
   update(view) {
     this.latest = view;
     if (this.panels.length !== view.panels.length) this.build(view);
+    show(this.history, view.history, () => happened(view.history, view.head.time));
     this.panels.forEach((element, number) => {
       element.data = view.panels[number];
       fill(element, view);
@@ -42,7 +44,8 @@ export class Dashboard {
 
   build(view) {
     this.panels = view.panels.map((panel) => frame(panel));
-    this.main.replaceChildren(h("div", { class: "grid" }, this.panels));
+    this.history = h("section", { class: "panel history", "aria-labelledby": "history" });
+    this.main.replaceChildren(this.history, h("div", { class: "grid" }, this.panels));
     for (const element of this.panels) {
       this.observer.observe(element);
       this.resized.observe(element.querySelector(".content"));
@@ -58,7 +61,11 @@ export class Dashboard {
   drawChart(element) {
     const chart = element.querySelector(".chart");
     if (!chart || !chart.clientWidth) return;
-    draw(chart, element.data, [this.latest.start, this.latest.end]);
+    draw(chart, element.data, this.latest);
+    if (chart.on && chart.dataset.observed === undefined) {
+      chart.dataset.observed = "";
+      observe(chart, { select: (from, to) => (location.hash = changed({ from, to })), pick: (time) => showMoment(element, time) });
+    }
   }
 
   close() {
@@ -67,6 +74,8 @@ export class Dashboard {
     for (const chart of this.main.querySelectorAll(".chart")) Plotly.purge(chart);
   }
 }
+
+const MOMENT_SECONDS = 60; // whose lines and traces a point leads to
 
 let frames = 0;
 
@@ -77,7 +86,21 @@ function frame(panel) {
     class: `panel ${panel.kind}`,
     "aria-labelledby": panel.title ? id : undefined,
     style: { "--column": x + 1, "--columns": width, "--row": y + 1, "--rows": height },
-  }, panel.title && h("h2", { id }, panel.title), h("div", { class: "content" }));
+  }, panel.title && h("h2", { id }, panel.title), panel.kind === "chart" && behind(panel.title), h("div", { class: "content" }));
+}
+
+/** Links to the lines and traces behind a chart: those of the range, or those around a moment. */
+function behind(title, moment) {
+  const range = moment && { from: moment - MOMENT_SECONDS / 2, to: moment + MOMENT_SECONDS / 2 };
+  const to = (page, name) => h("a", { href: link(page, range), "data-range": range && "", "aria-label": `${name} of ${title}` }, name);
+  return h("nav", { class: "behind", "aria-label": `Behind ${title}` },
+    moment && h("span", {}, `around ${clock(moment)}`), to("logs", "Lines"), to("traces", "Traces"));
+}
+
+function showMoment(element, moment) {
+  const links = behind(element.data.title, moment);
+  element.querySelector(".behind").replaceWith(links);
+  links.querySelector("a").focus({ preventScroll: true });
 }
 
 const FILL = { chart, numbers, gauge: gauges, alarms, table: rows, text, unknown };
@@ -122,8 +145,8 @@ function gauge(panel, line) {
 
 function alarms(content, panel, view) {
   const states = Object.fromEntries(view.head.alarms.map((alarm) => [alarm.name, alarm]));
-  show(content, panel.alarms.map((name) => [name, states[name]?.state, states[name]?.reason]), (all) =>
-    h("ul", { class: "alarms" }, all.map(([name, state, reason]) => alarm(name, STATES[state], reason))));
+  show(content, panel.alarms.map((name) => [name, states[name] && stateOf(states[name]), states[name]?.reason]), (all) =>
+    h("ul", { class: "alarms" }, all.map(([name, state, reason]) => alarm(name, state, reason))));
 }
 
 function alarm(name, state, reason) {

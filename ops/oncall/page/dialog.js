@@ -5,7 +5,7 @@ import { byId, h, rendered } from "./dom.js";
 import { changed, here, link } from "./route.js";
 
 const SHORTCUTS = [
-  [["g", "s"], "service dashboard"], [["g", "p"], "platform dashboard"], [["g", "r"], "requests dashboard"], [["g", "l"], "logs"], [["g", "t"], "traces"],
+  [["g", "s"], "service dashboard"], [["g", "p"], "platform dashboard"], [["g", "r"], "requests dashboard"], [["g", "l"], "logs"], [["g", "t"], "traces"], [["g", "a"], "alarms"],
   [["/"], "write a query"], [["l"], "start or stop the live tail of the logs"], [["."], "pause or resume updates"], [["?"], "show these shortcuts"], [["Esc"], "close the dialog"],
 ];
 

@@ -2,23 +2,30 @@
 
 import { byId, h, show } from "./dom.js";
 import { clock, day, digits, duration, plural } from "./format.js";
-import { changed } from "./route.js";
+import { changed, link } from "./route.js";
 
-export const STATES = {
+const STATES = {
   ALARM: { icon: "▲", word: "Firing", kind: "bad" },
   INSUFFICIENT_DATA: { icon: "?", word: "No data", kind: "unsure" },
   OK: { icon: "✓", word: "OK", kind: "good" },
 };
-const SEVERITIES = { page: "Page", ticket: "Ticket" };
+/** How the state of an alarm is shown: tickets are amber, pages red; what lacks data says why. */
+export function stateOf({ state, severity, absence }) {
+  const shown = STATES[state];
+  if (state === "ALARM" && severity === "ticket") return { ...shown, kind: "unsure" };
+  return state === "INSUFFICIENT_DATA" && absence ? { ...shown, word: `${shown.word}: ${absence}` } : shown;
+}
+
+export const SEVERITIES = { page: "Page", ticket: "Ticket" };
 
 let announced = null;
 
 export function showHead(head) {
   const firing = firingOf(head.alarms);
-  const unsure = head.alarms.filter((alarm) => alarm.severity !== "part" && alarm.state === "INSUFFICIENT_DATA");
+  const unsure = notifying(head.alarms).filter((alarm) => alarm.state === "INSUFFICIENT_DATA");
   byId("brand").textContent = head.name;
   document.title = firing.length ? `(${firing.length}) ${firing[0].name} – ${head.name}` : `All quiet – ${head.name}`;
-  byId("icon").href = favicon(firing.length);
+  byId("icon").href = favicon(firing);
   const silent = silenceOf(head.source);
   const data = { budgets: head.budgets, firing: firing.map((alarm) => [alarm, duration(head.time - alarm.since)]), unsure: unsure.length, silent, known: head.alarms.length };
   show(byId("summary"), data, () => summary(firing, unsure, head, silent));
@@ -26,11 +33,14 @@ export function showHead(head) {
   announce(firing);
 }
 
-/** The firing alarms, pages first, without those that are only parts of composite alarms. */
+/** The alarms without those that are only parts of composite alarms. */
+export const notifying = (alarms) => alarms.filter((alarm) => alarm.severity !== "part");
+
+/** The firing alarms, pages first. */
 function firingOf(alarms) {
   const order = ["page", "ticket"];
-  return alarms
-    .filter((alarm) => alarm.state === "ALARM" && order.includes(alarm.severity))
+  return notifying(alarms)
+    .filter((alarm) => alarm.state === "ALARM")
     .sort((one, other) => order.indexOf(one.severity) - order.indexOf(other.severity) || one.since - other.since);
 }
 
@@ -44,26 +54,26 @@ function silenceOf(source) {
 }
 
 function summary(firing, unsure, head, silent) {
-  const kind = firing.length ? "bad" : silent ? "unsure" : "good";
-  const icon = { bad: STATES.ALARM.icon, unsure: "?", good: STATES.OK.icon }[kind];
+  const kind = firing.length ? stateOf(firing[0]).kind : silent ? "unsure" : "good";
+  const icon = firing.length ? STATES.ALARM.icon : silent ? "?" : STATES.OK.icon;
   const title = firing.length ? `${firing.length} firing` : silent ? sentence(silent) : "All quiet";
-  const aside = firing.length ? silent : unsure.length ? `${plural(unsure.length, "alarm")} without data` : silent ? "The current state is unknown" : `${plural(head.alarms.length, "alarm")}, none firing`;
+  const all = plural(notifying(head.alarms).length, "alarm");
+  const aside = firing.length ? `of ${all}${silent ? `, ${silent}` : ""}` : unsure.length ? `${plural(unsure.length, "alarm")} without data` : silent ? "The current state is unknown" : `${all}, none firing`;
   return [
-    h("div", { class: `verdict ${kind}` }, h("span", { class: "icon", "aria-hidden": "true" }, icon), h("h1", {}, title), aside && h("p", {}, aside)),
+    h("div", { class: `verdict ${kind}` }, h("span", { class: "icon", "aria-hidden": "true" }, icon), h("h1", {}, title), h("p", {}, h("a", { href: link("alarms") }, aside))),
     h("div", { class: "budgets" }, head.budgets.map(budget)),
-    firing.length > 0 && h("ul", { class: "firing" }, firing.map((alarm) => firingAlarm(alarm, head.time))),
+    firing.length > 0 && h("ul", { class: `firing ${kind}` }, firing.map((alarm) => firingAlarm(alarm, head.time))),
   ].filter(Boolean);
 }
 
-function budget({ name, percent, means, left, burn }) {
+const OBJECTIVE_SECONDS = 30 * 86400;
+
+function budget({ name, percent, means, spent, seconds }) {
+  const over = seconds < OBJECTIVE_SECONDS ? `, of ${duration(seconds)} recorded` : "";
   return h("div", { class: "budget", title: means },
     h("h2", {}, h("span", {}, sentence(name)), h("span", {}, `${percent} % over 30 days`)),
-    left === null ? h("p", {}, "No requests yet") : h("p", {}, budgetLeft(left), h("span", {}, h("b", {}, burn === null ? "–" : `${burn.toFixed(1)}×`), "burn rate")));
-}
-
-function budgetLeft(left) {
-  if (left >= 0) return h("span", {}, h("b", {}, `${Math.floor(left * 10) / 10} %`), "of the error budget left");
-  return h("span", { class: "bad" }, h("b", {}, "▲ 0 %"), `left: ${digits(1 - left / 100)}× the error budget is spent`);
+    spent === null ? h("p", {}, "No requests yet") : h("p", { class: spent > 100 && "bad" },
+      h("b", {}, spent > 100 && "▲ ", `${digits(spent)} %`), h("span", {}, `of the error budget spent${over}`)));
 }
 
 function firingAlarm(alarm, now) {
@@ -109,10 +119,11 @@ export function showUnreachable(since) {
   show(byId("source"), `unreachable ${since}`, () => [h("b", { class: "tag bad" }, "No server"), ` The server has not answered since ${clock(since)} UTC. The page shows the data from then, and retries every few seconds.`]);
 }
 
-function favicon(count) {
+function favicon(firing) {
+  const count = firing.length;
   const canvas = h("canvas", { width: 32, height: 32 });
   const context = canvas.getContext("2d");
-  context.fillStyle = count ? "#c62828" : "#1a7f4b";
+  context.fillStyle = { bad: "#c62828", unsure: "#8a5a00" }[count && stateOf(firing[0]).kind] ?? "#1a7f4b";
   context.beginPath();
   context.arc(16, 16, 15, 0, 2 * Math.PI);
   context.fill();

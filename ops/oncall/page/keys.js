@@ -1,6 +1,6 @@
 // Keyboard shortcuts. They are off while the user types in a field.
 
-const PAGES = { s: "service", p: "platform", r: "requests", l: "logs", t: "traces" };
+const PAGES = { s: "service", p: "platform", r: "requests", l: "logs", t: "traces", a: "alarms" };
 const SECOND_KEY_MS = 1200; // within which the second key of a shortcut has to follow
 
 export function setUpKeys({ goTo, writeQuery, toggleTail, togglePause, showShortcuts }) {

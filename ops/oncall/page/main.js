@@ -1,5 +1,6 @@
 // The page: shows the part that the URL names, and refreshes it regularly.
 
+import { Alarms } from "./alarms.js";
 import { request, RequestRefused, ServerUnreachable } from "./api.js";
 import { Dashboard } from "./dashboard.js";
 import { setUpDialog, showRunbook, showShortcuts } from "./dialog.js";
@@ -26,6 +27,7 @@ let latest = 0;
 
 function pageFor({ page: name, argument }) {
   const main = byId("main");
+  if (name === "alarms") return new Alarms(main);
   if (name === "logs") return new Logs(main);
   if (name === "traces") return new Traces(main);
   if (name === "trace") return new Trace(main, argument);
@@ -96,7 +98,7 @@ let listed = "";
 function tabs(dashboards) {
   if (listed === String(dashboards)) return false;
   listed = String(dashboards);
-  const names = [...dashboards, "logs", "traces"];
+  const names = [...dashboards, "logs", "traces", "alarms"];
   byId("tabs").replaceChildren(...names.map((name) => h("a", { href: link(name), "data-page": name }, name[0].toUpperCase() + name.slice(1))));
   return true;
 }

@@ -1,7 +1,7 @@
 """The dashboards and alarms: a real run reports each metric that they read, and each panel has data."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -135,7 +135,7 @@ def test_each_panel_has_data(on_call: OnCallState) -> None:
     empty = [
         (name, panel["title"])
         for name in WIDGETS
-        for panel in on_call.view(name, 15, 0)["panels"]
+        for panel in on_call.view(name, on_call.now(0) - 900, on_call.now(0), 0)["panels"]
         if NOT_HERE.isdisjoint(reads.split()[0] for reads in panel.get("reads", ()))
         if not has_data(panel) or any(set(line["values"]) == {None} for line in panel.get("lines", ()))
     ]
@@ -179,9 +179,13 @@ def test_a_limit_in_a_panel_is_the_threshold_of_its_alarm() -> None:
 
     assert len(shown) >= 12
     for limit, widget in shown:
-        name = limit["label"].removeprefix("alarm ")
-        row = ALARMS.metric.get(name) or ALARMS.metric[f"{name}-measured"]
-        assert limit["value"] == row.threshold
-        assert {metric.key for metric in row.metrics.values()} <= {
-            metric.key for metric in dashboards.metrics_of(widget)
-        }
+        name, _, windows = limit["label"].removeprefix("alarm ").partition(": ")
+        metrics: Mapping[str, Metric]
+        if windows:
+            metrics = ALARMS.burn_rates[name].objective.metrics
+            assert limit["value"] in {rate.burn for rate in ALARMS.burn_rates[name].rates.values()}
+        else:
+            row = ALARMS.metric.get(name) or ALARMS.metric[f"{name}-measured"]
+            metrics = row.metrics
+            assert limit["value"] == row.threshold
+        assert {metric.key for metric in metrics.values()} <= {metric.key for metric in dashboards.metrics_of(widget)}

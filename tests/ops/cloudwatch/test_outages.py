@@ -6,9 +6,11 @@ from typing import Any, Final, TypeAlias
 import pytest
 
 from ops.cloudwatch.rows import load
+from ops.oncall import dashboards
 from ops.oncall.alarms import AlarmEvaluator, AlarmState
 from ops.oncall.machine import NAME, document
 from ops.oncall.metrics import MetricStore
+from ops.oncall.panels import TimeRange, Values, draw
 from ops.oncall.suppression import ALARM, INSUFFICIENT_DATA, OK
 
 ALARMS: Final = load(NAME)
@@ -231,3 +233,44 @@ def test_a_silent_alarm_says_why() -> None:
 
     assert reasons[0] == "waits for outage"
     assert reasons[-1] == "silent, since outage fires"
+
+
+@pytest.mark.parametrize(("objective", "change"), [("availability", database_lost), ("latency", slow)])
+def test_the_burn_chart_is_above_a_limit_exactly_while_the_alarm_fires(objective: str, change: Change) -> None:
+    """During an outage and after the recovery, at every evaluated moment: as it is drawn then, and as it is later."""
+    store = MetricStore()
+    evaluator = AlarmEvaluator(ALARMS, store)
+    names = [objective, f"{objective}-slow"]
+    fired, drawn = {}, {}
+    for at, world in lasting(change, OUTAGE_SECONDS + WATCHED_SECONDS, OUTAGE_SECONDS):
+        add(store, world, at)
+        if at >= START - EVALUATED_SECONDS and at % 60 == 0:
+            now = at + STEP_SECONDS
+            states = {state.name: state.state for state in evaluator.evaluate(now)}
+            fired[now] = {name: states[name] == ALARM for name in names}
+            drawn[now] = above_limits(objective, store, now - 60, now)[now]
+    later: dict[float, dict[str, bool]] = {}
+    for end in range(int(START), int(at) + 1800, 1800):
+        later |= above_limits(objective, store, end + STEP_SECONDS - 1800, end + STEP_SECONDS)
+
+    assert drawn == fired
+    assert {now: later[now] for now in fired} == fired
+    assert {(name, fires) for one in fired.values() for name, fires in one.items()} == {
+        (name, fires) for name in names for fires in (False, True)
+    }
+
+
+def above_limits(objective: str, store: MetricStore, start: float, end: float) -> dict[float, dict[str, bool]]:
+    """For each time of the burn chart, whether a line is above the limit of each alarm."""
+    (widget,) = [
+        one
+        for one in dashboards.load({"name": NAME, "region": "", "account": ""})["service"]
+        if one["properties"].get("title", "").startswith(f"{objective.capitalize()}: burn rate")
+    ]
+    panel = draw(widget, Values(store), TimeRange(start, end, 0, NAME, lambda *_: {}))
+    found: dict[float, dict[str, bool]] = {time / 1000: {} for time in panel["times"]}
+    for line, limit in zip(panel["lines"], panel["limits"], strict=True):
+        alarm = limit["label"].removeprefix("alarm ").partition(":")[0]
+        for one, value in zip(found.values(), line["values"], strict=True):
+            one[alarm] = one.get(alarm, False) or value > limit["value"]
+    return found

@@ -1,14 +1,15 @@
 """CloudWatch's rules for statistics, metric math and the states of alarms."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 
-from ops.cloudwatch.rows import Metric, MetricAlarm
-from ops.oncall.alarms import state_of
+from ops.cloudwatch.rows import Alarms, Metric, MetricAlarm, Suppression, load
+from ops.oncall.alarms import AlarmEvaluator, state_of
 from ops.oncall.expressions import InvalidExpression, evaluate, names_in
-from ops.oncall.machine import document
+from ops.oncall.machine import NAME, document
 from ops.oncall.metrics import MetricStore
 from ops.oncall.suppression import ALARM, INSUFFICIENT_DATA, OK
 
@@ -19,6 +20,7 @@ ROW: Final = MetricAlarm(
     name="row",
     severity="ticket",
     means="",
+    measures="",
     reason="",
     metrics={"metric": Metric("N", "M", (), "Sum")},
     comparison="GreaterThanThreshold",
@@ -164,6 +166,7 @@ def test_an_unknown_statistic_is_refused() -> None:
         ("IF(a >= 3, a, 0)", [0, None, 3, 4]),
         ("IF(a == 1, 7, b)", [7, None, 0, 4]),
         ("FILL(a, 0) + 1", [2, 1, 4, 5]),
+        ("FILL(a, REPEAT)", [1, 1, 3, 4]),
         ("MAX([a, b])", [2, 2, 3, 4]),
         ("SUM([a, b])", [3, 2, 3, 8]),
         ("a / PERIOD(a)", [1 / 60, None, 3 / 60, 4 / 60]),
@@ -186,3 +189,42 @@ def test_an_unsupported_expression_is_refused(expression: str) -> None:
 def test_names_in_an_expression_are_the_names_of_series() -> None:
     """Not the names of functions."""
     assert names_in("IF(faults >= 10, 100 * faults / requests, 0)") == {"faults", "requests"}
+    assert names_in("FILL(faults, REPEAT)") == {"faults"}
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "words"),
+    [
+        ("database-unavailable", 0.34, "time without the database: 34 %, limit 10 %, in 1 of 3 periods of 1 min"),
+        ("availability-fast-long", 5.25, "requests with a server error (5xx): 5.25 %, limit 1.44 %, over 1 h"),
+        ("memory", 4e8, "memory of the largest process: 381 MiB, limit 307 MiB, in 5 of 5 periods of 1 min"),
+        ("pods-below-minimum-measured", 1, "ready pods: 1, minimum 2, in 5 of 5 periods of 1 min"),
+        ("nodes-at-maximum", None, "nodes: no data, fires from 5, in 6 of 6 periods of 5 min"),
+    ],
+)
+def test_a_reason_names_what_is_measured_its_unit_and_the_limit(row: str, value: float | None, words: str) -> None:
+    """In words, rather than the name of a metric and an operator."""
+    assert load(NAME).metric[row].describe(value) == words
+
+
+def test_an_alarm_without_data_says_why() -> None:
+    """Nobody reports, there is no traffic, or there is too little data yet."""
+    row = replace(ROW, missing="missing", periods=1, periods_to_alarm=1)
+    slow = replace(ROW, name="slow", missing="ignore")
+    alarms = Alarms({}, {}, Suppression(0, 0), {"row": row, "slow": slow}, {})
+    store = MetricStore()
+    evaluator = AlarmEvaluator(alarms, store)
+
+    def absence(seconds: float, number: int = 0) -> str:
+        """Of an alarm, some seconds after NOW."""
+        state = evaluator.evaluate(NOW + seconds)[number]
+        assert (f"({state.absence})" in state.reason) == bool(state.absence)
+        return state.absence
+
+    assert absence(0) == "nobody reports"
+    store.add(document("N", {}, {"Other": 1}, int(NOW * 1000)))
+    assert absence(30) == "no traffic"
+    store.add(document("N", {}, {"M": 2}, int(NOW * 1000)))
+    assert absence(40) == ""
+    assert absence(50, 1) == "too little yet"
+    assert absence(600) == f"nobody reports since {datetime.fromtimestamp(NOW, UTC):%H:%M:%S}"

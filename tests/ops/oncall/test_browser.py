@@ -3,12 +3,14 @@
 import base64
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import parse_qsl
 from urllib.request import urlopen
 
 import orjson
@@ -16,7 +18,10 @@ import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 
+from ops.cloudwatch.rows import Metric
+from ops.oncall.machine import NAME, document
 from ops.oncall.state import CLOUDWATCH
+from svc.logs import names
 from tests.axe import assert_accessible
 from tests.browser import PHONE_WIDTH, WAIT_SECONDS, emulate
 from tests.ops.cloudwatch.recording import Run
@@ -68,7 +73,7 @@ def test_a_firing_alarm_is_shown_and_clears(browser: Chrome, on_call: OnCall) ->
     assert "firing" in find(browser, ".verdict h1").text
     assert "Page" in firing.text
     assert "Callers get faults." in firing.text
-    assert "20; it fires at > 5" in firing.text
+    assert "requests with a server error (5xx): 20, limit 5, over 1 min" in firing.text
     assert "since " in firing.text
     assert "firing" not in browser.title
     wait_for_title(browser, "(")
@@ -218,25 +223,28 @@ def test_a_time_range_is_in_the_url(browser: Chrome, shared: OnCall) -> None:
     find(browser, ".period summary").send_keys(Keys.ENTER)
     wait_until(browser, lambda: focused(browser) == "from")
     start = int(shared.clock()) // 60 * 60 - 600
-    for name, time in (("from", start), ("to", start + 300)):
+    for name, moment in (("from", start), ("to", start + 300)):
         field = find(browser, f"#{name}")
-        browser.execute_script("arguments[0].value = arguments[1]", field, f"{datetime.fromtimestamp(time, UTC):%FT%T}")
+        browser.execute_script(
+            "arguments[0].value = arguments[1]", field, f"{datetime.fromtimestamp(moment, UTC):%FT%T}"
+        )
     find(browser, "#to").send_keys(Keys.ENTER)
 
     span = f"from={start}&to={start + 300}"
     assert "UTC (5 min)" in find(browser, "#shown", f"{datetime.fromtimestamp(start, UTC):%F %T}").text
     assert span in browser.current_url
     find(browser, ".panel.table", "No rows in this time range.")
-    for link in ("nav a[data-page=traces]", "nav a[data-page=logs]", ".queries a", ".panel.alarms a, nav a"):
-        wait_until(browser, lambda: find(browser, link).get_attribute("href").endswith(span), link)
-        find(browser, link).click()
-        wait_until(browser, lambda: span in browser.current_url, link)
-    for _ in range(4):
+    for selector in ("nav a[data-page=traces]", "nav a[data-page=logs]", ".queries a"):
+        link = find(browser, selector)
+        assert str(link.get_attribute("href")).endswith(span)
+        link.click()
+        assert span in browser.current_url
+    for _ in range(3):
         browser.back()
     find(browser, ".panel.table", "No rows in this time range.")
     browser.back()
     wait_until(browser, lambda: "minutes=60" in browser.current_url)
-    assert find(browser, ".panel.table td", "/get/{id}")
+    find(browser, ".panel.table td", "/get/{id}")
     browser.forward()
     find(browser, "#live").click()
     wait_until(browser, lambda: "minutes=15" in browser.current_url and "from" not in browser.current_url)
@@ -247,6 +255,143 @@ def test_a_time_range_is_in_the_url(browser: Chrome, shared: OnCall) -> None:
     browser.get_log("browser")  # type: ignore[no-untyped-call]  # the browser logs the status 400
     find(browser, "#live").click()
     find(browser, ".panel.chart .legend")
+
+
+def test_a_drag_over_a_chart_selects_the_range_of_the_page(browser: Chrome, shared: OnCall) -> None:
+    """Back leads to the range before. A click on a point leads to the lines and traces of its minute."""
+    browser.get(f"{shared.url}/#/service?minutes=15")
+    name = ".chart[aria-label^='Latency by route']"
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", find(browser, name))
+    area = find(browser, f"{name} .nsewdrag")
+
+    drag = ActionChains(browser).move_to_element_with_offset(area, 40, 0).click_and_hold()
+    drag.move_by_offset(60, 0).move_by_offset(60, 0).release().perform()
+
+    wait_until(browser, lambda: "from=" in browser.current_url)
+    start, end = (float(here(browser)[name]) for name in ("from", "to"))
+    assert 60 < end - start < 600
+    assert shared.clock() - 900 < start < end <= shared.clock()
+    find(browser, "#shown", "UTC")
+    browser.back()
+    wait_until(browser, lambda: here(browser) == {"minutes": "15"})
+
+    def click() -> bool:
+        """Clicks on the newest point, once the chart is drawn again."""
+        area = find(browser, f"{name} .nsewdrag")
+        edge = int(area.size["width"] / 2)
+        for inside in (24, 6):
+            ActionChains(browser).move_to_element_with_offset(area, edge - inside, 0).perform()
+        ActionChains(browser).click().perform()
+        return bool(browser.find_elements(By.XPATH, "//nav/span[starts-with(text(), 'around ')]"))
+
+    wait_until(browser, click)
+    assert focused(browser) == "Lines of Latency by route"
+    press(browser, Keys.ENTER)
+    find(browser, ".outcome", "scanned")
+    moment = here(browser)
+    assert float(moment["to"]) - float(moment["from"]) == 60
+    browser.back()
+    find(browser, "[aria-label='Traces of Latency by route']").send_keys(Keys.ENTER)
+    find(browser, "nav [aria-current]", "Traces")
+    assert here(browser) == {"minutes": "15"}
+
+
+def here(browser: Chrome) -> dict[str, str]:
+    """The parameters in the page's URL."""
+    return dict(parse_qsl(browser.current_url.partition("?")[2]))
+
+
+def test_what_happened_in_an_outage_is_shown_without_typing(browser: Chrome, busy_run: Run, tmp_path: Path) -> None:
+    """Five minutes after it: what fired, from when to when, how many requests failed, and with a click which ones."""
+    over = busy_run.moments["over"] + 300
+    with OnCall(Path(shutil.copy(busy_run.path, tmp_path)), CLOUDWATCH, now=over) as page:
+        browser.get(page.url)
+        event = find(browser, ".events li", "database-unavailable")
+        start, end = re.findall(r"\d\d:\d\d:\d\d", event.text)[:2]
+        failed = int(event.find_element(By.CSS_SELECTOR, ".failed").text.split()[0].replace(",", ""))
+
+        assert "Ticket" in event.text
+        assert "The service cannot reach its database" in event.text
+        assert clock(busy_run.moments["unavailable"]) < start < clock(busy_run.moments["over"])
+        assert clock(busy_run.moments["over"]) < end < clock(over)
+        assert 100 < failed <= (busy_run.metrics().series(FAULTS, 3600, over, 1)[0] or 0)
+        assert "Page" in find(browser, ".events li", "availability\n").text
+        wait_until(browser, lambda: browser.execute_script(SHAPES, "rect") == 2)
+
+        event.find_element(By.LINK_TEXT, f"{failed:,} requests failed").click()
+        find(browser, ".outcome", "100 rows")
+        rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, "tr.opens")[:3]]
+        assert all(" 50" in row for row in rows), rows
+        browser.back()
+        find(browser, ".events a", "Show this time").click()
+        wait_until(browser, lambda: "from" in here(browser))
+        find(browser, ".events li", "database-unavailable")
+
+
+def test_a_deployment_is_marked(browser: Chrome, on_call: OnCall) -> None:
+    """A process that starts with another build than the one before; a restart with the same build is none."""
+    for at, build in ((60, "one"), (50, "two"), (40, "two")):
+        moment = datetime.fromtimestamp(on_call.clock() - at, UTC).isoformat(timespec="milliseconds")
+        line = {"timestamp": moment.replace("+00:00", "Z"), "event": "started", "build": build}
+        on_call.record(orjson.dumps(line), b"\n")
+
+    browser.get(on_call.url)
+
+    events = find(browser, ".events", "two").find_elements(By.TAG_NAME, "li")
+    assert [event.text.split()[1] for event in events] == ["two", "one"]
+    wait_until(browser, lambda: browser.execute_script(SHAPES, "line") == 2)
+
+
+# How many shapes of a kind the drawn charts have, each as many.
+SHAPES: Final = """
+const drawn = [...document.querySelectorAll(".chart[role=img]")].filter((chart) => chart.layout);
+const counts = drawn.map((chart) => chart.layout.shapes.filter(
+  ({type, yref}) => type === arguments[0] && yref === "paper").length);
+return drawn.length && counts.every((count) => count === counts[0]) ? counts[0] : null;
+"""
+FAULTS: Final = Metric(names.NAMESPACE, names.FAULTS, (), "Sum")
+
+
+def clock(seconds: float) -> str:
+    """A time of the day, as the page writes it."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S}"
+
+
+def test_a_count_of_alarms_leads_to_all_of_them(browser: Chrome, shared: OnCall) -> None:
+    """On whichever page. What fires comes first, then what has no data, which says why."""
+    browser.get(f"{shared.url}/#/logs?minutes=60")
+    find(browser, ".verdict a").click()
+
+    find(browser, "nav [aria-current]", "Alarms")
+    rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, ".events.all > li")]
+    (disk,) = [row for row in rows if "disk" in row]
+    assert "No data: nobody reports" in disk
+    assert "free space on the disk: no data, minimum 977 KiB, over 1 min" in disk
+    assert rows.index(disk) == sum("Firing" in row for row in rows)
+    assert {row.split("\n")[1] for row in rows} == {"availability", "faults", "disk"}
+    find(browser, ".events.all a", "Runbook").click()
+    find(browser, "dialog", "disk")
+    assert here(browser)["minutes"] == "60"
+
+
+def test_a_ticket_is_amber(browser: Chrome, on_call: OnCall) -> None:
+    """Where only tickets fire, the verdict, the icon and the list are not red."""
+    browser.get(on_call.url)
+    find(browser, ".verdict.good", "All quiet")
+    at_ms = int(1000 * on_call.clock())
+    on_call.record(orjson.dumps(document("Unused", {"Disk": NAME}, {"FreeSpace": 4096}, at_ms)), b"\n")
+    on_call.ahead_seconds += 10
+
+    ticket = find(browser, ".firing.unsure li", "disk")
+
+    assert "free space on the disk: 4 KiB, minimum 977 KiB, over 1 min" in ticket.text
+    find(browser, ".verdict.unsure", "1 firing")
+    find(browser, ".alarms .unsure", "Firing")
+    assert browser.find_elements(By.CSS_SELECTOR, ".verdict.bad, .alarms .bad, .firing.bad") == []
+    amber = find(browser, "body").find_element(By.XPATH, "//link[@id='icon']").get_attribute("href")
+    fire(on_call)
+    find(browser, ".verdict.bad", "2 firing")
+    assert find(browser, "body").find_element(By.XPATH, "//link[@id='icon']").get_attribute("href") != amber
 
 
 def test_settings_are_remembered(browser: Chrome, on_call: OnCall) -> None:
@@ -305,7 +450,9 @@ return charts.every((chart) => chart.querySelector(".main-svg"));
 """
 
 
-@pytest.mark.parametrize("page", ["service", "platform", "logs?query=requests", "traces"])
+@pytest.mark.parametrize(
+    "page", ["service", "platform", "logs?query=requests", "traces", "alarms", "service?from=1&to=60"]
+)
 def test_a_page_is_readable_in_both_colours_and_on_a_phone(browser: Chrome, shared: OnCall, page: str) -> None:
     """The page breaks no rule of axe-core, contrasts among them. At 390 pixels, only tables scroll sideways."""
     fire(shared)

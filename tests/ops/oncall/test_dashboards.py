@@ -118,6 +118,17 @@ def test_points_keep_their_times() -> None:
     assert set(line["values"]) == {None, 1.0, 10.0, 100.0}
 
 
+def test_a_chart_of_a_day_ago_has_coarser_points() -> None:
+    """Samples of the last three hours are kept in detail, older ones for periods of 5 minutes."""
+    store = store_of("A", {5: 1.0} | dict.fromkeys(range(86400, 86400 - 3600, -10), 1.0))
+    of = widget(["N", "A"], stat="Sum", period=60)
+
+    shown = TimeRange(NOW - 86400 + 600, NOW - 86400 + 1500, 0.0, "clients", lambda *_: {})
+    (line,) = draw(of, Values(store), shown)["lines"]
+
+    assert set(line["values"]) == {30.0}
+
+
 def test_expressions_can_use_expressions() -> None:
     """A panel whose expression uses a line that does not exist shows an error."""
     store = store_of("A", {5: 3.0})
