@@ -95,8 +95,9 @@ const bar = (from, share, failed) =>
 
 export class Trace {
   constructor(main, id) {
-    this.main = main;
+    this.content = h("div", { class: "trace" });
     this.id = id;
+    main.replaceChildren(this.content);
   }
 
   async refresh() {
@@ -107,7 +108,7 @@ export class Trace {
       if (!(error instanceof RequestRefused)) throw error;
       this.found ??= { problem: error.message }; // a trace that is shown stays, even if the server has dropped it meanwhile
     }
-    return { head, draw: () => show(this.main, this.found, (trace) => waterfall(trace, this.id)) };
+    return { head, draw: () => show(this.content, this.found, (trace) => waterfall(trace, this.id)) };
   }
 }
 
@@ -121,7 +122,7 @@ function waterfall(trace, id) {
   const lines = h("a", { href: linesOf(id, { ...around, trace: id }), "data-range": "", id: "lines" }, "Log lines");
   return [
     h("p", { class: "row" }, back, lines),
-    h("section", { class: "panel trace" },
+    h("section", { class: "panel" },
       h("h1", {}, root.name, " ", status(root)),
       h("p", { class: "hint" }, `${clock(root.start, true)} UTC, ${milliseconds(root.duration_ms)}, ${plural(trace.rows.length, "span")}. `, h("code", {}, id)),
       h("div", { class: "waterfall" }, scale(total), trace.rows.map((row) => spanRow(row, total)))),
