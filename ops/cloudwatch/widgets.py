@@ -72,7 +72,7 @@ def burn(alarms: Alarms, objective: str, colors: Sequence[str]) -> Widget:
         lower = f"MIN([FILL({name}_long, REPEAT), FILL({name}_short, 0)])"
         lines.append(expression(lower, f"lower of {windows}", color=color))
         limits.append((rate.burn, f"alarm {alarm}: {windows}", color))
-    return chart(f"{objective.capitalize()}: burn rate of the error budget", lines, limits=limits)
+    return chart(f"{objective.capitalize()} burn rate", lines, limits=limits)
 
 
 def _burning(part: MetricAlarm, name: str, budget: float) -> Lines:

@@ -58,10 +58,11 @@ class Samples:
         self.minimum = min(self.minimum, value)
         self.maximum = max(self.maximum, value)
 
-    def merge(self, other: "Samples") -> None:
-        """Adds the samples of another period."""
-        for value, count in other.counts.items():  # Counter.update() takes longer for a few values
-            self.counts[value] += count
+    def merge(self, other: "Samples", *, with_counts: bool = True) -> None:
+        """Adds the samples of another period; the counts of values take the longest, and few statistics need them."""
+        if with_counts:
+            for value, count in other.counts.items():  # Counter.update() takes longer for a few values
+                self.counts[value] += count
         self.count += other.count
         self.total += other.total
         self.minimum = min(self.minimum, other.minimum)
@@ -141,19 +142,20 @@ class MetricStore:
         if metric.key not in self._fine:
             return [None] * count
         ends = (end - back * period for back in reversed(range(count)))
-        periods = (self._between(metric.key, last - period, last) for last in ends)
+        with_counts = metric.statistic not in _SIMPLE
+        periods = (self._between(metric.key, last - period, last, with_counts=with_counts) for last in ends)
         return [statistic(samples) if samples.count else None for samples in periods]
 
-    def _between(self, key: MetricKey, start: float, end: float) -> Samples:
+    def _between(self, key: MetricKey, start: float, end: float, *, with_counts: bool) -> Samples:
         """The samples of a period: in detail, or coarser but for its end, so that none is newer than the period."""
         seconds = self.shortest_period(start)
         if seconds == _FINE[0]:
-            return self._fine[key].between(start, end)
+            return self._fine[key].between(start, end, with_counts=with_counts)
         whole = end // seconds * seconds
         if self.shortest_period(whole) == seconds:
-            return self._coarse[key].between(start, end)
-        samples = self._coarse[key].between(start, whole)
-        samples.merge(self._fine[key].between(whole, end))
+            return self._coarse[key].between(start, end, with_counts=with_counts)
+        samples = self._coarse[key].between(start, whole, with_counts=with_counts)
+        samples.merge(self._fine[key].between(whole, end, with_counts=with_counts), with_counts=with_counts)
         return samples
 
 
@@ -173,17 +175,17 @@ class _Buckets:
                 self._samples.popitem(last=False)
         self._samples[number].merge(samples)
 
-    def between(self, start: float, end: float) -> Samples:
+    def between(self, start: float, end: float, *, with_counts: bool) -> Samples:
         """The samples of the buckets that begin from start to before end."""
         numbers = range(ceil(start / self._seconds), ceil(end / self._seconds))
         if len(numbers) > len(self._samples):
-            return self._of(number for number in self._samples if number in numbers)
-        return self._of(number for number in numbers if number in self._samples)
+            return self._of((number for number in self._samples if number in numbers), with_counts=with_counts)
+        return self._of((number for number in numbers if number in self._samples), with_counts=with_counts)
 
-    def _of(self, numbers: Iterable[int]) -> Samples:
+    def _of(self, numbers: Iterable[int], *, with_counts: bool) -> Samples:
         found = Samples()
         for number in numbers:
-            found.merge(self._samples[number])
+            found.merge(self._samples[number], with_counts=with_counts)
         return found
 
 

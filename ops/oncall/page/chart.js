@@ -67,7 +67,7 @@ function layout(element, panel, start, end, history) {
     hovermode: "x unified",
     hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line"), font: { color: css("--ink"), size: 12 } },
     dragmode: isMouse && "zoom",
-    xaxis: { type: "date", range: [start * 1000, end * 1000], fixedrange: !isMouse, gridcolor: css("--grid"), linecolor: css("--line"), zeroline: false, nticks: 6, tickformat: end - start < 300 ? "%H:%M:%S" : "%H:%M", hoverformat: "%H:%M:%S UTC", spikethickness: 1, spikecolor: css("--muted"), spikedash: "dot" },
+    xaxis: { type: "date", range: [start * 1000, end * 1000], fixedrange: !isMouse, gridcolor: css("--grid"), linecolor: css("--line"), zeroline: false, nticks: Math.max(2, Math.min(6, Math.floor(element.clientWidth / 80))), tickangle: 0, tickformat: end - start < 300 ? "%H:%M:%S" : "%H:%M", hoverformat: "%H:%M:%S UTC", spikethickness: 1, spikecolor: css("--muted"), spikedash: "dot" },
     yaxis: axes.left ?? { visible: false },
     ...(axes.right && { yaxis2: { ...axes.right, overlaying: "y", side: "right", showgrid: false } }),
     shapes: [...marks(history, end, css), ...limits(panel, axes).map(({ limit, axis: name }) => ({

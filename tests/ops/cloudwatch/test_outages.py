@@ -265,7 +265,7 @@ def above_limits(objective: str, store: MetricStore, start: float, end: float) -
     (widget,) = [
         one
         for one in dashboards.load({"name": NAME, "region": "", "account": ""})["service"]
-        if one["properties"].get("title", "").startswith(f"{objective.capitalize()}: burn rate")
+        if one["properties"].get("title", "") == f"{objective.capitalize()} burn rate"
     ]
     panel = draw(widget, Values(store), TimeRange(start, end, 0, NAME, lambda *_: {}))
     found: dict[float, dict[str, bool]] = {time / 1000: {} for time in panel["times"]}
