@@ -15,9 +15,7 @@ export function table(columns, rows, open) {
 export function prepend(element, rows, open, maximum) {
   const kinds = [...element.tHead.querySelectorAll("th[scope]")].map((name) => name.className);
   const [body] = element.tBodies;
-  const added = lines(rows, kinds, open);
-  for (const row of added) row.classList.add("new");
-  body.prepend(...added);
+  body.prepend(...lines(rows, kinds, open));
   while (body.rows.length > maximum) body.lastElementChild.remove();
 }
 
