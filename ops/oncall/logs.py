@@ -86,6 +86,7 @@ class LogStore:
 
     def __init__(self, max_records: int = _MAX_RECORDS) -> None:
         self._groups: dict[str, deque[Record]] = {group: deque(maxlen=max_records) for group in (LINES, METRICS)}
+        self._added = dict.fromkeys(self._groups, 0)
 
     def add(self, record: Mapping[str, Any], line: str) -> None:
         """Adds a line of the recording, parsed and as it was written. A line that is not a log event is ignored.
@@ -99,10 +100,21 @@ class LogStore:
 
     def _keep(self, group: str, timestamp_ms: int, record: Mapping[str, Any], line: str) -> None:
         self._groups[group].append(Record(timestamp_ms, _STREAM, record, line.strip()))
+        self._added[group] += 1
 
     def recent(self, group: str, since_ms: float, until_ms: float) -> list[Record]:
         """The records of a group from `since_ms` to before `until_ms`, in order of arrival."""
         return [record for record in self._groups[group] if since_ms <= record.timestamp_ms < until_ms]
+
+    def added(self, group: str) -> int:
+        """How many records have been added to a group, also those that are no longer kept."""
+        return self._added[group]
+
+    def since(self, group: str, added: int) -> list[Record]:
+        """The records that came after a number of others, in order of arrival, as far as they are kept."""
+        records = self._groups[group]
+        count = min(len(records), self._added[group] - added)
+        return list(islice(records, len(records) - count, None)) if count > 0 else []
 
 
 def _names(members: Iterable[tuple[str | int, Any]], prefix: str = "") -> Iterator[str]:

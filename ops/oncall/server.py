@@ -16,7 +16,7 @@ from ops.oncall.files import FILES
 from ops.oncall.logs import LINES
 from ops.oncall.markdown import to_html
 from ops.oncall.state import CLOUDWATCH, OnCallState
-from ops.oncall.traces import Row, Span
+from ops.oncall.traces import Row, Span, TraceFilter
 
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -76,6 +76,7 @@ class Server:
         app.router.add_get("/api/view", self._view)
         app.router.add_get("/api/queries", self._queries)
         app.router.add_get("/api/query", self._query)
+        app.router.add_get("/api/tail", self._tail)
         app.router.add_get("/api/traces", self._traces)
         app.router.add_get("/api/trace/{id}", self._trace)
         app.router.add_get("/api/runbook/{alarm}", self._runbook)
@@ -116,22 +117,28 @@ class Server:
         return _json(self._state.library.queries)
 
     async def _query(self, request: web.Request) -> web.Response:
-        text = request.query.get("q", "")
+        text, group = request.query.get("q", ""), request.query.get("group", LINES)
         start, end = _range(request.query, self._state.now(self._clock()))
-        if not text.strip():
-            raise BadRequest("q must be a query")
         try:
-            found = self._state.library.run(text, start, end, group=request.query.get("group", LINES))
+            return _json(await self._state.library.explore(text, start, end, group))
         except ValueError as error:
             raise BadRequest(str(error)) from error
-        return _json(found)
+
+    async def _tail(self, request: web.Request) -> web.Response:
+        text, group = request.query.get("q", ""), request.query.get("group", LINES)
+        added = request.query.get("added", "")
+        if not re.fullmatch(r"[0-9]{1,15}", added):
+            raise BadRequest("added must be the number from the response before")
+        try:
+            return _json(self._state.library.tail(text, int(added), group))
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
 
     async def _traces(self, request: web.Request) -> web.Response:
-        query = request.query
-        found = self._state.traces.recent(
-            _MAX_TRACES, only_errors=query.get("errors") == "1", min_ms=_number(query, "min_ms", 0.0)
-        )
-        return _json({"traces": [_summary(span) for span in found], "kept": len(self._state.traces)})
+        traces = self._state.traces
+        found = traces.find(_filter(request.query, *_range(request.query, self._state.now(self._clock()))))
+        summaries = [_summary(span) for span in found[:_MAX_TRACES]]
+        return _json({"traces": summaries, "matched": len(found), "kept": len(traces), "routes": traces.routes()})
 
     async def _trace(self, request: web.Request) -> web.Response:
         trace_id = request.match_info["id"]
@@ -207,6 +214,24 @@ def _number(query: Mapping[str, str], name: str, default: float) -> float:
     if not re.fullmatch(r"\d{1,9}(\.\d{1,3})?", text):
         raise BadRequest(f"{name} must be a number of at least 0")
     return float(text)
+
+
+def _filter(query: Mapping[str, str], start: float, end: float) -> TraceFilter:
+    status, trace_id = query.get("status", "").lower(), query.get("id", "").lower()
+    if not re.fullmatch(r"([1-5]([0-9]{2}|xx))?", status):
+        raise BadRequest("status must be a code such as 503, or a class such as 5xx")
+    if not re.fullmatch(r"[0-9a-f]{0,32}", trace_id):
+        raise BadRequest("id must be a trace ID or its start: up to 32 hexadecimal digits")
+    return TraceFilter(
+        start=start,
+        end=end,
+        route=query.get("route", ""),
+        status=status,
+        min_ms=_number(query, "min_ms", 0.0),
+        only_errors=query.get("errors") == "1",
+        with_probes=query.get("probes") == "1",
+        trace_id=trace_id,
+    )
 
 
 def _summary(span: Span) -> dict[str, Any]:

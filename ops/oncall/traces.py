@@ -6,8 +6,10 @@ https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from math import inf
 from typing import Any, Final, TypeAlias
+
+from svc.telemetry.record import PROBES
 
 Attributes: TypeAlias = dict[str, Any]
 
@@ -57,6 +59,43 @@ class Row:
     offset_ms: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceFilter:
+    """Which traces are listed.
+
+    Attributes:
+        start: of the time range in which a trace starts, in seconds since 1970.
+        end: of the time range.
+        route: of the request; empty for all routes.
+        status: of the response: a code such as 503, or a class such as 5xx; empty for all.
+        min_ms: the minimum duration.
+        only_errors: whether to leave out traces without an error.
+        with_probes: whether to list requests of probes, where `route` does not name theirs.
+        trace_id: the first digits of the ID. Where it is given, the time range and probes do not matter.
+    """
+
+    start: float = 0.0
+    end: float = inf
+    route: str = ""
+    status: str = ""
+    min_ms: float = 0.0
+    only_errors: bool = False
+    with_probes: bool = False
+    trace_id: str = ""
+
+    def matches(self, root: Span) -> bool:
+        """Whether to list the trace with this root."""
+        route, code = _route(root), str(root.attributes.get("http.response.status_code", ""))
+        is_in_range = self.start <= root.start < self.end and (self.with_probes or self.route or route not in PROBES)
+        return bool(
+            (root.trace_id.startswith(self.trace_id) if self.trace_id else is_in_range)
+            and self.route in {"", route}
+            and code.startswith(self.status.rstrip("x"))
+            and root.seconds * 1000 >= self.min_ms
+            and not (self.only_errors and root.error is None)
+        )
+
+
 class TraceStore:
     """The newest traces.
 
@@ -84,17 +123,14 @@ class TraceStore:
     def __len__(self) -> int:
         return len(self._traces)
 
-    def recent(self, limit: int, *, only_errors: bool = False, min_ms: float = 0.0) -> list[Span]:
-        """The root spans of traces, newest first.
+    def find(self, wanted: TraceFilter) -> list[Span]:
+        """The root spans of the traces that a filter lets through, newest first."""
+        roots = map(_root, self._traces.values())
+        return sorted(filter(wanted.matches, roots), key=lambda root: -root.start)
 
-        Args:
-            limit: the maximum number of traces.
-            only_errors: whether to leave out traces without an error.
-            min_ms: the minimum duration.
-        """
-        roots = (_root(spans) for spans in reversed(self._traces.values()))
-        chosen = (root for root in roots if root.seconds * 1000 >= min_ms and not (only_errors and root.error is None))
-        return sorted(islice(chosen, limit), key=lambda root: -root.start)
+    def routes(self) -> list[str]:
+        """The routes of all traces, in alphabetical order."""
+        return sorted({_route(_root(spans)) for spans in self._traces.values()})
 
     def waterfall(self, trace_id: str) -> list[Row]:
         """The spans of a trace, each below its parent.
@@ -105,6 +141,10 @@ class TraceStore:
         spans = self._traces[trace_id]
         began = min(span.start for span in spans.values())
         return [Row(span, depth, _ms(span.start - began)) for span, depth in _nested(spans)]
+
+
+def _route(root: Span) -> str:
+    return str(root.attributes.get("http.route", root.name))
 
 
 def _ms(seconds: float) -> float:

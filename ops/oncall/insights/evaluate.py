@@ -13,16 +13,20 @@ Evaluate: TypeAlias = Callable[["Row"], Any]
 
 
 class Row(dict[str, Value]):
-    """The values that a query computed for a record; a field of the record is looked up at its first use."""
+    """The values that a query computed for a record; a field of the record is looked up at its first use.
 
-    __slots__ = ("_record",)
+    Attributes:
+        record: that the row shows; None where it stands for several.
+    """
+
+    __slots__ = ("record",)
 
     def __init__(self, record: Record | None = None) -> None:
         super().__init__()
-        self._record = record
+        self.record = record
 
     def __missing__(self, name: str) -> Value:
-        value = self[name] = None if self._record is None else self._record[name]
+        value = self[name] = None if self.record is None else self.record[name]
         return value
 
 

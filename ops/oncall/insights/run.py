@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from operator import attrgetter
 from typing import Any
 
@@ -15,6 +15,7 @@ from ops.oncall.insights.query import (
     PATTERN_COLUMNS,
     Call,
     Column,
+    Command,
     Dedup,
     Expression,
     Field,
@@ -28,6 +29,7 @@ from ops.oncall.insights.query import (
     Sort,
     Stats,
     parts,
+    steps,
 )
 from ops.oncall.insights.values import order
 from ops.oncall.logs import Record, Timestamp, Value
@@ -40,10 +42,12 @@ class Table:
     Attributes:
         columns: their names.
         rows: a value for each column, or None; a time is text in UTC, as CloudWatch writes it.
+        matched: the records that its filters let through, before it groups or limits them.
     """
 
     columns: list[str]
     rows: list[list[Value]]
+    matched: list[Record]
 
 
 def run(query: Query, records: Iterable[Record]) -> Table:
@@ -53,30 +57,69 @@ def run(query: Query, records: Iterable[Record]) -> Table:
     """
     last_first = reversed(list(records))
     rows: Iterable[Row] = map(Row, sorted(last_first, key=attrgetter("timestamp_ms"), reverse=True))
+    of_lines = list(takewhile(lambda command: isinstance(command, Show | Filter | Parse | Sort), query.commands))
+    for command in _filters_first(of_lines):
+        rows = _apply(command, rows)
+    rows = lines = list(rows)
+    for command in query.commands[len(of_lines) :]:
+        rows = _apply(command, rows)
+    columns = _columns(query.commands)
+    found = [[_to_value(row[name]) for name in columns] for row in islice(rows, MAX_ROWS)]
+    return Table(columns, found, [row.record for row in lines if row.record])
+
+
+def _filters_first(commands: Iterable[Command]) -> list[Command]:
+    """The same commands, with each filter before those whose results it does not read.
+
+    So a column is computed, and a row sorted, only where the row is needed.
+    """
+    ordered: list[Command] = []
+    for command in commands:
+        at = len(ordered)
+        if isinstance(command, Filter):
+            read = {one.name for one in parts(command.condition) if isinstance(one, Field)}
+            while at and not isinstance(ordered[at - 1], Filter) and not read & _computed(ordered[at - 1]):
+                at -= 1
+        ordered.insert(at, command)
+    return ordered
+
+
+def _computed(command: Command) -> set[str]:
+    return {name for expression, names in steps(command) for name in names if expression != Field(name)}
+
+
+def _apply(command: Command, rows: Iterable[Row]) -> Iterable[Row]:
+    match command:
+        case Show():
+            rows = _with_columns(rows, command.columns)
+        case Filter(condition):
+            rows = filter(evaluator(condition), rows)
+        case Parse():
+            rows = _parsed(rows, command)
+        case Pattern():
+            rows = patterns(rows, command)
+        case Stats():
+            rows = _grouped(rows, command)
+        case Sort(keys):
+            rows = _sorted(rows, keys)
+        case Dedup(expressions):
+            rows = _first_of_each(rows, expressions)
+        case Limit(count):
+            rows = islice(rows, count)
+    return rows
+
+
+def _columns(commands: Iterable[Command]) -> list[str]:
     shown = _Shown([])
-    for command in query.commands:
+    for command in commands:
         match command:
             case Show():
-                rows = _with_columns(rows, command.columns)
                 shown.add(command)
-            case Filter(condition):
-                rows = filter(evaluator(condition), rows)
-            case Parse():
-                rows = _parsed(rows, command)
             case Pattern():
-                rows = patterns(rows, command)
                 shown = _Shown(list(PATTERN_COLUMNS))
-            case Stats():
-                rows = _grouped(rows, command)
-                shown = _Shown([column.name for column in (*command.by, *command.columns)])
-            case Sort(keys):
-                rows = _sorted(rows, keys)
-            case Dedup(expressions):
-                rows = _first_of_each(rows, expressions)
-            case Limit(count):
-                rows = islice(rows, count)
-    columns = shown.columns or list(DEFAULT_COLUMNS)
-    return Table(columns, [[_to_value(row[name]) for name in columns] for row in islice(rows, MAX_ROWS)])
+            case Stats(columns, by):
+                shown = _Shown([column.name for column in (*by, *columns)])
+    return shown.columns or list(DEFAULT_COLUMNS)
 
 
 class _Shown:

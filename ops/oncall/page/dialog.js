@@ -6,7 +6,7 @@ import { changed, here, link } from "./route.js";
 
 const SHORTCUTS = [
   [["g", "s"], "service dashboard"], [["g", "p"], "platform dashboard"], [["g", "r"], "requests dashboard"], [["g", "l"], "logs"], [["g", "t"], "traces"], [["g", "a"], "alarms"],
-  [["/"], "write a query"], [["."], "pause or resume updates"], [["?"], "show these shortcuts"], [["Esc"], "close the dialog"],
+  [["/"], "write a query"], [["l"], "start or stop the live tail of the logs"], [["."], "pause or resume updates"], [["?"], "show these shortcuts"], [["Esc"], "close the dialog"],
 ];
 
 function open(title, ...content) {

@@ -3,8 +3,8 @@
 const PAGES = { s: "service", p: "platform", r: "requests", l: "logs", t: "traces", a: "alarms" };
 const SECOND_KEY_MS = 1200; // within which the second key of a shortcut has to follow
 
-export function setUpKeys({ goTo, writeQuery, togglePause, showShortcuts }) {
-  const actions = { "/": writeQuery, ".": togglePause, "?": showShortcuts };
+export function setUpKeys({ goTo, writeQuery, toggleTail, togglePause, showShortcuts }) {
+  const actions = { "/": writeQuery, l: toggleTail, ".": togglePause, "?": showShortcuts };
   let begun = 0;
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) {

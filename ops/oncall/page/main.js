@@ -63,6 +63,7 @@ async function refresh({ isOnlyHead = false } = {}) {
     if (tabs(found.head.dashboards)) mark(here().page);
     showHead(found.head);
     found.draw?.();
+    if (!document.hidden) pause = page.refreshMs ?? pause;
     keepRange();
     showRange(found.head.time);
     if (!isOnlyHead) isOver = isSettled(found.head);
@@ -142,7 +143,7 @@ function writeQuery() {
 setUpRange();
 setUpTheme();
 setUpDialog();
-setUpKeys({ goTo: (name) => (location.hash = link(name)), writeQuery, togglePause, showShortcuts });
+setUpKeys({ goTo: (name) => (location.hash = link(name)), writeQuery, toggleTail: () => page.toggleTail?.(), togglePause, showShortcuts });
 byId("pause").addEventListener("click", togglePause);
 byId("help").addEventListener("click", showShortcuts);
 addEventListener("hashchange", go);

@@ -8,17 +8,26 @@ const isNumber = (value) => typeof value === "number";
 export function table(columns, rows, open) {
   const kinds = columns.map((_, at) => kind(rows.map((row) => row[at]).filter((value) => value !== null)));
   const head = h("tr", {}, open && h("th", {}, h("span", { class: "hidden" }, "Open")), columns.map((name, at) => h("th", { class: kinds[at], scope: "col" }, name)));
-  const body = rows.map((row, number) => line(row, kinds, open && (() => open(number))));
-  return h("table", {}, h("thead", {}, head), h("tbody", {}, body));
+  return h("table", {}, h("thead", {}, head), h("tbody", {}, lines(rows, kinds, open)));
 }
+
+/** Adds rows at the top of a table, and keeps at most so many. */
+export function prepend(element, rows, open, maximum) {
+  const kinds = [...element.tHead.querySelectorAll("th[scope]")].map((name) => name.className);
+  const [body] = element.tBodies;
+  body.prepend(...lines(rows, kinds, open));
+  while (body.rows.length > maximum) body.lastElementChild.remove();
+}
+
+const lines = (rows, kinds, open) => rows.map((row, number) => line(row, kinds, open && (() => open(number))));
 
 const TIME = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}$/;
 
 const SHORT = 48; // characters that fit on one line, such as an id
 
 function kind(values) {
-  if (values.every(isNumber)) return "number";
-  if (values.every((value) => TIME.test(value))) return "time";
+  if (values.length && values.every(isNumber)) return "number";
+  if (values.length && values.every((value) => TIME.test(value))) return "time";
   return values.every((value) => String(value).length <= SHORT) ? "text short" : "text";
 }
 

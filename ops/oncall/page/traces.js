@@ -4,48 +4,82 @@ import { request, RequestRefused } from "./api.js";
 import { h, show } from "./dom.js";
 import { clock, milliseconds, plural } from "./format.js";
 import { linesOf } from "./logs.js";
-import { changed, here } from "./route.js";
+import { changed, here, link } from "./route.js";
 import { fields } from "./table.js";
+
+const AROUND_SECONDS = 60; // before and after a trace, in which its log lines are looked for
+const FILTERS = ["route", "status", "min_ms", "id", "errors", "probes"];
 
 export class Traces {
   constructor(main) {
     this.list = h("div", { class: "panel" });
-    this.errors = h("input", { type: "checkbox", on: { change: () => this.filter() } });
-    this.minimum = h("input", { type: "number", min: 0, step: "any", inputmode: "decimal", on: { change: () => this.filter() } });
+    const field = (name, attributes) => h("input", { type: "text", name, spellcheck: "false", autocomplete: "off", ...attributes });
+    this.fields = {
+      route: h("select", { name: "route" }),
+      status: field("status", { size: 7, placeholder: "5xx, 503" }),
+      min_ms: field("min_ms", { size: 5, inputmode: "decimal" }),
+      id: field("id", { size: 14, placeholder: "its first digits" }),
+      errors: h("input", { type: "checkbox", name: "errors", value: "1" }),
+      probes: h("input", { type: "checkbox", name: "probes", value: "1" }),
+    };
+    const { route, status, min_ms: minimum, id, errors, probes } = this.fields;
     main.replaceChildren(h("div", { class: "traces" },
-      h("form", { class: "row", on: { submit: (event) => event.preventDefault() } },
-        h("label", {}, this.errors, " only errors"), h("label", {}, "at least ", this.minimum, " ms")),
+      h("form", { class: "row", on: { submit: (event) => event.preventDefault(), change: () => this.filter() } },
+        h("label", {}, "Route ", route), h("label", {}, "Status ", status), h("label", {}, "At least ", minimum, " ms"), h("label", {}, "Trace ID ", id),
+        h("label", {}, errors, " only errors"), h("label", {}, probes, " with probes")),
       this.list));
   }
 
+  /** Puts the filter into the page's URL, or opens the trace of a whole ID. */
   filter() {
-    location.hash = changed({ errors: this.errors.checked ? "1" : "", min_ms: this.minimum.value });
+    const id = this.fields.id.value.trim().toLowerCase().replace(/^1-/, "").replaceAll("-", ""); // X-Ray's form has these
+    const chosen = Object.fromEntries(Object.entries(this.fields).map(([name, field]) => [name, field.type === "checkbox" ? field.checked && "1" : field.value.trim()]));
+    location.hash = /^[0-9a-f]{32}$/.test(id) ? link(`trace/${id}`, filtersOf(here())) : changed({ ...chosen, id });
   }
 
-  async refresh() {
-    const { parameters } = here();
-    const chosen = { errors: parameters.get("errors") ?? "", min_ms: parameters.get("min_ms") ?? "" };
-    this.errors.checked = chosen.errors === "1";
-    if (document.activeElement !== this.minimum) this.minimum.value = chosen.min_ms;
+  async refresh(range) {
+    const chosen = filtersOf(here());
     const head = await request("/api/head");
-    const found = await request("/api/traces", chosen);
-    return { head, draw: () => show(this.list, found, listed) };
+    let found;
+    try {
+      found = await request("/api/traces", { ...chosen, ...range });
+    } catch (error) {
+      if (!(error instanceof RequestRefused)) throw error;
+      found = { problem: error.message };
+    }
+    return { head, draw: () => this.update(found, chosen) };
+  }
+
+  update(found, chosen) {
+    const { route } = this.fields;
+    const routes = [...new Set([...(found.routes ?? []), chosen.route].filter(Boolean))];
+    show(route, [routes, chosen.route], () => [h("option", { value: "" }, "all"), ...routes.map((name) => h("option", { value: name, selected: name === chosen.route }, name))]);
+    for (const [name, field] of Object.entries(this.fields)) {
+      if (field.type === "checkbox") field.checked = chosen[name] === "1";
+      else if (field.type === "text" && document.activeElement !== field) field.value = chosen[name] ?? "";
+      field.setAttribute("aria-invalid", String(Boolean(found.problem?.startsWith(`${name} `))));
+    }
+    show(this.list, [found, chosen, location.hash], () => (found.problem ? h("p", { class: "outcome problem", role: "alert" }, found.problem) : listed(found, chosen)));
   }
 }
 
-function listed({ traces, kept }) {
-  if (!traces.length) return h("p", { class: "nothing" }, kept ? "No trace matches the filter." : "No trace yet: only sampled requests have one.");
-  const hint = "A sample: failed and slow requests before others. The service's dashboard has the counts.";
+const filtersOf = ({ parameters }) => Object.fromEntries(FILTERS.filter((name) => parameters.get(name)).map((name) => [name, parameters.get(name)]));
+
+function listed({ traces, matched, kept }, chosen) {
+  if (!kept) return h("p", { class: "nothing" }, "No trace yet: only sampled requests have one.");
+  if (!matched) return h("p", { class: "nothing" }, `No trace ${chosen.id ? "" : "in this time range "}matches the filter.`);
+  const count = matched > traces.length ? `Newest ${traces.length} of ${plural(matched, "trace")}` : plural(matched, "trace");
+  const hint = `${count}, a sample: failed and slow requests before others. The service's dashboard has the counts.`;
   const longest = Math.max(...traces.map((trace) => trace.duration_ms));
-  const head = ["Time", "Request", "Status", "Duration", ""].map((name) => h("th", { scope: "col", class: name === "Duration" ? "number" : undefined }, name || h("span", { class: "hidden" }, "Compared with the longest")));
-  return [h("p", { class: "hint" }, hint), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Traces" },
-    h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, traces.map((trace) => summary(trace, longest)))))];
+  const head = ["Time", "Request", "Status", "Duration", ""].map((name) => h("th", { scope: "col", class: name === "Duration" ? "number" : undefined }, name || h("span", { class: "hidden" }, "Duration as a bar")));
+  return [h("p", { class: "hint", role: "status" }, hint), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Traces" },
+    h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, traces.map((trace) => summary(trace, longest, chosen)))))];
 }
 
-function summary(trace, longest) {
+function summary(trace, longest, chosen) {
   return h("tr", {},
     h("td", { class: "time" }, clock(trace.start, true)),
-    h("td", {}, h("a", { href: `#/trace/${trace.trace_id}` }, trace.name)),
+    h("td", {}, h("a", { href: link(`trace/${trace.trace_id}`, chosen) }, trace.name)),
     h("td", {}, status(trace)),
     h("td", { class: "number" }, milliseconds(trace.duration_ms)),
     h("td", { class: "wide" }, bar(0, trace.duration_ms / longest, trace.error !== null)));
@@ -61,8 +95,9 @@ const bar = (from, share, failed) =>
 
 export class Trace {
   constructor(main, id) {
-    this.main = main;
+    this.content = h("div", { class: "trace" });
     this.id = id;
+    main.replaceChildren(this.content);
   }
 
   async refresh() {
@@ -73,18 +108,21 @@ export class Trace {
       if (!(error instanceof RequestRefused)) throw error;
       this.found ??= { problem: error.message }; // a trace that is shown stays, even if the server has dropped it meanwhile
     }
-    return { head, draw: () => show(this.main, this.found, (trace) => waterfall(trace, this.id)) };
+    return { head, draw: () => show(this.content, this.found, (trace) => waterfall(trace, this.id)) };
   }
 }
 
 function waterfall(trace, id) {
-  const back = h("p", { class: "row" }, h("a", { href: "#/traces" }, "‹ All traces"), h("a", { href: linesOf(id), id: "lines" }, "Log lines"));
-  if (trace.problem) return [back, h("section", { class: "panel" }, h("p", { class: "nothing" }, trace.problem))];
+  const filters = filtersOf(here());
+  const back = h("a", { href: link("traces", filters) }, Object.keys(filters).length ? "‹ Traces of the filter" : "‹ All traces");
+  if (trace.problem) return [h("p", { class: "row" }, back), h("section", { class: "panel" }, h("p", { class: "nothing" }, trace.problem))];
   const [root] = trace.rows;
   const total = Math.max(...trace.rows.map((row) => row.offset_ms + row.duration_ms));
+  const around = { from: Math.floor(root.start) - AROUND_SECONDS, to: Math.ceil(root.start + total / 1000) + AROUND_SECONDS };
+  const lines = h("a", { href: linesOf(id, { ...around, trace: id }), "data-range": "", id: "lines" }, "Log lines");
   return [
-    back,
-    h("section", { class: "panel trace" },
+    h("p", { class: "row" }, back, lines),
+    h("section", { class: "panel" },
       h("h1", {}, root.name, " ", status(root)),
       h("p", { class: "hint" }, `${clock(root.start, true)} UTC, ${milliseconds(root.duration_ms)}, ${plural(trace.rows.length, "span")}. `, h("code", {}, id)),
       h("div", { class: "waterfall" }, scale(total), trace.rows.map((row) => spanRow(row, total)))),
@@ -100,7 +138,7 @@ function spanRow(row, total) {
   const from = Math.max(0, row.offset_ms / total);
   return h("details", {},
     h("summary", {},
-      h("span", { class: "what", style: { "--depth": row.depth } }, h("b", {}, row.name), " ", h("small", {}, row.kind), row.error !== null && h("span", { class: "badge bad" }, `▲ ${row.error}`)),
+      h("span", { class: "what", style: { "--depth": row.depth } }, h("i", { class: "marker", "aria-hidden": "true" }, "›"), h("b", {}, row.name), " ", h("small", {}, row.kind), row.error !== null && h("span", { class: "badge bad" }, `▲ ${row.error}`)),
       bar(from, Math.max(0.004, Math.min(row.duration_ms / total, 1 - from)), row.error !== null),
       h("span", { class: "number" }, milliseconds(row.duration_ms))),
     h("div", { class: "about" },

@@ -152,11 +152,11 @@ def test_there_are_queries() -> None:
 
 @EACH
 def test_comments_describe_a_query_and_name_its_group(name: str) -> None:
-    """A file starts with comments: sentences, then the log group. The rest is the query."""
+    """A file starts with comments: sentences, the last of which may say what no result means, then the log group."""
     description, _, query = FILES[name].read_text().partition(f"# group: {group_of(name)}\n")
 
     assert group_of(name) in {LINES, METRICS}
-    assert all(re.fullmatch(r"# [A-Z].*[.?]", line) for line in description.splitlines())
+    assert all(re.fullmatch(r"# (if empty: )?[A-Z].*[.?]", line) for line in description.splitlines())
     assert description
     assert "#" not in query
     assert query.endswith("\n")

@@ -1,5 +1,6 @@
 """The server of the on-call page over HTTP, on a recording of the real service."""
 
+import asyncio
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from aiohttp.test_utils import TestClient
 
 from ops.common.process import ROOT
 from ops.oncall.server import Server
-from ops.oncall.sources import Replay
+from ops.oncall.sources import Follow, Replay
 from ops.oncall.state import OnCallState
 from tests.ops.oncall.page import CLOUDWATCH
 from tests.ops.oncall.test_sources import line
@@ -84,13 +85,16 @@ async def test_a_query_returns_rows_and_their_records(page: Page) -> None:
 
     lines = await get(page, "/api/query", q=saved["requests"]["text"])
     assert lines["columns"][:2] == ["@timestamp", "method"]
-    assert len(lines["rows"]) == len(lines["records"]) == lines["matched"] == 7
+    assert len(lines["rows"]) == len(lines["records"]) == lines["total"] == lines["matched"] == 7
+    assert sum(map(sum, lines["histogram"]["bars"])) == 7
+    assert lines["is_newest_first"]
     assert {record["event"] for record in lines["records"]} == {"request"}
     assert "Valentina" not in json.dumps(lines)
 
     counted = await get(page, "/api/query", q=saved["by-route"]["text"])
     assert counted["rows"] == [["/get/{id}", 5], ["/add", 1], ["/getall", 1]]
     assert "records" not in counted
+    assert (counted["total"], counted["matched"]) == (3, 7)
 
     patterns = await get(page, "/api/query", q="pattern @logStream")
     assert [row[1:] for row in patterns["rows"]] == [[1, patterns["scanned"]]]
@@ -118,6 +122,50 @@ async def test_a_time_range_is_the_last_minutes_or_from_one_time_to_another(page
     whole = await get(page, "/api/query", q=count, **{"from": str(int(now) - 60), "to": str(int(now) + 1)})
     before = await get(page, "/api/query", q=count, **{"from": str(int(now) - 3600), "to": str(int(now) - 600)})
     assert (whole["rows"], before["scanned"]) == ([[7]], 0)
+
+
+async def test_an_empty_query_finds_all_lines_the_newest_first(page: Page) -> None:
+    """As they were written."""
+    found = await get(page, "/api/query")
+
+    times = [row[0] for row in found["rows"]]
+    assert found["columns"] == ["@timestamp", "@message"]
+    assert len(times) == found["matched"] == found["scanned"] > 7
+    assert times == sorted(times, reverse=True)
+
+
+async def test_a_live_tail_continues_where_the_result_before_ended(tmp_path: Path, aiohttp_client: Clients) -> None:
+    """It has the lines that came since and match, the newest first, and says how many it skipped."""
+    path = tmp_path / "recording.jsonl"
+    path.write_bytes(b"".join(line(number / 50) for number in range(3)))
+    state = OnCallState(Follow(path), folder=CLOUDWATCH)
+    page = await aiohttp_client(Server(state, CLOUDWATCH / "runbooks").app(is_loopback=True))
+
+    async def added(count: int) -> int:
+        async with asyncio.timeout(60):
+            while (await get(page, "/api/head"))["source"]["lines"] < count:  # noqa: ASYNC110 - the server polls
+                await asyncio.sleep(0.05)
+        return count
+
+    def write(*numbers: int) -> None:
+        with path.open("ab") as file:
+            file.write(b"".join(line(number / 50) for number in numbers))
+
+    query = 'fields @timestamp, @message | filter event = "request" | sort @timestamp | limit 1'
+    reached = await added(3)
+    assert (await get(page, "/api/query", q=query))["added"] == reached
+    write(3, 4, 5)
+    await added(6)
+    found = await get(page, "/api/tail", q=query, added=str(reached))
+    assert [row[0] for row in found["rows"]] == sorted((row[0] for row in found["rows"]), reverse=True)
+    assert (len(found["records"]), found["matched"], found["skipped"], found["added"]) == (3, 3, 0, 6)
+    assert (await get(page, "/api/tail", q='filter event = "none"', added="3"))["rows"] == []
+
+    write(*range(6, 700))
+    await added(700)
+    found = await get(page, "/api/tail", q=query, added="6")
+    assert (len(found["rows"]), found["skipped"], found["added"]) == (500, 194, 700)
+    assert (await get(page, "/api/tail", q=query, added="9999"))["rows"] == []  # the number of another server
 
 
 async def test_a_result_says_for_how_many_requests_its_lines_stand(tmp_path: Path, aiohttp_client: Clients) -> None:
@@ -148,6 +196,21 @@ async def test_a_trace_has_a_waterfall_and_log_lines(page: Page) -> None:
     assert found["rows"] == [["/add"]]
 
 
+async def test_traces_are_listed_in_the_time_range_and_by_filter(page: Page) -> None:
+    """The newest of those that match, the number of all of these, and the routes to choose from. An ID has any time."""
+    found = await get(page, "/api/traces", route="/get/{id}", status="2xx")
+    assert (len(found["traces"]), found["matched"], found["kept"]) == (5, 5, 7)
+    assert found["routes"] == ["/add", "/get/{id}", "/getall"]
+    assert (await get(page, "/api/traces", status="5xx"))["matched"] == 0
+
+    past = {"from": "1000", "to": "2000"}
+    trace_id = found["traces"][0]["trace_id"]
+    assert (await get(page, "/api/traces", **past))["matched"] == 0
+    for prefix in (trace_id[:9], trace_id.upper()):
+        (one,) = (await get(page, "/api/traces", id=prefix, **past))["traces"]
+        assert one["trace_id"] == trace_id
+
+
 async def test_a_runbook_is_rendered_without_scripts(page: Page) -> None:
     """HTML in the Markdown is escaped."""
     html = (await get(page, "/api/runbook/faults"))["html"]
@@ -176,10 +239,15 @@ async def test_a_runbook_is_rendered_without_scripts(page: Page) -> None:
             "from must be a time in whole seconds since 1970",
         ),
         ("/api/view", {"dashboard": "unknown"}, "dashboard must be service or platform"),
-        ("/api/query", {}, "q must be a query"),
         ("/api/query", {"q": "fields @timestamp |"}, "Line 1, column"),
         ("/api/query", {"q": "limit 1", "group": "unknown"}, "There is no log group unknown here"),
         ("/api/query", {"q": "SOURCE '/a/b' | limit 1"}, "There is no log group /a/b here"),
+        ("/api/tail", {}, "added must be the number from the response before"),
+        ("/api/tail", {"added": "-1"}, "added must be the number from the response before"),
+        ("/api/tail", {"added": "0", "q": "stats count(*)"}, "A live tail shows lines, so its query has neither stats"),
+        ("/api/traces", {"status": "9xx"}, "status must be a code such as 503, or a class such as 5xx"),
+        ("/api/traces", {"status": "50"}, "status must be a code such as 503, or a class such as 5xx"),
+        ("/api/traces", {"id": "xyz"}, "id must be a trace ID or its start: up to 32 hexadecimal digits"),
         ("/api/traces", {"min_ms": "-1"}, "min_ms must be a number of at least 0"),
         ("/api/traces", {"min_ms": "nan"}, "min_ms must be a number of at least 0"),
         ("/api/trace/x", {}, "a trace ID has 32 hexadecimal digits"),

@@ -1,10 +1,10 @@
 """Traces: from OTLP's JSON to a waterfall."""
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from ops.oncall.traces import TraceStore
+from ops.oncall.traces import TraceFilter, TraceStore
 
 ONE, OTHER = "a" * 32, "b" * 32
 
@@ -47,7 +47,7 @@ def test_the_newest_traces_come_first() -> None:
     store = TraceStore()
     store.add(export(span(ONE, "batch", "first", 2, 5), span(ONE, "first"), span(OTHER, "second", start=1)))
 
-    assert [root.span_id for root in store.recent(10)] == ["second", "first"]
+    assert [root.span_id for root in store.find(TraceFilter())] == ["second", "first"]
 
 
 def test_a_span_with_an_unknown_parent_is_a_root() -> None:
@@ -56,7 +56,7 @@ def test_a_span_with_an_unknown_parent_is_a_root() -> None:
     store.add(export(span(ONE, "child", "here"), span(ONE, "here", "elsewhere")))
 
     assert waterfall(store, ONE) == [("here", 0, 0.0), ("child", 1, 0.0)]
-    assert [root.span_id for root in store.recent(10)] == ["here"]
+    assert [root.span_id for root in store.find(TraceFilter())] == ["here"]
 
 
 def test_spans_that_are_each_others_parents_are_shown_once() -> None:
@@ -64,7 +64,7 @@ def test_spans_that_are_each_others_parents_are_shown_once() -> None:
     store = TraceStore()
     store.add(export(span(ONE, "egg", "hen"), span(ONE, "hen", "egg", start=1)))
 
-    assert len(store.recent(10)) == 1
+    assert len(store.find(TraceFilter())) == 1
     assert waterfall(store, ONE) == [("egg", 0, 0.0), ("hen", 1, 1.0)]
 
 
@@ -100,17 +100,49 @@ def test_the_oldest_traces_are_dropped() -> None:
     store.add(export(*(span(f"{9:032x}", f"child-{number}", "root") for number in range(500))))
 
     assert len(store) == 3
-    assert [int(root.trace_id, 16) for root in store.recent(10)] == [9, 8, 7]
+    assert [int(root.trace_id, 16) for root in store.find(TraceFilter())] == [9, 8, 7]
     assert len(store.waterfall(f"{9:032x}")) == 200
     with pytest.raises(KeyError):
         store.waterfall(f"{0:032x}")
 
 
-def test_traces_can_be_filtered() -> None:
-    """By errors, or by duration."""
-    store = TraceStore()
-    store.add(export(span(ONE, "slow", end=50), span(OTHER, "failed", status={"code": 2})))
+ERROR: Final = {"code": 2}
 
-    assert [root.span_id for root in store.recent(10, min_ms=20)] == ["slow"]
-    assert [root.span_id for root in store.recent(10, only_errors=True)] == ["failed"]
-    assert len(store.recent(1)) == 1
+
+def answered(status: int, route: str) -> dict[str, Any]:
+    """What a span has of a response and its request."""
+    code = {"key": "http.response.status_code", "value": {"intValue": str(status)}}
+    return {"attributes": [code, {"key": "http.route", "value": {"stringValue": route}}]}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (TraceFilter(), "cba"),
+        (TraceFilter(with_probes=True), "dcba"),
+        (TraceFilter(route="/readyz"), "d"),
+        (TraceFilter(route="/add"), "b"),
+        (TraceFilter(status="503"), "b"),
+        (TraceFilter(status="5xx"), "cb"),
+        (TraceFilter(status="4xx"), ""),
+        (TraceFilter(min_ms=20), "a"),
+        (TraceFilter(only_errors=True), "c"),
+        (TraceFilter(start=1, end=2), "b"),
+        (TraceFilter(trace_id="dd", start=99), "d"),
+        (TraceFilter(trace_id="d", status="200"), ""),
+        (TraceFilter(status="5xx", route="/add", trace_id="b" * 32), "b"),
+    ],
+)
+def test_traces_can_be_filtered(wanted: TraceFilter, found: str) -> None:
+    """By time, route, status, duration, error and ID. Probes are left out, unless the filter names them."""
+    store = TraceStore()
+    spans = [
+        span("a" * 32, "slow", end=50),
+        span("b" * 32, "add", start=1000, end=1005, **answered(503, "/add")),
+        span("c" * 32, "failed", start=2000, end=2001, status=ERROR, **answered(500, "/get/{id}")),
+        span("d" * 32, "probe", start=3000, end=3001, **answered(503, "/readyz")),
+    ]
+    store.add(export(*spans))
+
+    assert "".join(root.trace_id[0] for root in store.find(wanted)) == found
+    assert store.routes() == ["/add", "/get/{id}", "/readyz", "slow"]

@@ -1,0 +1,57 @@
+"""A browser, and servers of the on-call page on copies of the recording of a quiet run."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import Chrome
+
+from tests.browser import WAIT_SECONDS, console_errors, emulate, start_browser
+from tests.ops.oncall.page import OnCall
+
+
+@pytest.fixture(scope="module")
+def shared(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnCall]:
+    """A server for the tests that only read, on a copy of the recording."""
+    with OnCall(Path(shutil.copy(recording, tmp_path_factory.mktemp("shared"))), now=end(recording)) as on_call:
+        yield on_call
+
+
+def end(recording: Path) -> float:
+    """When a recording ends, in seconds since 1970."""
+    return recording.stat().st_mtime
+
+
+@pytest.fixture(name="on_call")
+def make_on_call(recording: Path, tmp_path: Path) -> Iterator[OnCall]:
+    """A server for one test, which may add lines, move its clock, or stop it."""
+    with OnCall(Path(shutil.copy(recording, tmp_path)), now=end(recording)) as on_call:
+        yield on_call
+
+
+@pytest.fixture(scope="module", name="chrome")
+def launch_chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """One browser for all tests."""
+    with start_browser(tmp_path_factory.mktemp("profile"), options=["--window-size=1440,1000"]) as chrome:
+        chrome.set_script_timeout(WAIT_SECONDS)
+        yield chrome
+
+
+@pytest.fixture(name="browser")
+def make_browser(chrome: Chrome) -> Iterator[Chrome]:
+    """The browser in its initial state. No test may cause an error in its console, or a request to another host."""
+    chrome.get("about:blank")
+    emulate(chrome)
+    for log in ("browser", "performance"):
+        chrome.get_log(log)  # type: ignore[no-untyped-call]
+    yield chrome
+    if chrome.current_url.startswith("http"):
+        assert console_errors(chrome) == []
+    log = chrome.get_log("performance")  # type: ignore[no-untyped-call]
+    sent = [json.loads(entry["message"])["message"] for entry in log]
+    urls = [one["params"]["request"]["url"] for one in sent if one["method"] == "Network.requestWillBeSent"]
+    assert urls
+    # The browser also requests its own start page.
+    assert {url for url in urls if not url.startswith(("http://127.0.0.1:", "data:", "chrome"))} == set()
