@@ -23,7 +23,7 @@ RUNS: Final[list[tuple[str, list[str], dict[str, str], int]]] = [
     ("-m ops.oncall.recorder", [], INVALID, 1),
     ("-m ops.oncall", ["--replay", "/nowhere"], {}, 1),
     ("-m ops.oncall", ["--port", "many"], {}, 2),
-    ("-m ops.load", ["mixed", "--duration", "1", "--host", f"http://127.0.0.1:{free_port()}"], {}, 2),
+    ("-m ops.load", ["mixed", "--duration", "1", "--host", "http://127.0.0.1:{port}"], {}, 2),
     ("-m ops.load", ["mixed", "--host", "http://service.example"], {}, 2),
     ("-m ops.load.compare", ["/nowhere", "/nowhere"], {}, 2),
     ("-m ops.bench", ["--unknown"], {}, 2),
@@ -61,7 +61,8 @@ def test_a_command_has_the_documented_exit_status(
 ) -> None:
     """0 is success, 2 an invalid command line, and the table has the others."""
     assert status in (0, 2) or documented()[command][status]
-    words = [*command.split(), *(argument.replace("{folder}", str(tmp_path)) for argument in arguments)]
+    values = {"folder": tmp_path, "port": free_port()}
+    words = [*command.split(), *(argument.format_map(values) for argument in arguments)]
     assert run([sys.executable, *words], variables) == status
 
 

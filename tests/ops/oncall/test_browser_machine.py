@@ -13,33 +13,18 @@ from selenium.webdriver.common.by import By
 from ops.oncall import machine
 from ops.oncall.state import CLOUDWATCH
 from tests.axe import assert_accessible
-from tests.browser import PHONE_WIDTH, WAIT_SECONDS, emulate, start_browser
+from tests.browser import PHONE_WIDTH, emulate
+from tests.ops.oncall.browsing import find, press, refresh, wait_until
+from tests.ops.oncall.conftest import end
 from tests.ops.oncall.page import OnCall, faults
-from tests.ops.oncall.test_browser import find, press, refresh, wait_until
 
 HOUR: Final = 3600
-
-
-@pytest.fixture(scope="module", name="chrome")
-def launch_chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """One browser for all tests."""
-    with start_browser(tmp_path_factory.mktemp("profile"), options=["--window-size=1440,1000"]) as chrome:
-        chrome.set_script_timeout(WAIT_SECONDS)
-        yield chrome
-
-
-@pytest.fixture(name="browser")
-def make_browser(chrome: Chrome) -> Chrome:
-    """The browser in its initial state."""
-    chrome.get("about:blank")
-    emulate(chrome)
-    return chrome
 
 
 @pytest.fixture(name="on_call")
 def make_on_call(recording: Path, tmp_path: Path) -> Iterator[OnCall]:
     """A server with the deployment's own dashboards and runbooks, at the end of a recording."""
-    with OnCall(Path(shutil.copy(recording, tmp_path)), CLOUDWATCH, now=recording.stat().st_mtime) as on_call:
+    with OnCall(Path(shutil.copy(recording, tmp_path)), CLOUDWATCH, now=end(recording)) as on_call:
         yield on_call
 
 
