@@ -5,14 +5,14 @@ const SECOND_KEY_MS = 1200; // within which the second key of a shortcut has to 
 
 export function setUpKeys({ goTo, writeQuery, toggleTail, togglePause, showShortcuts }) {
   const actions = { "/": writeQuery, l: toggleTail, ".": togglePause, "?": showShortcuts };
-  let begun = 0;
+  let begun = -Infinity; // when "g" was pressed, if nothing was since
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) {
       if (event.key === "Escape") event.target.blur?.();
       return;
     }
     const isSecond = event.timeStamp - begun < SECOND_KEY_MS;
-    begun = 0;
+    begun = -Infinity;
     if (isSecond && PAGES[event.key]) goTo(PAGES[event.key]);
     else if (event.key === "g") begun = event.timeStamp;
     else if (actions[event.key]) actions[event.key]();
