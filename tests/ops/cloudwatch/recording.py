@@ -1,4 +1,4 @@
-"""Recordings of two real runs, a quiet one and a busy one with faults. All test processes of a test run share them."""
+"""Recordings of real runs: a quiet one, a busy one with faults, and an outage. All test processes share them."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,8 @@ class Run:
 
     Attributes:
         path: of the recording.
-        moments: when each phase of the run started, in seconds since 1970.
+        moments: when each phase of the run started, in seconds since 1970; and how many requests failed, where that was
+            counted.
     """
 
     path: Path
@@ -89,12 +90,14 @@ class Recorded:
             while not condition():  # noqa: ASYNC110 - the recording is written by another process
                 await asyncio.sleep(0.1)
 
-    async def request(self, session: ClientSession, path: str) -> None:
-        """Sends a request, which need not succeed: a worker that is killed sends no response."""
+    async def request(self, session: ClientSession, path: str) -> int:
+        """Sends a request and returns its status, or 0: a worker that is killed sends no response."""
         method = "POST" if path.startswith("add") else "GET"
         with contextlib.suppress(ClientError):
             async with session.request(method, f"{self.service.url}/{path}") as response:
                 await response.read()
+                return response.status
+        return 0
 
 
 @pytest.fixture(scope="session", name="busy_run")
@@ -108,6 +111,15 @@ def record_busy_run(postgres: EmbeddedPostgres, databases: Databases, tmp_path_f
         "OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=pod-1,k8s.node.name=node-1",
     }
     return _once(tmp_path_factory, "busy-run", lambda folder: _record(folder, postgres, databases, environment, _busy))
+
+
+@pytest.fixture(scope="session", name="outage_run")
+def record_outage(postgres: EmbeddedPostgres, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run in which the database is stopped for a minute, under 20 requests a second."""
+    environment = {"DRAIN_SECONDS": "0.2"}
+    return _once(
+        tmp_path_factory, "outage-run", lambda folder: _record(folder, postgres, databases, environment, _outage)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -189,17 +201,46 @@ async def _busy(recorded: Recorded) -> Moments:
         await owner.close()
 
         moments["unavailable"] = time.time()
-        await asyncio.to_thread(recorded.postgres.stop)
-        await asyncio.sleep(OUTAGE_SECONDS)
-        recorded.postgres.start()  # not in a thread: the server exits with the thread that started it
-        await recorded.wait_until(
-            lambda: recorded.count(names.DATABASE_RECOVERED) == recorded.count(names.DATABASE_UNAVAILABLE) > 0
-        )
+        await _stop_database(recorded, OUTAGE_SECONDS)
 
         moments["recovered"] = time.time()
         await asyncio.sleep(SETTLE_SECONDS + 2 * METRICS_SECONDS)
     moments["over"] = time.time()
     return moments
+
+
+async def _outage(recorded: Recorded) -> Moments:
+    moments = {}
+    statuses: list[int] = []
+
+    async def call(session: ClientSession) -> None:
+        statuses.append(await recorded.request(session, "get/1"))
+
+    async def call_regularly(session: ClientSession) -> None:
+        async with asyncio.TaskGroup() as calls:
+            while "over" not in moments:
+                calls.create_task(call(session))
+                await asyncio.sleep(1 / 20)
+
+    async with ClientSession() as session, asyncio.TaskGroup() as callers:
+        callers.create_task(call_regularly(session))
+        await asyncio.sleep(SETTLE_SECONDS)
+        moments["unavailable"] = time.time()
+        await _stop_database(recorded, 60)
+        moments["recovered"] = time.time()
+        await asyncio.sleep(SETTLE_SECONDS + 2 * METRICS_SECONDS)
+        moments["over"] = time.time()
+    return {**moments, "failed": sum(status >= 500 for status in statuses)}
+
+
+async def _stop_database(recorded: Recorded, seconds: float) -> None:
+    """Stops the database for a time, and waits until the service has recovered."""
+    await asyncio.to_thread(recorded.postgres.stop)
+    await asyncio.sleep(seconds)
+    recorded.postgres.start()  # not in a thread: the server exits with the thread that started it
+    await recorded.wait_until(
+        lambda: recorded.count(names.DATABASE_RECOVERED) == recorded.count(names.DATABASE_UNAVAILABLE) > 0
+    )
 
 
 @contextlib.asynccontextmanager

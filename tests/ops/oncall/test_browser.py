@@ -301,10 +301,11 @@ def here(browser: Chrome) -> dict[str, str]:
     return dict(parse_qsl(browser.current_url.partition("?")[2]))
 
 
-def test_what_happened_in_an_outage_is_shown_without_typing(browser: Chrome, busy_run: Run, tmp_path: Path) -> None:
+def test_what_happened_in_an_outage_is_shown_without_typing(browser: Chrome, outage_run: Run, tmp_path: Path) -> None:
     """Five minutes after it: what fired, from when to when, how many requests failed, and with a click which ones."""
-    over = busy_run.moments["over"] + 300
-    with OnCall(Path(shutil.copy(busy_run.path, tmp_path)), CLOUDWATCH, now=over) as page:
+    moments = outage_run.moments
+    over = moments["over"] + 300
+    with OnCall(Path(shutil.copy(outage_run.path, tmp_path)), CLOUDWATCH, now=over) as page:
         browser.get(page.url)
         event = find(browser, ".events li", "database-unavailable")
         start, end = re.findall(r"\d\d:\d\d:\d\d", event.text)[:2]
@@ -312,9 +313,9 @@ def test_what_happened_in_an_outage_is_shown_without_typing(browser: Chrome, bus
 
         assert "Ticket" in event.text
         assert "The service cannot reach its database" in event.text
-        assert clock(busy_run.moments["unavailable"]) < start < clock(busy_run.moments["over"])
-        assert clock(busy_run.moments["over"]) < end < clock(over)
-        assert 100 < failed <= (busy_run.metrics().series(FAULTS, 3600, over, 1)[0] or 0)
+        assert clock(moments["unavailable"]) < start < clock(moments["over"])
+        assert clock(moments["over"]) < end < clock(over)
+        assert failed == moments["failed"] > 1000
         assert "Page" in find(browser, ".events li", "availability\n").text
         wait_until(browser, lambda: browser.execute_script(SHAPES, "rect") == 2)
 
