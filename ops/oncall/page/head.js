@@ -95,7 +95,7 @@ function budget({ name, percent, means, spent, seconds }) {
   return h("div", { class: "budget", title: means },
     h("h2", {}, h("span", {}, sentence(name)), h("span", {}, `${percent} % over 30 days`)),
     spent === null ? h("p", {}, "No requests yet") : h("p", { class: spent > 100 && "bad" },
-      h("b", {}, spent > 100 && "▲ ", `${digits(spent)} %`), h("span", {}, `of the error budget spent${over}`)));
+      h("b", {}, spent > 100 ? `▲ ${digits(spent / 100)}×` : `${digits(spent)} %`), h("span", {}, `${spent > 100 ? "" : "of "}the error budget spent${over}`)));
 }
 
 function firingAlarm(alarm, now) {

@@ -31,7 +31,7 @@ function firing(one, time) {
       one.failed > 0 ? h("a", { class: "failed", "data-range": "", href: link("logs", { query: "faults", from, to: Math.ceil(until) }) }, `${failed} failed`) : h("span", {}, `${failed} failed`),
       h("a", { "data-range": "", href: changed(range) }, "Show this time"),
       h("a", { href: changed({ runbook: one.name }) }, "Runbook")),
-    h("p", {}, one.means, " ", h("span", { class: "reason" }, one.reason)));
+    one.end !== null && h("p", {}, one.means, " ", h("span", { class: "reason" }, one.reason))); // the top of the page says it of the others
 }
 
 const deployment = ({ at, build }) =>
