@@ -22,7 +22,8 @@ from svc.logs import names
 
 CLOUDWATCH: Final = Path(__file__).resolve().parents[1] / "cloudwatch"
 
-EVALUATION_SECONDS: Final = 5.0  # between evaluations of the alarms; CloudWatch evaluates once a minute
+EVALUATION_SECONDS: Final = 5.0  # between evaluations of the alarms
+_CATCH_UP_SECONDS: Final = 60.0  # the same, while a recording of hours is read; CloudWatch evaluates once a minute, too
 _SETTLE_SECONDS: Final = 65.0  # the maximum delay of a metric: METRICS_INTERVAL is at most 60
 _MAX_STEPS: Final = 60  # evaluations in a gap in the recording
 _FAULTS: Final = rows.Metric(names.NAMESPACE, names.FAULTS, (), "Sum")
@@ -69,17 +70,17 @@ class OnCallState:
             wall: the current time, in seconds since 1970.
         """
         read = self._source.read(wall)
+        state = self._source.status().state
         for entry in read:
             self._oldest, self._newest = min(self._oldest, entry.at), max(self._newest, entry.at)
-            self._evaluate_if_due(entry.at)
+            self._evaluate_if_due(entry.at, _CATCH_UP_SECONDS if state == "reading" else EVALUATION_SECONDS)
             self._add(entry)
         if read:
             self._lines += len(read)
-        state = self._source.status().state
         if state == "ended" and self._evaluated < self._newest:
             self._evaluate(self._source.now(wall))
         elif state != "reading":
-            self._evaluate_if_due(self._source.now(wall))
+            self._evaluate_if_due(self._source.now(wall), EVALUATION_SECONDS)
         return bool(read) or state == "reading"  # a long line takes several reads
 
     def _add(self, entry: Entry) -> None:
@@ -100,11 +101,11 @@ class OnCallState:
             for metric in directive["Metrics"]:
                 self._units[f"{directive['Namespace']} {metric['Name']}"] = metric.get("Unit", "")
 
-    def _evaluate_if_due(self, now: float) -> None:
+    def _evaluate_if_due(self, now: float, every: float) -> None:
         """Evaluates the alarms at all times that are due, also in a gap in the recording, but then at fewer times."""
-        due = now - now % EVALUATION_SECONDS
+        due = now - now % every
         gap = due - self._evaluated if self._evaluated else 0
-        steps = min(int(gap / EVALUATION_SECONDS), _MAX_STEPS)
+        steps = min(int(gap / every), _MAX_STEPS)
         for step in range(1, steps):
             self._evaluate(due - gap * (1 - step / steps))
         if due > self._evaluated:
