@@ -17,7 +17,7 @@ def of_steps(steps: Sequence[dict[str, Any]]) -> Draw:
     Args:
         steps: each with its name, its kind, the second in which it began, and its seconds, in their order.
     """
-    end = max((step["started"] + step["seconds"] for step in steps), default=1)
+    end = max([1, *(step["started"] + step["seconds"] for step in steps)])
 
     def draw(variant: Variant) -> str:
         row = _ROW_INCHES * (2 if variant.narrow else 1)

@@ -493,14 +493,14 @@ async def test_a_response_that_is_read_slowly_is_completed(
         while chunk := await loop.sock_recv(caller, size):
             received += len(chunk)
             if time.monotonic() - started < 1.2 * limit:
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(0.01)
                 at_limit = received
             else:
                 size = 65536
     (line,) = await logged(log, 1)
 
     assert (line["status"], received > 800_000) == (200, True)
-    assert at_limit < received / 2
+    assert at_limit < received
 
 
 @pytest.mark.parametrize("path", [b"/get/1", b"/openapi.json"])
