@@ -5,7 +5,14 @@ import { marks } from "./history.js";
 
 const DEFAULT_COLORS = 8; // in the style sheet
 
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const known = { theme: null, values: {} };
+
+/** A variable of the style sheet. It is read once for a theme, since the browser may compute all styles again for it. */
+function css(name) {
+  const root = document.documentElement;
+  if (known.theme !== root.dataset.theme) Object.assign(known, { theme: root.dataset.theme, values: {} });
+  return (known.values[name] ??= getComputedStyle(root).getPropertyValue(name).trim());
+}
 
 export const colorOf = (line, number) => line.color || css(`--line-${(number % DEFAULT_COLORS) + 1}`);
 
@@ -13,12 +20,12 @@ const MIN_SECONDS = 10; // of a range that the user selects, which is the time b
 // A finger scrolls the page: with it, a range is chosen by the form in the header.
 const isMouse = !matchMedia("(pointer: coarse)").matches;
 
-/** Draws or redraws a chart, unless the user is about to select a range on it. */
-export function draw(element, panel, { start, end, history }) {
+/** Draws or redraws a chart in a size, unless the user is about to select a range on it. */
+export function draw(element, panel, { start, end, history }, [width, height]) {
   if (element.matches(":active")) return;
   const traces = panel.lines.map((line, number) => trace(panel, line, number));
   const config = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
-  Plotly.react(element, traces, layout(element, panel, start, end, history), config);
+  Plotly.react(element, traces, layout(panel, start, end, history, width, height), config);
 }
 
 /** Calls `select` with the range over which the user drags the mouse, and `pick` with the time of a point that is clicked. */
@@ -54,11 +61,11 @@ function trace(panel, line, number) {
 
 const hex = (color) => (/^#[0-9a-f]{6}$/i.test(color) ? color : css("--line-1"));
 
-function layout(element, panel, start, end, history) {
+function layout(panel, start, end, history, width, height) {
   const axes = { left: axis(panel, "left"), right: axis(panel, "right") };
   return {
-    width: element.clientWidth,
-    height: element.clientHeight,
+    width,
+    height,
     margin: { l: 52, r: axes.right ? 52 : 10, t: 6, b: 24 },
     paper_bgcolor: css("--paper"),
     plot_bgcolor: css("--paper"),
@@ -67,14 +74,14 @@ function layout(element, panel, start, end, history) {
     hovermode: "x unified",
     hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line"), font: { color: css("--ink"), size: 12 } },
     dragmode: isMouse && "zoom",
-    xaxis: { type: "date", range: [start * 1000, end * 1000], fixedrange: !isMouse, gridcolor: css("--grid"), linecolor: css("--line"), zeroline: false, nticks: Math.max(2, Math.min(6, Math.floor(element.clientWidth / 80))), tickangle: 0, tickformat: end - start < 300 ? "%H:%M:%S" : "%H:%M", hoverformat: "%H:%M:%S UTC", spikethickness: 1, spikecolor: css("--muted"), spikedash: "dot" },
+    xaxis: { type: "date", range: [start * 1000, end * 1000], fixedrange: !isMouse, gridcolor: css("--grid"), linecolor: css("--line"), zeroline: false, nticks: Math.max(2, Math.min(6, Math.floor(width / 80))), tickangle: 0, tickformat: end - start < 300 ? "%H:%M:%S" : "%H:%M", hoverformat: "%H:%M:%S UTC", spikethickness: 1, spikecolor: css("--muted"), spikedash: "dot" },
     yaxis: axes.left ?? { visible: false },
     ...(axes.right && { yaxis2: { ...axes.right, overlaying: "y", side: "right", showgrid: false } }),
     shapes: [...marks(history, end, css), ...limits(panel, axes).map(({ limit, axis: name }) => ({
       type: "line", xref: "paper", x0: 0, x1: 1, yref: name, y0: limit.value, y1: limit.value,
       line: { color: limit.color || css("--bad"), width: 1, dash: "dash" },
     }))],
-    annotations: labelled(limits(panel, axes), axes, element.clientHeight).map(({ limit, axis: name }) => ({
+    annotations: labelled(limits(panel, axes), axes, height).map(({ limit, axis: name }) => ({
       xref: "paper", x: 1, xanchor: "right", yref: name, y: limit.value, yanchor: "bottom", showarrow: false,
       text: escaped(limit.label), font: { size: 10.5, color: css("--muted") },
     })),
@@ -90,7 +97,7 @@ function axis(panel, side) {
   const high = Math.max(given.max ?? -Infinity, tallest(panel, lines), ...limits.filter((limit) => limit > 0), 0);
   const low = given.min ?? Math.min(0, ...lines.flatMap((line) => line.values.filter((value) => value !== null)));
   const top = given.max ?? (high > low ? low + (high - low) * 1.15 : low + 1);
-  return { range: [low, top], fixedrange: true, gridcolor: css("--grid"), zeroline: false, automargin: true, ...ticks(low, top, lines[0].unit) };
+  return { range: [low, top], fixedrange: true, gridcolor: css("--grid"), zeroline: false, ...ticks(low, top, lines[0].unit) };
 }
 
 function tallest(panel, lines) {

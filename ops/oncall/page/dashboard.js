@@ -18,8 +18,8 @@ export class Dashboard {
     this.latest = null;
     this.visible = new Set();
     // Only visible charts are drawn: a long dashboard costs no more than a short one.
-    this.observer = new IntersectionObserver((entries) => entries.forEach((entry) => this.toggle(entry)), { rootMargin: "200px" });
-    this.resized = new ResizeObserver((entries) => entries.forEach(({ target }) => this.drawChart(target.closest(".panel"))));
+    this.observer = new IntersectionObserver((entries) => this.toggle(entries));
+    this.resized = new ResizeObserver((entries) => this.drawCharts(entries.map(({ target }) => target.closest(".panel"))));
   }
 
   async refresh(range) {
@@ -44,8 +44,8 @@ export class Dashboard {
     this.panels.forEach((element, number) => {
       element.data = view.panels[number];
       fill(element, view);
-      if (this.visible.has(element)) this.drawChart(element);
     });
+    this.drawCharts([...this.visible]);
   }
 
   build(view) {
@@ -59,20 +59,25 @@ export class Dashboard {
     }
   }
 
-  toggle({ target, isIntersecting }) {
-    if (isIntersecting) this.visible.add(target);
-    else this.visible.delete(target);
-    if (isIntersecting) this.drawChart(target);
+  toggle(entries) {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) this.visible.add(target);
+      else this.visible.delete(target);
+    }
+    this.drawCharts(entries.filter((entry) => entry.isIntersecting).map((entry) => entry.target));
   }
 
-  drawChart(element) {
-    const chart = element.querySelector(".chart");
-    if (!chart || !chart.clientWidth) return;
-    draw(chart, element.data, this.latest);
-    if (chart.on && chart.dataset.observed === undefined) {
-      chart.dataset.observed = "";
-      observe(chart, { select: (from, to) => (location.hash = changed({ from, to })), pick: (time) => showMoment(element, time) });
-    }
+  /** Draws the charts of panels. All sizes are read before, because after each drawing the browser computes them again. */
+  drawCharts(panels) {
+    const charts = panels.map((element) => [element, element.querySelector(".chart")]).filter(([, chart]) => chart?.clientWidth);
+    const sizes = charts.map(([, chart]) => [chart.clientWidth, chart.clientHeight]);
+    charts.forEach(([element, chart], number) => {
+      draw(chart, element.data, this.latest, sizes[number]);
+      if (chart.on && chart.dataset.observed === undefined) {
+        chart.dataset.observed = "";
+        observe(chart, { select: (from, to) => (location.hash = changed({ from, to })), pick: (time) => showMoment(element, time) });
+      }
+    });
   }
 
   close() {
