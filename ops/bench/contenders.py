@@ -91,6 +91,24 @@ def _go(folder: Path, _: int) -> Sequence[str | Path]:
     return [built]
 
 
+# Debian's librust packages install the sources of crates here.
+_CRATES: Final = Path("/usr/share/cargo/registry")
+
+
+def _rust(folder: Path, _: int) -> Sequence[str | Path]:
+    cargo = shutil.which("cargo")
+    if cargo is None:
+        raise CannotRun("Rust is missing; on Debian: apt install cargo")
+    if not all(list(_CRATES.glob(f"{crate}-0*")) for crate in ("hyper", "tokio-postgres")):
+        raise CannotRun("crates are missing; on Debian: apt install librust-hyper-dev librust-tokio-postgres-dev")
+    built = folder / "rust"
+    shutil.copytree(_PEERS / "rust", built, dirs_exist_ok=True)
+    sources = ('source.crates-io.replace-with="debian"', f'source.debian.directory="{_CRATES}"')
+    options = [option for source in sources for option in ("--config", source)]
+    _build([cargo, "build", "--release", "--offline", "--quiet", *options], built)
+    return [built / "target/release/clients"]
+
+
 def _build(command: Sequence[str | Path], folder: Path, **environment: str) -> None:
     try:
         subprocess.run(
@@ -143,6 +161,7 @@ PEERS: Final = [
     ),
     Contender("fastify", "Fastify, pg", _fastify),
     Contender("go-pgx", "Go net/http, pgx", _go),
+    Contender("rust-hyper", "Rust hyper, tokio-postgres", _rust),
 ]
 
 FLOORS: Final = [
