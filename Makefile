@@ -72,7 +72,7 @@ load-compare: $(VENV)/load ## Show what differs between two load tests (A=.local
 	$(call given,A)$(call given,B)
 	@$(BIN)/python -m ops.load.compare $(A) $(B)
 
-bench: $(VENV)/dev ## Measure the service beside its peers; needs wrk, for some Node.js or Go
+bench: $(VENV)/dev ## Measure the service beside its peers; needs wrk (ARGS=--quick)
 	@$(BIN)/python -m ops.bench $(ARGS)
 
 cost: $(VENV)/dev ## Show what a deployment costs a month, from a short run

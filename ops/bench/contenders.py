@@ -99,8 +99,10 @@ def _rust(folder: Path, _: int) -> Sequence[str | Path]:
     cargo = shutil.which("cargo")
     if cargo is None:
         raise CannotRun("Rust is missing; on Debian: apt install cargo")
-    if not all(list(_CRATES.glob(f"{crate}-0*")) for crate in ("hyper", "tokio-postgres")):
-        raise CannotRun("crates are missing; on Debian: apt install librust-hyper-dev librust-tokio-postgres-dev")
+    crates = ("hyper", "serde", "serde_json", "tokio", "tokio-postgres")
+    if not all(list(_CRATES.glob(f"{crate}-[0-9]*")) for crate in crates):
+        packages = " ".join(f"librust-{crate.replace('_', '-')}-dev" for crate in crates)
+        raise CannotRun(f"crates are missing; on Debian: apt install {packages}")
     built = folder / "rust"
     shutil.copytree(_PEERS / "rust", built, dirs_exist_ok=True)
     sources = ('source.crates-io.replace-with="debian"', f'source.debian.directory="{_CRATES}"')

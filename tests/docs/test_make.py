@@ -80,7 +80,7 @@ def test_the_packages_of_debian_are_complete() -> None:
     """CONTRIBUTING.md names those that .ci/run installs, and those that messages about a missing tool name."""
     lines = re.findall(r"^\$ apt install (.*)$", CONTRIBUTING, re.MULTILINE)
     named = set(" ".join(lines).split())
-    installed = set(" ".join(re.findall(r"packages\+=\((.*?)\)", (ROOT / ".ci" / "run").read_text())).split())
+    installed = set(" ".join(re.findall(r"packages\+=\(([^)]*)\)", (ROOT / ".ci" / "run").read_text())).split())
     sources = [file for folder in ("tests", "ops") for file in (ROOT / folder).rglob("*.py")]
     code = "".join(file.read_text(encoding="utf-8") for file in (*sources, ROOT / ".ci" / "workflows"))
     asked = set(" ".join(re.findall(r"on Debian: apt install ([a-z0-9 -]+)", code)).split())
