@@ -39,9 +39,11 @@ def database(bench_folder: Path) -> Iterator[postgres.Database]:
     "contender", [contenders.OURS, bench.with_workers(2), *contenders.PEERS], ids=lambda contender: contender.name
 )
 def test_each_contender_implements_the_api(
-    contender: Contender, database: postgres.Database, bench_folder: Path
+    contender: Contender, database: postgres.Database, bench_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each lists, adds and gets clients, and its process has ended afterwards."""
+    for option, value in (("OPT_LEVEL", "0"), ("LTO", "off"), ("CODEGEN_UNITS", "16")):
+        monkeypatch.setenv(f"CARGO_PROFILE_RELEASE_{option}", value)  # an optimised build takes a minute of CPU
     try:
         with contenders.started(contender, database.environment, bench_folder) as service:
             process = psutil.Process(service.pid)
