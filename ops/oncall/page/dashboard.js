@@ -96,8 +96,9 @@ let frames = 0;
 function frame(panel) {
   const { x, y, width, height } = panel.place;
   const id = `panel-${(frames += 1)}`;
-  return h("section", {
+  return h("div", {
     class: `panel ${panel.kind}`,
+    role: "group", // not a section: landmarks need different titles
     "aria-labelledby": panel.title ? id : undefined,
     style: { "--column": x + 1, "--columns": width, "--row": y + 1, "--rows": height },
   }, panel.title && h("h2", { id }, panel.title), panel.kind === "chart" && behind(panel.title), h("div", { class: "content" }));

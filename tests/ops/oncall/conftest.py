@@ -1,4 +1,4 @@
-"""A browser, and servers of the on-call page on copies of the recording of a quiet run."""
+"""A browser, servers of the on-call page on copies of the recording of a quiet run, and a service that is recorded."""
 
 import json
 import shutil
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome
 
+from ops.common.process import Service
+from svc.postgres.settings import DatabaseSettings
 from tests.browser import WAIT_SECONDS, console_errors, emulate, start_browser
 from tests.ops.oncall.page import OnCall
 
@@ -55,3 +57,20 @@ def make_browser(chrome: Chrome) -> Iterator[Chrome]:
     assert urls
     # The browser also requests its own start page.
     assert {url for url in urls if not url.startswith(("http://127.0.0.1:", "data:", "chrome"))} == set()
+
+
+@pytest.fixture(name="service")
+def record_service(database_settings: DatabaseSettings, short_folder: Path) -> Iterator[Service]:
+    """The process that `make run` starts, on the tests' PostgreSQL."""
+    environment = {
+        "DATABASE_URL": database_settings.dsn,
+        "LOCAL_FOLDER": str(short_folder),
+        "METRICS_INTERVAL": "1",
+        "DRAIN_SECONDS": "0",
+    }
+    found = Service(environment, module=["ops.oncall.recorder"])
+    try:
+        found.wait_until_listening()
+        yield found
+    finally:
+        found.end()

@@ -495,14 +495,16 @@ def test_a_real_run_is_shown(
     width: int,
     colors: Literal["light", "dark"],
 ) -> None:
-    """The deployment's own dashboards show a run with many faults. Screenshots of all pages are saved."""
+    """The deployment's own dashboards show a run with many faults. All pages are accessible; screenshots are saved."""
     for page in ("service", "platform", "requests", "logs?query=slowest-requests", "traces?errors=1"):
         emulate(browser, width=width, colors=colors)
         browser.get(f"{busy_page.url}/#/{page}")
         find(browser, "main .panel")
         find(browser, "#source .live, #source .unsure")  # on a slow machine, the recorded run is long over
         keep(f"{page.partition('?')[0]}-{width}-{colors}")
+        assert_accessible(browser)
     emulate(browser, width=width, colors=colors)
     find(browser, "td a").click()
     find(browser, ".waterfall summary").click()
     keep(f"trace-{width}-{colors}")
+    assert_accessible(browser)

@@ -28,23 +28,6 @@ WAIT_SECONDS: Final = 60
 HOST: Final = socket.gethostname()
 
 
-@pytest.fixture(name="service")
-def record_service(database_settings: DatabaseSettings, short_folder: Path) -> Iterator[Service]:
-    """The process that `make run` starts, on the tests' PostgreSQL."""
-    environment = {
-        "DATABASE_URL": database_settings.dsn,
-        "LOCAL_FOLDER": str(short_folder),
-        "METRICS_INTERVAL": "1",
-        "DRAIN_SECONDS": "0",
-    }
-    found = Service(environment, module=["ops.oncall.recorder"])
-    try:
-        found.wait_until_listening()
-        yield found
-    finally:
-        found.end()
-
-
 @pytest.fixture(name="state")
 def follow(short_folder: Path) -> Iterator[OnCallState]:
     """The state of a page that follows the recording."""

@@ -3,12 +3,11 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 from aiohttp import ClientError, ClientSession
 
 from ops.cloudwatch import rows
@@ -18,29 +17,11 @@ from ops.oncall.recorder import FILE
 from ops.oncall.server import POLL_SECONDS
 from ops.oncall.state import CLOUDWATCH, EVALUATION_SECONDS
 from svc.postgres.embedded import EmbeddedPostgres
-from svc.postgres.settings import DatabaseSettings
 from svc.telemetry.settings import TelemetrySettings
 from tests.ops.oncall.page import OnCall
 
 WAIT_SECONDS: Final = 120  # at most, for what takes a few seconds on an idle machine
 ALARM: Final = rows.load(NAME, CLOUDWATCH / "alarms.yaml").metric["database-unavailable"]
-
-
-@pytest.fixture
-def service(database_settings: DatabaseSettings, short_folder: Path) -> Iterator[Service]:
-    """The process that `make run` starts, on the tests' PostgreSQL."""
-    environment = {
-        "DATABASE_URL": database_settings.dsn,
-        "LOCAL_FOLDER": str(short_folder),
-        "METRICS_INTERVAL": "1",
-        "DRAIN_SECONDS": "0",
-    }
-    found = Service(environment, module=["ops.oncall.recorder"])
-    try:
-        found.wait_until_listening()
-        yield found
-    finally:
-        found.end()
 
 
 @asynccontextmanager
