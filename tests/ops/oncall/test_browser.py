@@ -409,19 +409,6 @@ def test_settings_are_remembered(browser: Chrome, on_call: OnCall) -> None:
     assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
 
 
-def test_missing_data_is_reported(browser: Chrome, on_call: OnCall) -> None:
-    """When no line arrives any more, the page does not show that all is quiet."""
-    browser.get(on_call.url)
-    find(browser, "#source", "Live")
-
-    on_call.ahead_seconds += 40
-    refresh(browser)
-
-    find(browser, ".verdict.unsure h1", "No line")
-    find(browser, ".verdict p", "For ")
-    find(browser, "#source", "no line for ")
-
-
 def test_an_unreachable_server_is_reported(browser: Chrome, on_call: OnCall) -> None:
     """The page shows since when the server does not answer."""
     browser.get(on_call.url)

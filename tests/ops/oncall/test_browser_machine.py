@@ -54,6 +54,8 @@ def test_a_service_that_has_stopped_is_reported(browser: Chrome, on_call: OnCall
     on_call.ahead_seconds += 30
     refresh(browser)
     find(browser, "#source", "no line for ")
+    find(browser, ".verdict.unsure h1", "No line")
+    find(browser, ".verdict p", "For ")
     find(browser, ".panel h2", "Latency")
 
     on_call.ahead_seconds += 60
