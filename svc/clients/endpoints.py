@@ -11,14 +11,12 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlencode
 
-from aiohttp import web
-
 from svc.clients.model import parse_after, parse_id, parse_key, parse_limit, parse_new
 from svc.clients.store import PAGE_ROWS, Page, Store
 from svc.errors import InvalidField
 from svc.http import compression, fields
 from svc.http.compression import Coding, Identity
-from svc.http.messages import AnyResponse, Request, Response
+from svc.http.messages import AnyResponse, Request, Response, StreamedResponse
 from svc.http.slots import give_up_slot, without_slot
 
 JSON: Final = "application/json"
@@ -64,9 +62,7 @@ class Endpoints:
         if not page.more:
             return await _array(page, coding)
         body = coding()
-        response = web.StreamResponse(headers=body.headers)
-        response.content_type = JSON
-        await response.prepare(request)
+        response = StreamedResponse(request, JSON, body.headers)
         if request.method == "GET":
             await _write(request, response, await body.encode(b"[" + page.objects))
             async with aclosing(self._store.pages(page.last_id, request)) as pages:
@@ -75,11 +71,11 @@ class Endpoints:
                         await _write(request, response, await body.encode(b"," + page.objects))
             give_up_slot(request)
             await response.write(body.end(b"]\n"))
-        await response.write_eof()
+        response.end()
         return response
 
 
-async def _write(request: Request, response: web.StreamResponse, part: bytes) -> None:
+async def _write(request: Request, response: StreamedResponse, part: bytes) -> None:
     """Sends a part, which waits where the caller has not read the parts before it."""
     async with without_slot(request):
         await response.write(part)

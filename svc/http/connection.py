@@ -1,23 +1,29 @@
-"""One TCP connection: aiohttp's protocol with our limits and our error responses."""
+"""One TCP connection: its requests from the parser to the response, and its limits."""
 
 import asyncio
+import re
 import socket
-from collections.abc import Awaitable, Callable
-from http import HTTPStatus
-from typing import Any, Final, cast
+from collections import deque
+from contextlib import suppress
+from typing import Final, TypeAlias, cast
 
 import structlog
-from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.http_parser import RawRequestMessage
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import _ErrInfo
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
+from svc.answers import Answer, Handling, in_task, rest
 from svc.errors import ServiceError
 from svc.http import connections, problems
 from svc.http.connections import Connections
-from svc.http.messages import AnyResponse, Request, Response
+from svc.http.lifecycle import Lifecycle
+from svc.http.messages import MAX_BODY_BYTES, AnyResponse, Request, Response
 from svc.http.proxies import parse_address
+from svc.http.routes import Handler
 from svc.logs import names
 
 _log = structlog.get_logger()
@@ -28,6 +34,8 @@ MAX_HEAD_BYTES: Final = 16 * 1024  # all of these together; up to 33 pipelined h
 # the response.
 LINGER_SECONDS: Final = 2.0
 MAX_LINGER_BYTES: Final = 1024 * 1024
+MAX_HEADERS: Final = 64
+MAX_PIPELINED: Final = 32  # requests that wait for the current one; then nothing more is read
 
 _BUFFER_BYTES: Final = 16 * 1024  # of responses that the caller has not read; as many again wait in the kernel
 # TCP_USER_TIMEOUT limits how long the kernel tries to deliver what it has, even after we have closed the socket.
@@ -45,13 +53,33 @@ _TOO_MANY_CONNECTIONS: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     % problems.RETRY_AFTER_SECONDS
 )
-_receive: Final = web.RequestHandler.data_received  # super() costs 0.05 µs a request
+_VERSIONS: Final = (HttpVersion10, HttpVersion11)
+# https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2
+_VALID_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:[0-9]{0,5})?", re.ASCII)
+_HOST: Final = hdrs.HOST
+
+_Head: TypeAlias = RawRequestMessage | ServiceError  # the error where it is not valid HTTP
+# Of a request that is not valid HTTP.
+_NO_HEAD: Final = RawRequestMessage(
+    "UNKNOWN", "/", HttpVersion10, CIMultiDictProxy(CIMultiDict()), (), True, None, False, False, URL("/")
+)
 
 
-class Connection(web.RequestHandler):
-    """One TCP connection.
+class Connection(BaseProtocol):
+    """One TCP connection: parses its requests, and handles them one after the other.
+
+    aiohttp's own class runs a task for each connection and each request, with four turns of the event loop for a
+    request. This one needs a task only for a request whose handler waits for more than an Answer.
+
+    Args:
+        open_connections: the server's.
+        lifecycle: decides whether the connection may be kept open.
+        request_class: the class of the requests.
+        handler: gives the response to a request.
+        serving: it is in this set while it is open, or its last request has not ended.
 
     Attributes:
+        lifecycle: see the argument.
         host: the Host header of the last request whose Host is valid; empty at first.
         peer: the address of the other side; empty where it has none, as on a Unix socket.
     """
@@ -61,20 +89,62 @@ class Connection(web.RequestHandler):
         "_awaited_bytes",
         "_connections",
         "_discarded_bytes",
+        "_handler",
+        "_handling",
         "_head_bytes",
+        "_idle",
         "_ignores_input",
         "_is_answering",
-        "_open_transport",
+        "_is_closing",
+        "_is_open",
+        "_message_tail",
+        "_messages",
+        "_request",
+        "_request_class",
+        "_serving",
+        "_task",
         "host",
+        "lifecycle",
         "peer",
     )
 
-    def __init__(self, connections: Connections, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(
+        self,
+        open_connections: Connections,
+        lifecycle: Lifecycle,
+        request_class: type[Request],
+        handler: Handler,
+        serving: "set[Connection]",
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        parser = HttpRequestParser(
+            self,
+            loop,
+            # Of a body in 16 KB of 1-byte chunks, aiohttp then parses at most 1024 before they are read.
+            MAX_BODY_BYTES,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,  # bodies are small; a compressed one is a mistake or an attack
+            max_msg_queue_size=MAX_PIPELINED,
+        )
+        super().__init__(loop, parser)
+        self.lifecycle = lifecycle
         self.host = ""
-        self._connections = connections
-        # Set until the connection is closed; aiohttp's own `transport` may be None earlier.
-        self._open_transport: asyncio.Transport | None = None
+        self.peer = ""
+        self._connections = open_connections
+        self._request_class = request_class
+        self._handler = handler
+        self._serving = serving
+        self._is_open = False  # whether it is among the open connections
+        self._messages: deque[tuple[_Head, StreamReader]] = deque()  # that wait for the current request
+        self._message_tail = b""  # what the parser has not read, behind a request to upgrade
+        self._request: Request | None = None  # the current one, until its response is written
+        self._handling: Handling | None = None  # of the current request
+        self._task: asyncio.Task[None] | None = None  # the rest of that, where it runs in a task
+        self._idle: asyncio.Future[None] | None = None  # of who waits for the end of the current request
+        self._is_closing = False  # after the current request, or at once
         self._awaited_body: StreamReader | None = None  # of the newest request, while it is incomplete
         self._awaited_bytes = 0  # received of it
         self._is_answering = False
@@ -90,33 +160,42 @@ class Connection(web.RequestHandler):
             opened.write(_TOO_MANY_CONNECTIONS)
             opened.close()
             return
-        self._open_transport = opened
+        self._is_open = True
+        self._serving.add(self)
         super().connection_made(opened)
         opened.set_write_buffer_limits(_BUFFER_BYTES)
         address = opened.get_extra_info("peername")
-        self.peer = ""
         if isinstance(address, tuple):
             self.peer = parse_address(str(address[0]))
             for option, value in _TCP_OPTIONS:
                 opened.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, value)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Removes the connection."""
-        if self._open_transport is not None:
-            self._open_transport = None
-            self._connections.remove(self)
-        if exc is None and self.writing_paused:
-            # Without an error, aiohttp would assume that the caller has read everything.
+        """Removes the connection. The current request runs on, since it may have changed something."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._is_closing = True
+        self._connections.remove(self)
+        if exc is None and (self.writing_paused or self._request is not None):
             exc = ConnectionResetError("the response was not read")
         super().connection_lost(exc)
+        self._messages.clear()
+        self._parser = None
+        if self._request is None:
+            self._serving.discard(self)
+        elif exc is not None:
+            self._request.content.set_exception(exc)
 
     def data_received(self, data: bytes) -> None:
         """Handles received bytes: parts of heads and bodies, or several whole ones."""
-        if self._ignores_input:
+        if self._ignores_input or self._is_closing:
             return
-        before = self._request_count
-        _receive(self, data)
-        new = self._request_count - before
+        if self._upgraded:
+            self._message_tail += data
+            new = 0
+        else:
+            new = self._parse(data)
         if not new:
             self._add_to_incomplete(data)
             return
@@ -128,8 +207,186 @@ class Connection(web.RequestHandler):
             self._awaited_body, self._awaited_bytes = body, body.total_bytes
         elif isinstance(message, RawRequestMessage) and message.upgrade:
             self._decline_upgrade(message, body, data if new == 1 and size == len(data) else b"")
+        if self._request is None:
+            self._start_next()
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's always closes the connection
+    def _parse(self, data: bytes) -> int:
+        """Parses received bytes. Returns how many heads were complete; invalid HTTP counts as one."""
+        parser = cast(HttpRequestParser, self._parser)
+        try:
+            messages, self._upgraded, self._message_tail = parser.feed_data(data)
+        except HttpProcessingError as error:
+            self._messages.append((_service_error(error), EMPTY_PAYLOAD))
+            return 1
+        self._messages.extend(messages)
+        if len(self._messages) >= MAX_PIPELINED and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+        return len(messages)
+
+    def _start_next(self) -> None:
+        """Starts to handle the next request, if one has arrived."""
+        if self._request is not None or not self._messages or self.transport is None:
+            return
+        head, body = self._messages.popleft()
+        cast(HttpRequestParser, self._parser).message_consumed()
+        self._is_answering = True
+        self._discarded_bytes = 0
+        if isinstance(head, ServiceError):
+            request = self._request_class(self, _NO_HEAD, body)
+            request.refusal = head
+        else:
+            request = self._request_class(self, head, body)
+            # Most requests on a connection have the same Host, so this costs 0.1 µs.
+            host = head.headers.get(_HOST, "")
+            if host != self.host or head.chunked or head.version is not HttpVersion11:
+                refusal = _refusal(head, host)
+                if refusal:
+                    request.refusal = problems.BadRequest(refusal)
+                else:
+                    self.host = host
+        self._request = request
+        self._handling = self._handle(request)
+        if self._buffer_paused and len(self._messages) <= MAX_PIPELINED // 2:
+            self._resume_reading_if_parsed()
+        self._run()
+
+    def _resume_reading_if_parsed(self) -> None:
+        """Reads on, once what has been read is parsed without filling the queue again."""
+        if not self._upgraded:
+            self.data_received(b"")
+        if len(self._messages) < MAX_PIPELINED:
+            self._resume_reading_for_buffer()
+
+    def _run(self) -> None:
+        """Runs the current request's handler up to its next wait. See answers.py."""
+        handling = self._handling
+        assert handling is not None
+        try:
+            awaited = handling.send(None)
+        except StopIteration:
+            return
+        if type(awaited) is Answer:
+            awaited.resume = self._run
+        else:
+            self._task = self._loop.create_task(rest(handling, awaited))  # type: ignore[arg-type]  # a coroutine, too
+
+    async def _handle(self, request: Request) -> None:
+        """Handles a request, from its head to the next one's turn."""
+        try:
+            response = await self._respond(request)
+            if response.keep_alive and not request.content.is_eof():
+                await self._discard(request.content)
+            if not response.keep_alive:
+                self._is_closing = True
+        except ConnectionError:  # the caller has closed the connection
+            self._is_closing = True
+        finally:
+            self._end(request)
+
+    async def _respond(self, request: Request) -> AnyResponse:
+        """Writes the response.
+
+        Raises:
+            ConnectionError: the caller has closed the connection.
+        """
+        try:
+            response = await self._handler(request)
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever passed the dispatcher
+            response = self._failed(request, error)
+        self._is_answering = False
+        if self._is_open:
+            self._connections.set_idle(self)
+            if self._head_bytes:
+                self._connections.set_reading_head(self)
+        if isinstance(response, Response):
+            self.write(response.encode(request))
+        if self._paused:
+            await self.drained()
+        return response
+
+    def _failed(self, request: Request, error: Exception) -> Response:
+        """The response to an error that passed the dispatcher; aborts where another response has started."""
+        if request.has_response_started:
+            # The status is already sent. Only an aborted connection shows the caller that the rest failed.
+            self.abort()
+            raise ConnectionAbortedError("the response could not be completed")
+        _log.error(names.REQUEST_FAILED, request_id=request.id, exc_info=error)
+        response = problems.response(problems.InternalError(), request.id)
+        response.keep_alive = False
+        return response
+
+    async def _discard(self, body: StreamReader) -> None:
+        """Reads the rest of a body that no handler reads, or closes the connection where it does not arrive in time."""
+        await in_task()
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not body.is_eof():
+                    await body.readany()
+        except (TimeoutError, web.RequestPayloadError):
+            self._is_closing = True
+
+    def _end(self, request: Request) -> None:
+        """Ends a request, and closes the connection or starts the next request."""
+        self._request = self._handling = self._task = None
+        self._is_answering = False
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+        if not self._is_open:
+            self._serving.discard(self)
+        elif self._is_closing:
+            self._close_transport()
+        elif self._messages:
+            self._loop.call_soon(self._start_next)  # not in this call, which may itself be one of many in a row
+
+    def write(self, data: bytes) -> None:
+        """Sends data, or buffers it where the caller has not read what was sent before.
+
+        Raises:
+            ConnectionError: the caller has closed the connection.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the caller has closed the connection")
+        transport.write(data)
+
+    async def drained(self) -> None:
+        """Waits until the caller has read enough of what was sent.
+
+        Raises:
+            ConnectionError: the caller has closed the connection.
+        """
+        await self._drain_helper()
+
+    def close(self) -> None:
+        """Closes the connection, after the current request if there is one."""
+        self._is_closing = True
+        self._messages.clear()
+        if self._request is None:
+            self._close_transport()
+
+    def _close_transport(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's signature
+        """Closes the connection, after the current request if that ends in time.
+
+        Args:
+            timeout: in seconds.
+        """
+        self.close()
+        if self._request is not None:
+            self._idle = self._loop.create_future()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._idle
+        if self._task is not None:
+            self._task.cancel()
+        self._close_transport()
+
+    def eof_received(self) -> bool:
         """The caller sends no more, but may still read: each request that has arrived gets its response.
 
         Returns:
@@ -142,8 +399,8 @@ class Connection(web.RequestHandler):
             message, body = self._messages[-1]
             if isinstance(message, RawRequestMessage):  # after the other kind, an error, the connection closes anyway
                 self._messages[-1] = message._replace(should_close=True), body
-        elif self.has_request:
-            self.close()  # after the current request
+        else:
+            self._is_closing = True  # after the current request
         return self.has_request
 
     def _decline_upgrade(self, message: RawRequestMessage, body: StreamReader, data: bytes) -> None:
@@ -165,9 +422,8 @@ class Connection(web.RequestHandler):
 
     def _parse_tail(self) -> None:
         """Parses what aiohttp has kept of the input behind a request to upgrade."""
-        assert self._parser is not None
         self._upgraded = False
-        self._parser.set_upgraded(False)
+        cast(HttpRequestParser, self._parser).set_upgraded(False)
         tail, self._message_tail = self._message_tail, b""
         if tail:
             self.data_received(tail)
@@ -211,9 +467,8 @@ class Connection(web.RequestHandler):
     def _refuse(self, error: ServiceError) -> None:
         """Responds with an error in place of the next request, and ignores all further input."""
         self._ignores_input = True
-        self._messages.append((_ErrInfo(status=0, exc=error, message=""), EMPTY_PAYLOAD))
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._messages.append((error, EMPTY_PAYLOAD))
+        self._start_next()
 
     def pause_writing(self) -> None:
         """The write buffer is full."""
@@ -225,86 +480,51 @@ class Connection(web.RequestHandler):
         super().resume_writing()
         self._connections.set_write_resumed(self)
 
-    def request_started(self) -> None:
-        """The next request is being handled."""
-        self._is_answering = True
-        self._discarded_bytes = 0
-
-    def request_answered(self) -> None:
-        """The current request has a response, which is written next."""
-        self._is_answering = False
-        if self._open_transport is not None:
-            self._connections.set_idle(self)
-            if self._head_bytes:
-                self._connections.set_reading_head(self)
-
     @property
     def has_request(self) -> bool:
         """See connections.OpenConnection."""
-        if self._task_handler is None or self.transport is None:
+        if self.transport is None:
             return False  # what has arrived will not be answered any more
         return self._is_answering or self._paused or bool(self._messages)
 
     def time_out_head(self) -> None:
         """See connections.OpenConnection."""
-        if self._head_bytes and self._waiter is not None:
+        if self._head_bytes and self._request is None:
             self._refuse(problems.HeadTooSlow(f"The head did not arrive within {connections.HEAD_SECONDS:g} seconds."))
         else:
             self.abort()
 
     def abort(self) -> None:
         """See connections.OpenConnection."""
-        if self._open_transport is not None:
+        if self.transport is not None:
             # Not close(), which waits until the caller has read the rest.
-            self._open_transport.abort()
-
-    def _make_error_handler(self, err_info: Any) -> Callable[[Request], Awaitable[AnyResponse]]:  # type: ignore[override]
-        # Invalid HTTP passes through the dispatcher like every request, so that it is answered and recorded like them.
-        dispatcher: Any = self._request_handler
-        err_info.exc.__traceback__ = None  # as in Dispatcher: its frames refer to this connection
-
-        async def refuse(request: Request) -> AnyResponse:
-            request.refuse(_service_error(err_info.exc))
-            response: AnyResponse = await dispatcher(request)
-            return response
-
-        return refuse
-
-    def handle_error(  # type: ignore[override]  # see Response
-        self,
-        request: web.BaseRequest,
-        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,  # noqa: ARG002 - aiohttp's signature
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
-    ) -> Response:
-        """The response to an error that passed the dispatcher; aborts where another response has started."""
-        assert isinstance(request, Request)
-        if isinstance(exc, ConnectionError):
-            raise exc  # the caller has closed the connection, which is recorded and is not an error of the service
-        if request.has_response_started:
-            # The status is already sent. Only an aborted connection shows the caller that the rest failed.
-            if self.transport is not None:
-                self.transport.abort()
-            raise ConnectionAbortedError("the response could not be completed")
-        _log.error(names.REQUEST_FAILED, request_id=request.id, exc_info=exc)
-        response = problems.response(problems.InternalError(), request.id)
-        response.keep_alive = False
-        return response
+            self.transport.abort()
 
 
 _HEAD_TOO_LARGE: Final = f"The request line and the headers together are larger than {MAX_HEAD_BYTES} bytes."
 
 
-def _head_size(message: RawRequestMessage | _ErrInfo) -> int:
-    if isinstance(message, _ErrInfo):
+def _head_size(message: _Head) -> int:
+    if isinstance(message, ServiceError):
         return 0
     return len(message.path) + sum(len(name) + len(value) for name, value in message.raw_headers)
 
 
-def _service_error(error: BaseException | None) -> ServiceError:
-    if isinstance(error, ServiceError):
-        return error
+def _service_error(error: HttpProcessingError) -> ServiceError:
     # The parser's message quotes the request, so it stays out of the response.
     if isinstance(error, LineTooLong):
         return problems.BadRequest(f"The request line or a header is longer than {MAX_LINE_BYTES} bytes.")
     return problems.BadRequest()
+
+
+def _refusal(message: RawRequestMessage, host: str) -> str | None:
+    """Why a request that the parser accepts is refused: another server may read it in another way."""
+    if message.version not in _VERSIONS:
+        return "The version is not HTTP/1.1 or HTTP/1.0."
+    if not _VALID_HOST.fullmatch(host):
+        return "The Host header is not a host, or a host and a port."
+    if message.chunked and message.version == HttpVersion10:
+        return "HTTP/1.0 has no Transfer-Encoding."
+    if message.chunked and message.headers[hdrs.TRANSFER_ENCODING].lower() != "chunked":
+        return "The only supported Transfer-Encoding is chunked."
+    return None

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
-from svc.http.messages import AnyResponse, Request
+from svc.http.messages import AnyResponse, Request, Response
 from svc.http.problems import MethodNotAllowed
 from svc.http.routes import Find, Handler
 
@@ -58,6 +58,6 @@ def _preflight(methods: str) -> Handler:
     }
 
     async def respond(_: Request) -> AnyResponse:
-        return web.Response(status=HTTPStatus.NO_CONTENT, headers=headers)  # ours has a Content-Length, wrong for a 204
+        return Response(b"", "", HTTPStatus.NO_CONTENT, headers)
 
     return respond

@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion10, web
 
+from svc.answers import in_task
 from svc.errors import InvalidField
 from svc.http.messages import MAX_BODY_BYTES, Request
 from svc.http.problems import BadRequest, BodyTooLarge, BodyTooSlow, ExpectationFailed, UnsupportedBody
@@ -120,7 +121,7 @@ async def _body(request: Request) -> bytes:
     length = request.headers.get("Content-Length", "").lstrip("0")
     if len(length) > len(str(MAX_BODY_BYTES)) or int(length or 0) > MAX_BODY_BYTES:
         raise BodyTooLarge(TOO_LARGE)
-    await _meet_expectation(request)
+    _meet_expectation(request)
     if request.content.is_eof():
         return await _receive(request)
     async with without_slot(request):
@@ -129,6 +130,7 @@ async def _body(request: Request) -> bytes:
 
 async def _receive(request: Request) -> bytes:
     body = bytearray()
+    await in_task()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while piece := await request.content.readany():
@@ -145,15 +147,13 @@ async def _receive(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _meet_expectation(request: Request) -> None:
+def _meet_expectation(request: Request) -> None:
     expected = request.headers.get("Expect")
     if expected is None or request.version == HttpVersion10:  # which has no 100 Continue (RFC 9110, section 10.1.1)
         return
     if expected.lower() != "100-continue":
         raise ExpectationFailed
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    # These bytes are not part of the response; see Request.has_response_started.
-    request.writer.output_size = 0
+    request.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 class _Number(str):

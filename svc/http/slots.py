@@ -87,7 +87,7 @@ class Slots:
             if given.done():  # the request was cancelled
                 continue
             request.slot_seconds += self._loop.time() - since
-            if request.transport is not None:
+            if request.is_connected:
                 request.slots = self
                 given.set_result(None)
                 return

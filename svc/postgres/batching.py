@@ -6,10 +6,12 @@ batch is in flight, an item is sent at once and alone; the higher the load, the 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
+from svc.answers import Answer
 from svc.errors import DatabaseBusy, QueryTimedOut, RowRefused
 
 Item = TypeVar("Item", bound=Hashable)
@@ -54,24 +56,30 @@ class RoundTripObserver(Protocol):
         """Records a round trip, and how long this request's own item waited to be sent."""
 
 
-_Outcome: TypeAlias = tuple[Result | None, Exception | None, RoundTrip]
+# The round trip is None where the item was not sent.
+_Outcome: TypeAlias = tuple[Result | None, Exception | None, RoundTrip | None]
 
 
 class _Waiting(Generic[Result]):
     """The callers who wait for one item's result, and since when."""
 
-    __slots__ = ("futures", "since")
+    __slots__ = ("answers", "since")
 
     def __init__(self, since: float) -> None:
         self.since = since
-        self.futures: list[asyncio.Future[_Outcome[Result]]] = []
+        self.answers: list[Answer[_Outcome[Result]]] = []
 
     def is_abandoned(self) -> bool:
         """Whether no caller waits any more."""
-        for future in self.futures:  # noqa: SIM110 - runs for each request, and all() costs 0.3 µs more
-            if not future.done():
+        for answer in self.answers:  # noqa: SIM110 - runs for each request, and all() costs 0.3 µs more
+            if not answer.done():
                 return False
         return True
+
+    def give(self, outcome: _Outcome[Result]) -> None:
+        """Gives the outcome to the callers, who may run at once."""
+        for answer in self.answers:
+            answer.give(outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +155,14 @@ class Batcher(Generic[Item, Result]):
             if self._is_full(now):
                 raise DatabaseBusy
             waiting = self._queue[item] = _Waiting(now)
-        answered: asyncio.Future[_Outcome[Result]] = self._loop.create_future()
-        waiting.futures.append(answered)
+        answer: Answer[_Outcome[Result]] = Answer(self._loop)
+        waiting.answers.append(answer)
         if self._needs_sender(now):
             self._start_sender(now)
         elif self._check_timer is None:
             self._schedule_check(now)
-        result, error, round_trip = await answered
-        if request is not None:
+        result, error, round_trip = await answer
+        if request is not None and round_trip is not None:
             request.add_round_trip(round_trip, round_trip.sent_at - now)
         if error is not None:
             raise error
@@ -195,7 +203,7 @@ class Batcher(Generic[Item, Result]):
             if now - waiting.since <= self._limits.max_wait_seconds:
                 return
             del self._queue[item]
-            _reject(waiting, DatabaseBusy())
+            self._loop.call_soon(waiting.give, (None, DatabaseBusy(), None))
 
     def _start_sender(self, now: float) -> None:
         self._in_flight.append(now)
@@ -259,19 +267,30 @@ class Batcher(Generic[Item, Result]):
         round_trip = RoundTrip(self._operation, len(batch), sent_at, ended_at - sent_at, queue_seconds, error)
         is_split = isinstance(error, RowRefused) and len(batch) > 1
         self._adapt(round_trip)
+        # All callers run in one step of the event loop; but not in this one, so that the next batch is sent before.
+        outcomes: Iterable[_Outcome[Result]] = ()
         if error is None:
-            for (_, waiting), result in zip(batch, results, strict=True):
-                _resolve(waiting, (result, None, round_trip))
+            outcomes = [(result, None, round_trip) for result in results]
         elif not is_split:
-            for _, waiting in batch:
-                _resolve(waiting, (None, error, round_trip))
-        if self._on_round_trip is not None:
-            # The callers run first, since they were scheduled just above.
-            self._loop.call_soon(self._on_round_trip, round_trip)
+            outcomes = repeat((None, error, round_trip))
+        self._loop.call_soon(self._answer, batch, outcomes, round_trip)
         if is_split:
             half = len(batch) // 2
             await self._send_batch(batch[:half], deadline)
             await self._send_batch(batch[half:], deadline)
+
+    def _answer(
+        self,
+        batch: list[tuple[Item, _Waiting[Result]]],
+        outcomes: Iterable[_Outcome[Result]],
+        round_trip: RoundTrip,
+    ) -> None:
+        """Gives the callers of a batch their outcomes, of which there are none where the batch is split."""
+        for (_, waiting), outcome in zip(batch, outcomes, strict=False):
+            waiting.give(outcome)
+        if self._on_round_trip is not None:
+            # The callers that are in tasks run first, since they were scheduled just above.
+            self._loop.call_soon(self._on_round_trip, round_trip)
 
     async def _results(self, items: Sequence[Item], seconds: float) -> Sequence[Result]:
         if seconds <= 0:  # the deadline passed while the batch that held these items failed
@@ -281,15 +300,3 @@ class Batcher(Generic[Item, Result]):
                 return await self._send(items)
         except TimeoutError:
             raise QueryTimedOut from None
-
-
-def _resolve(waiting: _Waiting[Result], outcome: _Outcome[Result]) -> None:
-    for future in waiting.futures:
-        if not future.done():
-            future.set_result(outcome)
-
-
-def _reject(waiting: _Waiting[Result], error: Exception) -> None:
-    for future in waiting.futures:
-        if not future.done():
-            future.set_exception(error)

@@ -65,7 +65,7 @@ class Docs:
         if asset is None:
             raise NoSuchPath
         content_type = f"{mimetypes.guess_type(request.path_parameter)[0]}; charset=utf-8"
-        return Response(asset, content_type, headers={**_HEADERS, "Cache-Control": "max-age=300"})
+        return Response(asset, content_type, headers=_HEADERS, cache_control="max-age=300")
 
     def _html(self, request: Request, page: bytes) -> Response:
         headers = _HEADERS | (_HSTS if self._proxies.is_https(request) else {})

@@ -6,6 +6,7 @@ from typing import Final
 import structlog
 
 from svc import __version__
+from svc.answers import in_task
 from svc.clients.endpoints import JSON
 from svc.clients.store import Store
 from svc.errors import DatabaseNotMigrated, DatabaseRightsMissing, ServiceError
@@ -54,6 +55,7 @@ class Health:
 
     async def _problem(self) -> str:
         """Why the database cannot serve requests; empty if it can."""
+        await in_task()
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._store.check()

@@ -5,8 +5,6 @@ import time
 from functools import cached_property
 from typing import Final
 
-from aiohttp import web
-
 from svc.http.messages import Request
 from svc.postgres.batching import RoundTrip
 from svc.telemetry.propagation import RemoteParent
@@ -85,6 +83,7 @@ class RequestRecord(Request):
         """16 hexadecimal digits."""
         return self.trace_id[:16] if self.remote_parent is None else f"{random.getrandbits(64) or 1:016x}"
 
-    async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        await super()._prepare_hook(response)
+    def response_started(self) -> None:
+        """See Request."""
+        super().response_started()
         self.stream_started = time.perf_counter()

@@ -368,7 +368,7 @@ async def test_an_upgrade_behind_other_requests_loses_nothing_silently(api: Clie
 
 @pytest.fixture
 def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("svc.http.protocol.LINGER_SECONDS", 0.1)
+    monkeypatch.setattr("svc.http.connection.LINGER_SECONDS", 0.1)
 
 
 @pytest.fixture

@@ -34,10 +34,10 @@ NEVER = 3600.0  # seconds
 
 @dataclass
 class FakeRequest:
-    """What slots know of a request. Its transport is None once its caller has disconnected."""
+    """What slots know of a request."""
 
     caller: str
-    transport: object | None = "open"
+    is_connected: bool = True
     slots: Slots | None = None
     slot_seconds: float = 0.0
 
@@ -54,9 +54,9 @@ class Handled:
         self.order: list[str] = []
         self._holding: list[Request] = []
 
-    async def start(self, caller: str, transport: object | None = "open") -> "asyncio.Task[None]":
+    async def start(self, caller: str, is_connected: bool = True) -> "asyncio.Task[None]":
         """Starts a request, which takes a slot or waits for one."""
-        task = asyncio.create_task(self._handle(cast(Request, FakeRequest(caller, transport))))
+        task = asyncio.create_task(self._handle(cast(Request, FakeRequest(caller, is_connected))))
         await settle()
         return task
 
@@ -125,7 +125,7 @@ async def test_a_caller_may_have_so_many_waiting_requests() -> None:
 async def test_no_slot_is_lost_to_who_left() -> None:
     handled = Handled(new_slots())
     await handled.start("ann")
-    gone = await handled.start("bob", transport=None)
+    gone = await handled.start("bob", is_connected=False)
     cancelled, last = await handled.start("carol"), await handled.start("dave")
     cancelled.cancel()
     await settle()
@@ -173,7 +173,7 @@ def test_slots_are_conserved(steps: list[tuple[str, str]]) -> None:
             elif action == "cancel" and waiting:
                 waiting[0][0].cancel()
             elif action == "leave" and waiting:
-                waiting[-1][1].transport = None
+                waiting[-1][1].is_connected = False
             if ord(caller) % 2:  # several steps in one turn of the event loop, too
                 await settle()
         await settle()

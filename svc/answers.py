@@ -1,0 +1,63 @@
+"""Lets a request's handler run without a task of its own.
+
+asyncio runs each task, and wakes it after each wait, in a turn of the event loop. That would be a quarter of the
+service's CPU time for a get. So a connection runs its handler's coroutine itself: at once, up to the first wait. If that
+is for an Answer, whoever gives the answer also runs the handler on. For any other wait, the rest becomes a task.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
+from typing import Any, TypeAlias, TypeVar
+
+Result = TypeVar("Result")
+
+Handling: TypeAlias = Coroutine[Any, Any, None]
+
+
+class Answer(asyncio.Future[Result]):
+    """A future that may have one waiting coroutine that is in no task.
+
+    Attributes:
+        resume: runs that coroutine on; None if there is none.
+    """
+
+    __slots__ = ("resume",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.resume: Callable[[], None] | None = None
+
+    def give(self, result: Result) -> None:
+        """Sets the result, and runs on at once who waits for it. Does nothing where that was cancelled."""
+        if not self.done():
+            self.set_result(result)
+            if self.resume is not None:
+                self.resume()
+
+
+@coroutine
+def rest(started: Handling, awaited: object) -> Generator[Any, Any, None]:
+    """The rest of a coroutine, for a task.
+
+    Args:
+        started: the coroutine, which waits.
+        awaited: what it waits for, as it gave it.
+    """
+    while True:
+        try:
+            value = yield awaited
+        except BaseException as error:  # noqa: BLE001 - a cancellation, too, is the coroutine's
+            step, argument = started.throw, error
+        else:
+            step, argument = started.send, value
+        try:
+            awaited = step(argument)
+        except StopIteration:
+            return
+
+
+async def in_task() -> None:
+    """Lets the rest of the handler run in a task, which asyncio's time-outs need."""
+    if asyncio.current_task() is None:
+        await asyncio.sleep(0)
