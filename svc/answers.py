@@ -1,8 +1,8 @@
 """Lets a request's handler run without a task of its own.
 
-asyncio runs each task, and wakes it after each wait, in a turn of the event loop. That would be a quarter of the
-service's CPU time for a get. So a connection runs its handler's coroutine itself: at once, up to the first wait. If that
-is for an Answer, whoever gives the answer also runs the handler on. For any other wait, the rest becomes a task.
+asyncio starts each task, and wakes it after each wait, in a turn of the event loop, which costs more than most of what
+the handler does in it. So a connection runs its handler's coroutine itself, at once, up to the first wait. If that is for
+an Answer, whoever gives the answer also runs the handler on. For any other wait, a task runs the rest.
 """
 
 import asyncio
@@ -46,13 +46,13 @@ def rest(started: Handling, awaited: object) -> Generator[Any, Any, None]:
     """
     while True:
         try:
-            value = yield awaited
-        except BaseException as error:  # noqa: BLE001 - a cancellation, too, is the coroutine's
-            step, argument = started.throw, error
+            yield awaited
+        except BaseException as error:  # noqa: BLE001 - a cancellation, too, is for the coroutine
+            raised: BaseException | None = error
         else:
-            step, argument = started.send, value
+            raised = None
         try:
-            awaited = step(argument)
+            awaited = started.send(None) if raised is None else started.throw(raised)
         except StopIteration:
             return
 

@@ -4,8 +4,9 @@ import asyncio
 import re
 import socket
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
@@ -23,7 +24,6 @@ from svc.http.connections import Connections
 from svc.http.lifecycle import Lifecycle
 from svc.http.messages import MAX_BODY_BYTES, AnyResponse, Request, Response
 from svc.http.proxies import parse_address
-from svc.http.routes import Handler
 from svc.logs import names
 
 _log = structlog.get_logger()
@@ -113,7 +113,7 @@ class Connection(BaseProtocol):
         open_connections: Connections,
         lifecycle: Lifecycle,
         request_class: type[Request],
-        handler: Handler,
+        handler: Callable[[Any], Awaitable[AnyResponse]],
         serving: "set[Connection]",
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -268,7 +268,7 @@ class Connection(BaseProtocol):
         if type(awaited) is Answer:
             awaited.resume = self._run
         else:
-            self._task = self._loop.create_task(rest(handling, awaited))  # type: ignore[arg-type]  # a coroutine, too
+            self._task = self._loop.create_task(rest(handling, awaited))
 
     async def _handle(self, request: Request) -> None:
         """Handles a request, from its head to the next one's turn."""
@@ -281,7 +281,7 @@ class Connection(BaseProtocol):
         except ConnectionError:  # the caller has closed the connection
             self._is_closing = True
         finally:
-            self._end(request)
+            self._end()
 
     async def _respond(self, request: Request) -> AnyResponse:
         """Writes the response.
@@ -327,7 +327,7 @@ class Connection(BaseProtocol):
         except (TimeoutError, web.RequestPayloadError):
             self._is_closing = True
 
-    def _end(self, request: Request) -> None:
+    def _end(self) -> None:
         """Ends a request, and closes the connection or starts the next request."""
         self._request = self._handling = self._task = None
         self._is_answering = False

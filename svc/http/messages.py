@@ -183,10 +183,10 @@ class StreamedResponse:
 
     def __init__(self, request: Request, content_type: str, headers: Mapping[str, str]) -> None:
         self.body_length = 0
-        # In HTTP/1.0, the end of the connection is the end of the body.
-        self._is_chunked = request.version != HttpVersion10
-        self.keep_alive = self._is_chunked and request.keep_alive
         self._has_body = request.method != hdrs.METH_HEAD
+        self._is_chunked = request.version != HttpVersion10
+        # In HTTP/1.0, the end of the connection is the end of the body.
+        self.keep_alive = request.keep_alive and (self._is_chunked or not self._has_body)
         self._connection = request.connection
         length = "Transfer-Encoding: chunked\r\n" if self._is_chunked else ""
         start = _start(self.status, content_type, _NO_STORE)

@@ -1,6 +1,8 @@
 """The HTTP server: makes a Connection of each TCP connection, and closes all of them at the end."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser
@@ -8,8 +10,7 @@ from aiohttp.http_parser import HttpRequestParser
 from svc.http.connection import Connection
 from svc.http.connections import Connections
 from svc.http.lifecycle import Lifecycle
-from svc.http.messages import Request
-from svc.http.routes import Handler
+from svc.http.messages import AnyResponse, Request
 
 
 class Server(web.Server):
@@ -23,7 +24,11 @@ class Server(web.Server):
     """
 
     def __init__(
-        self, handler: Handler, request_class: type[Request], lifecycle: Lifecycle, connections: Connections
+        self,
+        handler: Callable[[Any], Awaitable[AnyResponse]],
+        request_class: type[Request],
+        lifecycle: Lifecycle,
+        connections: Connections,
     ) -> None:
         if HttpRequestParser.__module__ != "aiohttp._http_parser":
             raise RuntimeError(
@@ -58,6 +63,6 @@ class Server(web.Server):
         """
         await asyncio.gather(*(connection.shutdown(timeout) for connection in self.connections))
 
-    def __call__(self) -> Connection:
+    def __call__(self) -> Connection:  # type: ignore[override]  # ours has what aiohttp's runner needs
         """A new connection."""
         return Connection(self._open_connections, self._lifecycle, self._request_class, self._handler, self._serving)
