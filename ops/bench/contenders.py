@@ -76,19 +76,34 @@ def _fastify(folder: Path, _: int) -> Sequence[str | Path]:
     return [node, built / "server.js"]
 
 
-# Debian's package golang-github-jackc-pgx-v4-dev installs the sources here.
+# Debian's golang packages install their sources here.
 _GO_PATH: Final = Path("/usr/share/gocode")
 
 
 def _go(folder: Path, _: int) -> Sequence[str | Path]:
+    return _built_go(folder / "go-pgx", {"github.com/jackc/pgx/v4": "golang-github-jackc-pgx-v4-dev"})
+
+
+def _go_telemetry(folder: Path, _: int) -> Sequence[str | Path]:
+    packages = {
+        "github.com/jackc/pgx/v4": "golang-github-jackc-pgx-v4-dev",
+        "github.com/prometheus/client_golang": "golang-github-prometheus-client-golang-dev",
+        "github.com/rs/zerolog": "golang-github-rs-zerolog-dev",
+        "go.opentelemetry.io/otel": "golang-opentelemetry-otel-dev",
+    }
+    return _built_go(folder / "go-pgx-telemetry", packages, "-tags=telemetry")
+
+
+def _built_go(binary: Path, packages: Mapping[str, str], *options: str) -> Sequence[str | Path]:
+    """Builds it from its source and that of Debian's packages, by import path; both forms use Go's own cache."""
     go = shutil.which("go")
     if go is None:
         raise CannotRun("Go is missing; on Debian: apt install golang-go")
-    if not (_GO_PATH / "src/github.com/jackc/pgx/v4").exists():
-        raise CannotRun("pgx is missing; on Debian: apt install golang-github-jackc-pgx-v4-dev")
-    built = folder / "go-pgx"
-    _build([go, "build", "-o", built, "."], _PEERS / "go", GO111MODULE="off", GOPATH=str(_GO_PATH), GOFLAGS="")
-    return [built]
+    if missing := [package for path, package in packages.items() if not (_GO_PATH / "src" / path).exists()]:
+        raise CannotRun(f"packages are missing; on Debian: apt install {' '.join(missing)}")
+    environment = {"GO111MODULE": "off", "GOPATH": str(_GO_PATH), "GOFLAGS": ""}
+    _build([go, "build", *options, "-o", binary, "."], _PEERS / "go", **environment)
+    return [binary]
 
 
 # Debian's librust packages install the sources of crates here.
@@ -163,6 +178,12 @@ PEERS: Final = [
     ),
     Contender("fastify", "Fastify, pg", _fastify),
     Contender("go-pgx", "Go net/http, pgx", _go),
+    Contender(
+        "go-pgx-telemetry",
+        "the same with a line and a histogram for all requests, and 5 % of the traces",
+        _go_telemetry,
+        exports_traces=True,
+    ),
     Contender("rust-hyper", "Rust hyper, tokio-postgres", _rust),
 ]
 

@@ -1,9 +1,13 @@
 """The benchmark compares services that respond alike, on this machine only. No test depends on how fast they are."""
 
+import asyncio
+import contextlib
+import json
 import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +20,7 @@ from ops.bench import contenders, dollars, measure, postgres, report, results, w
 from ops.bench.contenders import CannotRun, Contender
 from ops.bench.measure import Entry, Turn
 from ops.common import cpu
+from ops.common.collector import Collector
 from ops.common.process import ROOT
 from tests.missing import missing
 
@@ -54,6 +59,54 @@ def test_each_contender_implements_the_api(
         database.restore()
 
     assert not process.is_running()
+
+
+async def test_the_go_peer_with_telemetry_has_what_it_is_measured_for(
+    database: postgres.Database, bench_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request has a line and counts in the histogram. Spans of 5 % of the traces arrive at a collector.
+
+    Those of a trace that the caller records always do.
+    """
+    lines = bench_folder / "lines"
+    monkeypatch.setattr(contenders, "_reader", lambda: _file(lines))
+    (peer,) = [contender for contender in contenders.PEERS if contender.name == "go-pgx-telemetry"]
+    recorded, others = 10, 400
+
+    def use(port: int) -> str:
+        """Sends requests, and returns the page of metrics."""
+        export = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+        instead = replace(peer, environment=export, exports_traces=False)
+        with contenders.started(instead, database.environment, bench_folder) as service:
+            for number in range(recorded + others):
+                headers = {"traceparent": f"00-{number + 1:032x}-{1:016x}-01"} if number < recorded else {}
+                with urllib.request.urlopen(urllib.request.Request(f"{service.url}/get/2", headers=headers)):
+                    pass
+            with urllib.request.urlopen(f"{service.url}/metrics") as response:
+                return str(response.read(), "utf-8")
+
+    async with Collector().running() as collector:
+        try:
+            page = await asyncio.to_thread(use, collector.port)
+        except CannotRun as error:
+            missing(str(error))
+
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [line["path"] for line in written].count("/get/2") == recorded + others
+    assert {line["status"] for line in written} == {200}
+    assert f'_count{{route="/get/{{id}}",status="200"}} {len(written)}' in page
+    assert {f"{number + 1:032x}" for number in range(recorded)} <= {trace.hex() for trace in collector.traces}
+    assert recorded < len(collector.traces) < recorded + 100  # 20 are expected
+    assert collector.requests == len(collector.traces)
+    assert collector.spans == 2 * collector.requests  # and one of a query
+    assert collector.backwards == 0
+    assert not (bench_folder / f"{peer.name}.log").read_text()  # where a failed export would be
+
+
+@contextlib.contextmanager
+def _file(path: Path) -> Iterator[int]:
+    with path.open("wb") as file:
+        yield file.fileno()
 
 
 @pytest.mark.parametrize("floor", contenders.FLOORS, ids=lambda floor: floor.name)

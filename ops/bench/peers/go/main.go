@@ -1,4 +1,4 @@
-// net/http with pgx's pool, as its documentation shows.
+// net/http with pgx's pool, as its documentation shows. The tag telemetry replaces plain.go by telemetry.go and otlp.go.
 package main
 
 import (
@@ -21,8 +21,13 @@ type client struct {
 	Money string `json:"money"`
 }
 
+type database interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 type server struct {
-	pool *pgxpool.Pool
+	database
 }
 
 func (s *server) get(w http.ResponseWriter, r *http.Request) {
@@ -32,7 +37,7 @@ func (s *server) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var c client
-	row := s.pool.QueryRow(r.Context(), "SELECT id, name, money::text FROM clients WHERE id = $1", id)
+	row := s.QueryRow(r.Context(), "SELECT id, name, money::text FROM clients WHERE id = $1", id)
 	if err := row.Scan(&c.ID, &c.Name, &c.Money); errors.Is(err, pgx.ErrNoRows) {
 		http.NotFound(w, r)
 		return
@@ -46,7 +51,7 @@ func (s *server) get(w http.ResponseWriter, r *http.Request) {
 func (s *server) add(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	var id int64
-	err := s.pool.QueryRow(r.Context(), "INSERT INTO clients (name, money) VALUES ($1, $2::text::numeric) RETURNING id",
+	err := s.QueryRow(r.Context(), "INSERT INTO clients (name, money) VALUES ($1, $2::text::numeric) RETURNING id",
 		query.Get("name"), query.Get("money")).Scan(&id)
 	if err != nil {
 		fail(w, err)
@@ -56,7 +61,7 @@ func (s *server) add(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) getall(w http.ResponseWriter, r *http.Request) {
-	rows, err := s.pool.Query(r.Context(), "SELECT id, name, money::text FROM clients ORDER BY id")
+	rows, err := s.Query(r.Context(), "SELECT id, name, money::text FROM clients ORDER BY id")
 	if err != nil {
 		fail(w, err)
 		return
@@ -101,10 +106,11 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	s := &server{pool}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/get/", s.get)
-	mux.HandleFunc("/add", s.add)
-	mux.HandleFunc("/getall", s.getall)
+	startTelemetry(mux)
+	s := &server{traced(pool)}
+	mux.Handle("/get/", observed("/get/{id}", s.get))
+	mux.Handle("/add", observed("/add", s.add))
+	mux.Handle("/getall", observed("/getall", s.getall))
 	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), mux))
 }
