@@ -168,6 +168,14 @@ PEERS: Final = [
             *("--port={port}", "ops.bench.peers.fastapi_app:app"),
         ),
     ),
+    Contender(
+        "blacksheep",
+        "BlackSheep, asyncpg, Granian with uvloop",
+        _module(
+            *("granian", "--interface=asgi", "--no-ws", "--loop=uvloop", "--log-level=warning"),
+            *("--port={port}", "ops.bench.peers.blacksheep_app:app"),
+        ),
+    ),
     Contender("aiohttp", "aiohttp, asyncpg pool, uvloop: the textbook", _module("ops.bench.peers.aiohttp_app")),
     Contender(
         "aiohttp-telemetry",

