@@ -236,7 +236,7 @@ MB_oncall := 50 200
 MB_load := 90 360
 MB_deploy := 20 30
 MB_tools := 40 130
-MB_dev := 230 870
+MB_dev := 250 920
 MB_audit := 50 250
 MB_node := 30 130
 
