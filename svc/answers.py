@@ -1,8 +1,8 @@
 """Lets a request's handler run without a task of its own.
 
 asyncio starts each task, and wakes it after each wait, in a turn of the event loop, which costs more than most of what
-the handler does in it. So a connection runs its handler's coroutine itself, at once, up to the first wait. If that is for
-an Answer, whoever gives the answer also runs the handler on. For any other wait, a task runs the rest.
+the handler does in it. So a connection runs its handler's coroutine itself, at once, up to the first wait. If that is
+for an Answer, whoever gives the answer also runs the handler on. For any other wait, a task runs the rest.
 """
 
 import asyncio

@@ -21,7 +21,6 @@ from ops.common.process import Service
 from svc import app
 from svc.http.access import ApiKey
 from svc.http.lifecycle import Lifecycle
-from svc.http.messages import Request
 from svc.logs import setup as logs
 from svc.logs.writer import LineWriter
 from svc.postgres import maintenance
@@ -31,7 +30,7 @@ from svc.process.settings import ServerSettings
 from svc.settings import Settings
 from tests.missing import missing
 
-Client: TypeAlias = TestClient[Request, None]
+Client: TypeAlias = TestClient[web.BaseRequest, None]
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SERVICE_ROLE = "clients_service"
 

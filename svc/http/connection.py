@@ -84,15 +84,17 @@ class Connection(BaseProtocol):
         peer: the address of the other side; empty where it has none, as on a Unix socket.
     """
 
+    _parser: HttpRequestParser | None
+
     __slots__ = (
         "_awaited_body",
         "_awaited_bytes",
         "_connections",
         "_discarded_bytes",
+        "_ended",
         "_handler",
         "_handling",
         "_head_bytes",
-        "_idle",
         "_ignores_input",
         "_is_answering",
         "_is_closing",
@@ -143,7 +145,7 @@ class Connection(BaseProtocol):
         self._request: Request | None = None  # the current one, until its response is written
         self._handling: Handling | None = None  # of the current request
         self._task: asyncio.Task[None] | None = None  # the rest of that, where it runs in a task
-        self._idle: asyncio.Future[None] | None = None  # of who waits for the end of the current request
+        self._ended: asyncio.Future[None] | None = None  # of who waits for the end of the current request
         self._is_closing = False  # after the current request, or at once
         self._awaited_body: StreamReader | None = None  # of the newest request, while it is incomplete
         self._awaited_bytes = 0  # received of it
@@ -177,46 +179,42 @@ class Connection(BaseProtocol):
         self._is_open = False
         self._is_closing = True
         self._connections.remove(self)
-        if exc is None and (self.writing_paused or self._request is not None):
-            exc = ConnectionResetError("the response was not read")
+        if exc is None:
+            # Without an error, aiohttp would assume that the caller has read everything.
+            exc = ConnectionResetError("the caller has closed the connection")
         super().connection_lost(exc)
         self._messages.clear()
         self._parser = None
         if self._request is None:
             self._serving.discard(self)
-        elif exc is not None:
+        else:
             self._request.content.set_exception(exc)
 
     def data_received(self, data: bytes) -> None:
         """Handles received bytes: parts of heads and bodies, or several whole ones."""
         if self._ignores_input or self._is_closing:
             return
-        if self._upgraded:
-            self._message_tail += data
-            new = 0
+        new = self._parse(data)
+        if new:
+            size, self._head_bytes = self._head_bytes + len(data), 0
+            if new > 1 or not 0 < size <= MAX_HEAD_BYTES:
+                self._check_head_sizes(new)
+            head, body = self._messages[-1]
+            if body is not EMPTY_PAYLOAD and not body.is_eof():
+                self._awaited_body, self._awaited_bytes = body, body.total_bytes
+            elif isinstance(head, RawRequestMessage) and head.upgrade:
+                self._decline_upgrade(head, body, data if new == 1 and size == len(data) else b"")
         else:
-            new = self._parse(data)
-        if not new:
             self._add_to_incomplete(data)
-            return
-        size, self._head_bytes = self._head_bytes + len(data), 0
-        if new > 1 or not 0 < size <= MAX_HEAD_BYTES:
-            self._check_head_sizes(new)
-        message, body = self._messages[-1]
-        if body is not EMPTY_PAYLOAD and not body.is_eof():
-            self._awaited_body, self._awaited_bytes = body, body.total_bytes
-        elif isinstance(message, RawRequestMessage) and message.upgrade:
-            self._decline_upgrade(message, body, data if new == 1 and size == len(data) else b"")
-        if self._request is None:
-            self._start_next()
+        self._start_next()
 
     def _parse(self, data: bytes) -> int:
         """Parses received bytes. Returns how many heads were complete; invalid HTTP counts as one."""
-        parser = cast(HttpRequestParser, self._parser)
+        assert self._parser is not None
         try:
-            messages, self._upgraded, self._message_tail = parser.feed_data(data)
+            messages, self._upgraded, self._message_tail = self._parser.feed_data(data)
         except HttpProcessingError as error:
-            self._messages.append((_service_error(error), EMPTY_PAYLOAD))
+            self._refuse(_service_error(error))
             return 1
         self._messages.extend(messages)
         if len(self._messages) >= MAX_PIPELINED and not self._buffer_paused:
@@ -228,7 +226,8 @@ class Connection(BaseProtocol):
         if self._request is not None or not self._messages or self.transport is None:
             return
         head, body = self._messages.popleft()
-        cast(HttpRequestParser, self._parser).message_consumed()
+        assert self._parser is not None
+        self._parser.message_consumed()
         self._is_answering = True
         self._discarded_bytes = 0
         if isinstance(head, ServiceError):
@@ -273,38 +272,31 @@ class Connection(BaseProtocol):
     async def _handle(self, request: Request) -> None:
         """Handles a request, from its head to the next one's turn."""
         try:
-            response = await self._respond(request)
-            if response.keep_alive and not request.content.is_eof():
-                await self._discard(request.content)
+            try:
+                response = await self._handler(request)
+                whole = response.encode(request) if isinstance(response, Response) else b""
+            except ConnectionError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever passed the dispatcher
+                response = self._failed(request, error)
+                whole = response.encode(request)
+            self._is_answering = False
+            if self._is_open:
+                self._connections.set_idle(self)
+                if self._head_bytes:
+                    self._connections.set_reading_head(self)
+            if whole:
+                self.write(whole)
+            if self._paused:
+                await self.drained()
             if not response.keep_alive:
                 self._is_closing = True
+            elif not request.content.is_eof():
+                await self._discard(request.content)
         except ConnectionError:  # the caller has closed the connection
             self._is_closing = True
         finally:
             self._end()
-
-    async def _respond(self, request: Request) -> AnyResponse:
-        """Writes the response.
-
-        Raises:
-            ConnectionError: the caller has closed the connection.
-        """
-        try:
-            response = await self._handler(request)
-        except ConnectionError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever passed the dispatcher
-            response = self._failed(request, error)
-        self._is_answering = False
-        if self._is_open:
-            self._connections.set_idle(self)
-            if self._head_bytes:
-                self._connections.set_reading_head(self)
-        if isinstance(response, Response):
-            self.write(response.encode(request))
-        if self._paused:
-            await self.drained()
-        return response
 
     def _failed(self, request: Request, error: Exception) -> Response:
         """The response to an error that passed the dispatcher; aborts where another response has started."""
@@ -331,8 +323,8 @@ class Connection(BaseProtocol):
         """Ends a request, and closes the connection or starts the next request."""
         self._request = self._handling = self._task = None
         self._is_answering = False
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
         if not self._is_open:
             self._serving.discard(self)
         elif self._is_closing:
@@ -378,10 +370,10 @@ class Connection(BaseProtocol):
         """
         self.close()
         if self._request is not None:
-            self._idle = self._loop.create_future()
+            self._ended = self._loop.create_future()
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self._idle
+                    await self._ended
         if self._task is not None:
             self._task.cancel()
         self._close_transport()
@@ -415,15 +407,16 @@ class Connection(BaseProtocol):
             self._parse_tail()
         elif data and not message.chunked:  # aiohttp has dropped the rest, but its position is known
             data = data.lstrip(b"\r\n")
-            if rest := data[data.index(b"\r\n\r\n") + 4 + body.total_bytes :]:
-                self.data_received(rest)
+            if behind := data[data.index(b"\r\n\r\n") + 4 + body.total_bytes :]:
+                self.data_received(behind)
         else:  # if there is a rest, the caller sends it again on another connection
             self._messages[-1] = message._replace(should_close=True), body
 
     def _parse_tail(self) -> None:
         """Parses what aiohttp has kept of the input behind a request to upgrade."""
+        assert self._parser is not None
         self._upgraded = False
-        cast(HttpRequestParser, self._parser).set_upgraded(False)
+        self._parser.set_upgraded(False)
         tail, self._message_tail = self._message_tail, b""
         if tail:
             self.data_received(tail)
@@ -465,10 +458,9 @@ class Connection(BaseProtocol):
                 return
 
     def _refuse(self, error: ServiceError) -> None:
-        """Responds with an error in place of the next request, and ignores all further input."""
+        """Queues an error in place of the next request, and ignores all further input."""
         self._ignores_input = True
         self._messages.append((error, EMPTY_PAYLOAD))
-        self._start_next()
 
     def pause_writing(self) -> None:
         """The write buffer is full."""
@@ -491,6 +483,7 @@ class Connection(BaseProtocol):
         """See connections.OpenConnection."""
         if self._head_bytes and self._request is None:
             self._refuse(problems.HeadTooSlow(f"The head did not arrive within {connections.HEAD_SECONDS:g} seconds."))
+            self._start_next()
         else:
             self.abort()
 
