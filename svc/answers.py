@@ -36,14 +36,28 @@ class Answer(asyncio.Future[Result]):
                 self.resume()
 
 
-@coroutine
-def rest(started: Handling, awaited: object) -> Generator[Any, Any, None]:
-    """The rest of a coroutine, for a task.
+def run(handling: Handling, resume: Callable[[], None]) -> asyncio.Task[None] | None:
+    """Runs a coroutine up to its next wait.
 
     Args:
-        started: the coroutine, which waits.
-        awaited: what it waits for, as it gave it.
+        handling: the coroutine.
+        resume: calls this function again, once the Answer that it waits for is given.
+
+    Returns:
+        The task that runs the rest, where it waits for something else.
     """
+    try:
+        awaited = handling.send(None)
+    except StopIteration:
+        return None
+    if type(awaited) is Answer:
+        awaited.resume = resume
+        return None
+    return asyncio.create_task(_rest(handling, awaited))
+
+
+@coroutine
+def _rest(handling: Handling, awaited: object) -> Generator[Any, Any, None]:
     while True:
         try:
             yield awaited
@@ -52,7 +66,7 @@ def rest(started: Handling, awaited: object) -> Generator[Any, Any, None]:
         else:
             raised = None
         try:
-            awaited = started.send(None) if raised is None else started.throw(raised)
+            awaited = handling.send(None) if raised is None else handling.throw(raised)
         except StopIteration:
             return
 

@@ -17,7 +17,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from svc.answers import Answer, Handling, in_task, rest
+from svc.answers import Handling, in_task, run
 from svc.errors import ServiceError
 from svc.http import connections, problems
 from svc.http.connections import Connections
@@ -257,17 +257,9 @@ class Connection(BaseProtocol):
             self._resume_reading_for_buffer()
 
     def _run(self) -> None:
-        """Runs the current request's handler up to its next wait. See answers.py."""
-        handling = self._handling
-        assert handling is not None
-        try:
-            awaited = handling.send(None)
-        except StopIteration:
-            return
-        if type(awaited) is Answer:
-            awaited.resume = self._run
-        else:
-            self._task = self._loop.create_task(rest(handling, awaited))
+        """Runs the current request's handler up to its next wait."""
+        assert self._handling is not None
+        self._task = run(self._handling, self._run)
 
     async def _handle(self, request: Request) -> None:
         """Handles a request, from its head to the next one's turn."""
