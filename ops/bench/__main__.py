@@ -10,15 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from ops.bench import contenders, measure, report, results, wrk
+from ops.bench import contenders, instructions, measure, open_loop, report, results, wrk
 from ops.bench.measure import Entry, Plan, Turn
 from ops.common import console, machine
-from svc.postgres.embedded import EmbeddedPostgresError
+from ops.common.cpu import CpuTimeLost
+from svc.postgres.embedded import EmbeddedPostgresError, binary
 
 _ROWS: Final = 10_000
 _SCALING_ROWS: Final = (1_000, 100_000, 10_000_000)
 _SCALING_WORKERS: Final = (1, 2)
 _TYPICAL_CONNECTIONS: Final = 64
+
+_SHARES: Final = (0.3, 0.6, 0.9)
+_LATENCY_WORKLOADS: Final = ("get", "add")  # a list takes so long that few fit into a turn
 
 _PARTS: Final = ("comparison", "anatomy", "scaling")
 _QUICK: Final = {
@@ -29,6 +33,7 @@ _QUICK: Final = {
     "rounds": 3,
     "seconds": 1,
 }
+_LATENCY: Final = {"parts": ["latency"]}
 _INTERRUPTED: Final = 128 + signal.SIGINT  # the exit status that shells use
 
 
@@ -47,7 +52,13 @@ def main() -> int:
     else:
         try:
             found = _measure(arguments, output / "results.json")
-        except (measure.WrongResponse, wrk.WrkError, EmbeddedPostgresError) as error:
+        except (
+            measure.WrongResponse,
+            wrk.WrkError,
+            open_loop.OpenLoopError,
+            CpuTimeLost,
+            EmbeddedPostgresError,
+        ) as error:
             console.err.print(f"error: {error}")
             return 1
         except KeyboardInterrupt:
@@ -63,10 +74,13 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line's. --quick changes the defaults, so that other options still count."""
+    """The command line's. --quick and --latency change the defaults, so that other options still count."""
     parser = _parser()
-    if parser.parse_args().quick:
+    given = parser.parse_args()
+    if given.quick:
         parser.set_defaults(**_QUICK)
+    if given.latency:
+        parser.set_defaults(**_LATENCY)
     return parser.parse_args()
 
 
@@ -80,9 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     peers = [contender.name for contender in contenders.PEERS]
     workloads = ["get", "add", "getall"]
 
-    def several(name: str, help_text: str, choices: Sequence[str], nargs: str = "+") -> None:
-        text = f"{help_text} (default: all of {' '.join(choices)})"
-        parser.add_argument(name, nargs=nargs, choices=choices, default=choices, metavar="NAME", help=text)
+    def several(name: str, help_text: str, default: Sequence[str], *others: str, nargs: str = "+") -> None:
+        text = f"{help_text} (default: {' '.join(default)}{'; also ' if others else ''}{' '.join(others)})"
+        choices = (*default, *others)
+        parser.add_argument(name, nargs=nargs, choices=choices, default=default, metavar="NAME", help=text)
 
     def integers(name: str, help_text: str, default: Sequence[int]) -> None:
         text = f"{help_text} (default: {' '.join(map(str, default))})"
@@ -92,8 +107,12 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="rough figures in two minutes: few peers, only get and add, short turns"
     )
     several("--peers", "what to compare the service with", peers, nargs="*")
-    several("--parts", "what to measure", _PARTS)
-    several("--workloads", "requests of the comparison", workloads)
+    text = "latency of the service and its peers in an open loop, at 30, 60 and 90 %% of what each carries"
+    parser.add_argument("--latency", action="store_true", help=f"only the {text}; the same as --parts latency")
+    text = "in the open loop, load all contenders at shares of what the slowest one carries"
+    parser.add_argument("--same-rates", action="store_true", help=text)
+    several("--parts", "what to measure", _PARTS, "latency")
+    several("--workloads", "requests of the comparison, and of the open loop, which sends no getall", workloads)
     integers("--connections", "numbers of connections in the comparison", (1, 64, 256))
     integers("--scaling-rows", "numbers of clients in the scaling part", _SCALING_ROWS)
     text = "turns of each contender (default: %(default)s)"
@@ -110,14 +129,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measure(arguments: argparse.Namespace, path: Path) -> results.Results:
     peers = [contender for contender in contenders.PEERS if contender.name in arguments.peers]
+    services = [Entry(contender, _ROWS) for contender in (contenders.OURS, *peers)]
     turns = {"rounds": arguments.rounds, "seconds": arguments.seconds}
     plans = {
-        "comparison": Plan(
-            [Entry(contender, _ROWS) for contender in (contenders.OURS, *peers)],
-            arguments.workloads,
-            arguments.connections,
-            **turns,
-        ),
+        "comparison": Plan(services, arguments.workloads, arguments.connections, **turns),
         "anatomy": Plan(
             [Entry(contender, _ROWS) for contender in (*contenders.FLOORS, contenders.OURS)],
             ["healthz", "get", "add"],
@@ -130,10 +145,24 @@ def _measure(arguments: argparse.Namespace, path: Path) -> results.Results:
             [_TYPICAL_CONNECTIONS],
             **turns,
         ),
+        "latency": Plan(
+            services,
+            [workload for workload in arguments.workloads if workload in _LATENCY_WORKLOADS],
+            [_TYPICAL_CONNECTIONS, 1],
+            **turns,
+            shares=_SHARES,
+            same_rates=arguments.same_rates,
+        ),
     }
     if reason := wrk.missing():
         raise wrk.WrkError(reason)
-    found = results.Results(machine.describe())
+    found = results.Results(
+        {
+            **machine.describe(),
+            "PostgreSQL": machine.first_line([str(binary("postgres")), "--version"]),
+            "instructions": instructions.unavailable() or "counted by perf in user mode",
+        }
+    )
     for part in arguments.parts:
         _measure_part(part, plans[part], found, path)
     return found
@@ -146,7 +175,7 @@ def _measure_part(part: str, plan: Plan, found: results.Results, path: Path) -> 
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, console.progress() as progress:
         task = progress.add_task(part, total=plan.turns)
         measured = measure.run(plan, Path(folder), console.err.print)
-        for _, load in itertools.groupby(measured, key=lambda turn: (turn.workload, turn.connections)):
+        for _, load in itertools.groupby(measured, key=report.load_of):
             of_load = []
             for turn in load:
                 turns.append(turn)

@@ -12,7 +12,7 @@ _MARKERS: Final = "os^"
 
 
 def rows_of_dots(series: Mapping[str, Mapping[str, Spread]], unit: str, emphasised: str) -> Draw:
-    """Draws a row for each name, with a dot and its range for each series, on a logarithmic axis.
+    """Draws a row for each name, with a dot and its interval for each series, on a logarithmic axis.
 
     Args:
         series: by series and then by name.
@@ -29,7 +29,7 @@ def rows_of_dots(series: Mapping[str, Mapping[str, Spread]], unit: str, emphasis
         ):
             for name, point in points.items():
                 height = names.index(name) + offset
-                axes.plot([point.minimum, point.maximum], [height, height], color=colour, linewidth=1.2)
+                axes.plot([point.low, point.high], [height, height], color=colour, linewidth=1.2)
             heights = [names.index(name) + offset for name in points]
             medians = [point.median for point in points.values()]
             axes.plot(medians, heights, marker, color=colour, markersize=5, label=label)
@@ -80,7 +80,7 @@ def stacked_bars(bars: Mapping[str, Mapping[str, float]], unit: str) -> Draw:
 
 
 def lines(series: Mapping[str, Mapping[int, Spread]], unit: str, x_label: str) -> Draw:
-    """Draws a line for each series over a logarithmic x-axis, with the range of each point.
+    """Draws a line for each series over a logarithmic x-axis, with the interval of each point.
 
     Args:
         series: by series and then by the value on the x-axis.
@@ -92,8 +92,8 @@ def lines(series: Mapping[str, Mapping[int, Spread]], unit: str, x_label: str) -
         figure, axes = new_axes(variant, 2.8)
         for (label, points), colour, marker in zip(series.items(), variant.colours, _MARKERS, strict=False):
             medians = [point.median for point in points.values()]
-            below = [point.median - point.minimum for point in points.values()]
-            above = [point.maximum - point.median for point in points.values()]
+            below = [point.median - point.low for point in points.values()]
+            above = [point.high - point.median for point in points.values()]
             axes.errorbar(
                 list(points),
                 medians,

@@ -1,6 +1,10 @@
 """Reports results as one HTML page without other files, as tables on the terminal, and as pictures for other pages."""
 
-from collections.abc import Iterator
+import math
+import operator
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,10 +15,12 @@ from ops.bench.contenders import FLOORS, OURS, PEERS
 from ops.bench.measure import Turn
 from ops.bench.results import Results, Spread
 from ops.common import console
-from ops.common.pages import render
+from ops.common.pages import number, render
 from ops.common.plots import VARIANTS, Draw
+from ops.load.measurements import samples_needed
 
 _TITLES: Final = {contender.name: contender.title for contender in (OURS, *PEERS, *FLOORS)}
+_PERCENTILES: Final = {"p50_ms": 50, "p99_ms": 99, "p999_ms": 99.9}
 _WORKLOADS: Final = {
     "get": "GET /get/<id>, random ids",
     "add": "POST /add, durable",
@@ -27,10 +33,15 @@ def pictures(found: Results) -> dict[str, Draw]:
     drawn: dict[str, Draw] = {}
     for workload in _workloads(found.comparison):
         drawn[f"cpu-{workload}"] = plots.rows_of_dots(
-            _by_connections(found.comparison, workload, results.cpu_us), "CPU µs per request", OURS.name
+            _by_load(found.comparison, workload, results.cpu_us), "CPU µs per request", OURS.name
         )
         drawn[f"p99-{workload}"] = plots.rows_of_dots(
-            _by_connections(found.comparison, workload, results.p99_ms), "p99 latency, ms", OURS.name
+            _by_load(found.comparison, workload, results.p99_ms), "p99 latency, ms", OURS.name
+        )
+    open_loop = [turn for turn in found.latency if turn.offered and _is_valid(turn)]
+    for workload in _workloads(open_loop):
+        drawn[f"latency-{workload}"] = plots.rows_of_dots(
+            _by_load(open_loop, workload, results.p99_ms), "p99 latency, ms", OURS.name
         )
     if found.anatomy:
         drawn["anatomy"] = plots.stacked_bars(anatomy(found), "CPU µs per request")
@@ -70,6 +81,13 @@ def anatomy(found: Results) -> dict[str, dict[str, float]]:
     return bars
 
 
+def load_of(turn: Turn) -> tuple[str, str]:
+    """The workload and the load of a turn, in words."""
+    if turn.offered:
+        return turn.workload, f"open loop, {100 * turn.offered.share:.0f} %"
+    return turn.workload, f"{turn.connections} connection{'s' if turn.connections > 1 else ''}"
+
+
 def write(found: Results, path: Path) -> None:
     """Writes the page."""
     comparison = found.comparison
@@ -83,8 +101,14 @@ def write(found: Results, path: Path) -> None:
             is_rough=found.is_rough,
             workloads={workload: _WORKLOADS[workload] for workload in _workloads(comparison)},
             titles=_TITLES,
-            connections=sorted({turn.connections for turn in comparison}),
-            rows_of=lambda workload, connections: list(_table(comparison, workload, connections)),
+            loads=_loads(comparison),
+            rows_of=lambda workload, load: list(_table(comparison, workload, load)),
+            latency={workload: _WORKLOADS[workload] for workload in _workloads(found.latency)},
+            latency_loads=_loads(found.latency),
+            same_rates=_same_rates(found.latency),
+            latency_of=lambda workload, load: list(_table(found.latency, workload, load)),
+            noise=list(_noise(found)),
+            has_instructions=any(map(results.instructions, found.turns)),
             scaling=list(_scaling(found.scaling)),
             ours=OURS.name,
             telemetry_rate=dollars.RATE,
@@ -101,27 +125,28 @@ def sentence(found: Results) -> str:
 
 
 def load_table(turns: list[Turn]) -> Table:
-    """The turns of one workload and number of connections, as a table of medians for the terminal."""
+    """The turns of one load, as a table of medians for the terminal."""
+    has_instructions = any(map(results.instructions, turns))
     rows = []
     for contender, clients in dict.fromkeys((turn.contender, turn.rows) for turn in turns):
-        found = [turn for turn in turns if _is(turn, contender, clients)]
-        medians = _medians(found)
-        cpu_us = results.spread(map(results.cpu_us, found)).median
+        row = _row([turn for turn in turns if _is(turn, contender, clients)])
         rows.append(
             (
                 contender,
                 f"{clients:,}",
-                f"{medians['per_second']:,.0f}",
-                f"{medians['p99_ms']:.2f}",
-                f"{cpu_us:,.1f}",
-                *dollars.shown(contender, cpu_us),
-                str(sum(turn.errors for turn in found)),
+                f"{row['per_second']:,.0f}",
+                *(number(row[name]) for name in _PERCENTILES),
+                f"{row['cpu_us']:,.1f}",
+                *([f"{row['instructions']:,.0f}"] if has_instructions else []),
+                *dollars.shown(contender, row["cpu_us"]),
+                str(row["errors"]),
+                row["marks"],
             )
         )
     price = "$ per million: CPU", f"telemetry at {dollars.RATE:,}/s"
-    figures = map(console.right, ("clients", "requests/s", "p99 ms", "CPU µs per request", *price, "errors"))
-    title = f"{turns[0].workload}, {_number_of_connections(turns[0].connections)}"
-    return console.table(title, ["contender", *figures], rows)
+    counted = ["instructions"] if has_instructions else []
+    names = "clients", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU µs per request", *counted, *price, "errors"
+    return console.table(", ".join(load_of(turns[0])), ["contender", *map(console.right, names), "marks"], rows)
 
 
 def goal_table(found: Results) -> Table:
@@ -133,12 +158,12 @@ def goal_table(found: Results) -> Table:
             verdict.goal.workload,
             str(verdict.goal.connections),
             verdict.peer,
-            f"{verdict.ratio.median:.3f} ({verdict.ratio.minimum:.3f} to {verdict.ratio.maximum:.3f})",
+            f"{verdict.ratio.median:.3f} ({verdict.ratio.low:.3f} to {verdict.ratio.high:.3f})",
             f"{verdict.goal.max_ratio:.2f}",
         )
         for verdict in results.verdicts(found.comparison)
     ]
-    columns = ["", "figure", "workload", "connections", "compared with", "median ratio (range)", "at most"]
+    columns = ["", "figure", "workload", "connections", "compared with", "median ratio (95 % interval)", "at most"]
     return console.table("", columns, rows)
 
 
@@ -155,33 +180,41 @@ def _workloads(turns: list[Turn]) -> list[str]:
     return list(dict.fromkeys(turn.workload for turn in turns))
 
 
-def _by_connections(turns: list[Turn], workload: str, figure: results.Figure) -> dict[str, dict[str, Spread]]:
+def _loads(turns: list[Turn]) -> list[str]:
+    """The loads of all workloads: closed loops by their connections, then open loops by their rates."""
+    found = {
+        load_of(turn)[1]: (turn.connections or math.inf, turn.offered.share if turn.offered else 0) for turn in turns
+    }
+    return sorted(found, key=found.__getitem__)
+
+
+def _by_load(turns: list[Turn], workload: str, figure: results.Figure) -> dict[str, dict[str, Spread]]:
     contenders = dict.fromkeys(turn.contender for turn in turns)
     return {
-        _number_of_connections(connections): {
-            contender: results.spread(figure(turn) for turn in of_contender)
+        load: {
+            contender: results.spread(map(figure, of_contender))
             for contender in contenders
-            if (of_contender := results.of(turns, contender, workload, connections))
+            if (of_contender := _of(turns, contender, workload, load))
         }
-        for connections in sorted({turn.connections for turn in turns})
+        for load in _loads(turns)
     }
 
 
-def _number_of_connections(count: int) -> str:
-    return f"{count} connection{'s' if count > 1 else ''}"
+def _of(turns: list[Turn], contender: str, workload: str, load: str) -> list[Turn]:
+    return [turn for turn in turns if turn.contender == contender and load_of(turn) == (workload, load)]
 
 
-def _table(turns: list[Turn], workload: str, connections: int) -> Iterator[dict[str, Any]]:
-    ours = results.of(turns, OURS.name, workload, connections)
+def _table(turns: list[Turn], workload: str, load: str) -> Iterator[dict[str, Any]]:
+    ours = _of(turns, OURS.name, workload, load)
     for contender in dict.fromkeys(turn.contender for turn in turns):
-        found = results.of(turns, contender, workload, connections)
+        found = _of(turns, contender, workload, load)
         if found:
+            row = _row(found)
             yield {
-                "contender": contender,
-                **_medians(found),
-                "dollars": dollars.shown(contender, results.spread(map(results.cpu_us, found)).median),
+                **row,
+                "dollars": dollars.shown(contender, row["cpu_us"]),
                 "ratio": results.ratio(ours, found, results.cpu_us),
-                "errors": sum(turn.errors for turn in found),
+                "p99_ratio": results.ratio(_enough(ours, 99), _enough(found, 99), results.p99_ms),
             }
 
 
@@ -191,16 +224,76 @@ def _scaling(turns: list[Turn]) -> Iterator[dict[str, Any]]:
         found = [turn for turn in turns if _is(turn, contender, rows)]
         smallest = [turn for turn in turns if _is(turn, contender, fewest)]
         yield {
-            "contender": contender,
+            **_row(found),
             "rows": rows,
-            **_medians(found),
             "ratio": results.ratio(found, smallest, results.cpu_us),
         }
 
 
-def _medians(turns: list[Turn]) -> dict[str, float]:
-    figures = ("per_second", "p50_ms", "p99_ms", "service_us", "postgres_us")
-    return {figure: results.spread(getattr(turn, figure) for turn in turns).median for figure in figures}
+def _same_rates(turns: list[Turn]) -> set[str]:
+    """The workloads of which each open loop loaded all contenders at the same rate."""
+    found = {(turn.workload, turn.offered.share, turn.offered.rate) for turn in turns if turn.offered}
+    loads = Counter((workload, share) for workload, share, _ in found)
+    return {workload for workload, _ in loads} - {workload for (workload, _), rates in loads.items() if rates > 1}
+
+
+def _row(turns: Sequence[Turn]) -> dict[str, Any]:
+    """Medians of a contender's turns of one load. Percentiles of too few requests, or of a late generator, are None."""
+
+    def median(figure: results.Figure, of_these: Sequence[Turn] = turns) -> float:
+        return results.spread(map(figure, of_these)).median
+
+    percentiles = {
+        name: median(operator.attrgetter(name), enough) if (enough := _enough(turns, percent)) else None
+        for name, percent in _PERCENTILES.items()
+    }
+    figures = ("per_second", "service_us", "postgres_us")
+    return {
+        "contender": turns[0].contender,
+        **{name: median(operator.attrgetter(name)) for name in figures},
+        **percentiles,
+        "cpu_us": median(results.cpu_us),
+        "instructions": median(results.instructions),
+        "errors": sum(turn.errors for turn in turns),
+        "marks": _marks(turns),
+    }
+
+
+def _enough(turns: Sequence[Turn], percent: float) -> list[Turn]:
+    """The turns that have a percentile: with enough requests, by a generator that was not late."""
+    known = [turn for turn in turns if _is_valid(turn) and (percent < 99.9 or turn.p999_ms is not None)]
+    return [turn for turn in known if turn.requests >= samples_needed(percent)]
+
+
+def _is_valid(turn: Turn) -> bool:
+    return not (turn.offered and turn.offered.limit)
+
+
+def _marks(turns: Sequence[Turn]) -> str:
+    """How many of the turns are doubtful, and why; empty if none is."""
+    noisy, late = sum(turn.is_noisy for turn in turns), sum(not _is_valid(turn) for turn in turns)
+    marks = [(noisy, "noisy"), (late, "no verdict: generator late")]
+    return "; ".join(f"{count} of {len(turns)} {reason}" for count, reason in marks if count)
+
+
+def _noise(found: Results) -> Iterator[dict[str, Any]]:
+    """What else the machine did during the turns of each part, as medians and maxima of shares."""
+    for part in results.PARTS:
+        turns: list[Turn] = getattr(found, part)
+        noises = [turn.noise for turn in turns if turn.noise]
+        if noises:
+            yield {
+                "part": part,
+                "turns": len(turns),
+                "repeated": sum(turn.tries > 1 for turn in turns),
+                "noisy": sum(turn.is_noisy for turn in turns),
+                "before": _percent([turn.before.load for turn in turns if turn.before]),
+                **{name: _percent([getattr(noise, name) for noise in noises]) for name in ("load", "foreign", "steal")},
+            }
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return f"{100 * statistics.median(shares):.1f} ({100 * max(shares):.1f})" if shares else "-"
 
 
 def _is(turn: Turn, contender: str, rows: int) -> bool:

@@ -1,6 +1,7 @@
-"""The results: medians, ratios of paired turns with their range, and the goals."""
+"""The results: medians with their intervals, ratios of paired turns, and the goals."""
 
 import json
+import random
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,10 @@ from ops.bench.contenders import OURS, OURS_WITH_TELEMETRY
 from ops.bench.measure import Turn
 
 FULL_ROUNDS: Final = 5
+PARTS: Final = ("comparison", "anatomy", "scaling", "latency")
+
+_RESAMPLES: Final = 1000
+_CONFIDENCE: Final = 0.95
 
 Figure = Callable[[Turn], float]
 
@@ -30,6 +35,11 @@ def p99_ms(turn: Turn) -> float:
     return turn.p99_ms
 
 
+def instructions(turn: Turn) -> float:
+    """Instructions per request of the contender and PostgreSQL together; 0 where they were not counted."""
+    return (turn.service_instructions or 0) + (turn.postgres_instructions or 0)
+
+
 @dataclass(frozen=True)
 class Results:
     """All turns of a run.
@@ -39,18 +49,24 @@ class Results:
         comparison: turns of the service and its peers.
         anatomy: turns of the service and the floors.
         scaling: turns of the service with several numbers of rows and workers.
+        latency: turns of the service and its peers in closed loops, then in open loops.
     """
 
     machine: Mapping[str, str]
     comparison: list[Turn] = field(default_factory=list)
     anatomy: list[Turn] = field(default_factory=list)
     scaling: list[Turn] = field(default_factory=list)
+    latency: list[Turn] = field(default_factory=list)
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The turns of all parts."""
+        return [turn for part in PARTS for turn in getattr(self, part)]
 
     @property
     def is_rough(self) -> bool:
         """Whether the figures are medians of fewer rounds than those of a full run."""
-        turns = [*self.comparison, *self.anatomy, *self.scaling]
-        return max((turn.round for turn in turns), default=0) < FULL_ROUNDS
+        return max((turn.round for turn in self.turns), default=0) < FULL_ROUNDS
 
     def save(self, path: Path) -> None:
         """Writes them as JSON. The file is complete or absent, never partial."""
@@ -62,30 +78,37 @@ class Results:
 def load(path: Path) -> Results:
     """Reads what save() wrote."""
     read: dict[str, Any] = json.loads(path.read_text())
-    turns = {part: [Turn(**turn) for turn in read[part]] for part in ("comparison", "anatomy", "scaling")}
+    turns = {part: [Turn.read(turn) for turn in read[part]] for part in PARTS}
     return Results(read["machine"], **turns)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The median and the range of some values."""
+    """The median of some values, and the interval in which it lies with 95 % confidence."""
 
     median: float
-    minimum: float
-    maximum: float
+    low: float
+    high: float
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """The median and the range of at least one value."""
+    """The median of at least one value, with the interval of a percentile bootstrap.
+
+    The values are resampled with replacement; the medians of the resamples show how much the median depends on chance.
+    With five values or fewer, the interval reaches from the least to the greatest one. It does not show what was the
+    same in all rounds, such as a slow machine.
+    """
     listed = list(values)
-    return Spread(statistics.median(listed), min(listed), max(listed))
+    rng = random.Random(1)  # the same values give the same interval
+    medians = sorted(statistics.median(rng.choices(listed, k=len(listed))) for _ in range(_RESAMPLES))
+    beyond = round((1 - _CONFIDENCE) / 2 * _RESAMPLES)
+    return Spread(statistics.median(listed), medians[beyond], medians[-1 - beyond])
 
 
-def of(turns: Iterable[Turn], contender: str, workload: str, connections: int, rows: int | None = None) -> list[Turn]:
+def of(turns: Iterable[Turn], contender: str, workload: str, connections: int) -> list[Turn]:
     """A contender's turns with one workload and number of connections, in the order of the rounds."""
     key = (contender, workload, connections)
-    found = [turn for turn in turns if (turn.contender, turn.workload, turn.connections) == key]
-    return [turn for turn in found if rows in (None, turn.rows)]
+    return [turn for turn in turns if (turn.contender, turn.workload, turn.connections) == key]
 
 
 def ratio(of_these: Sequence[Turn], to_those: Sequence[Turn], figure: Figure) -> Spread | None:

@@ -28,6 +28,7 @@ class Load:
         errors: failed connections, reads and writes, and responses with a status of 400 or above.
         p50_ms: median latency, in milliseconds.
         p99_ms: 99th percentile of latency, in milliseconds.
+        p999_ms: 99.9th percentile of latency, in milliseconds.
     """
 
     requests: int
@@ -35,6 +36,7 @@ class Load:
     errors: int
     p50_ms: float
     p99_ms: float
+    p999_ms: float
 
 
 def missing() -> str:

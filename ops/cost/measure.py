@@ -124,10 +124,11 @@ async def _run(
         await load.run(url, rate, plan.warm_up_seconds, plan.failed)
         pids, start = (service.process.pid, server.process.pid), len(service.output)
         exported = len(collector.traces), collector.bytes
-        before = [cpu.seconds(pid) for pid in pids]
+        meter = cpu.Meter(*pids)
+        before = meter.read()
         async with _lock_once(server.dsn(), plan):
             traffic = await load.run(url, rate, plan.seconds, plan.failed)
-        used = [cpu.seconds(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
+        used = [now - earlier for now, earlier in zip(meter.read(), before, strict=True)]
         await asyncio.to_thread(service.stop)
         lines, documents = parted(service.output[start:].encode())
     counts = {

