@@ -30,6 +30,7 @@ from ops.common.loopback import is_loopback
 from ops.load.arrivals import scheduled_times, steady
 
 _OPENED_CONNECTIONS: Final = 64  # before the first request is due, as in the closed loop
+_CONNECT_SECONDS: Final = 2.0  # a server with a short queue does not accept that many
 _MAX_CONNECTIONS: Final = 256  # further requests wait, which counts
 _TIMEOUT_SECONDS: Final = 10.0  # after the end of the load, for what is still in progress
 _GRACE_SECONDS: Final = 60.0
@@ -201,7 +202,7 @@ class _Generator:
         """Sends a request at each of these times, in seconds from now, and waits for the responses."""
         for _ in range(_OPENED_CONNECTIONS):
             self._connect()
-        await asyncio.gather(*self._connecting)
+        await asyncio.wait(self._connecting, timeout=_CONNECT_SECONDS)
         loop, start = asyncio.get_running_loop(), time.monotonic()
         self._times = (start + each for each in times)
         self._due = next(self._times, math.inf)
