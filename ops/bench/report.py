@@ -38,7 +38,7 @@ def pictures(found: Results) -> dict[str, Draw]:
         drawn[f"p99-{workload}"] = plots.rows_of_dots(
             _by_load(found.comparison, workload, results.p99_ms), "p99 latency, ms", OURS.name
         )
-    open_loop = [turn for turn in found.latency if turn.offered and _is_valid(turn)]
+    open_loop = _enough([turn for turn in found.latency if turn.offered], 99)
     for workload in _workloads(open_loop):
         drawn[f"latency-{workload}"] = plots.rows_of_dots(
             _by_load(open_loop, workload, results.p99_ms), "p99 latency, ms", OURS.name

@@ -15,7 +15,6 @@ from typing import Any, Final
 import psutil
 
 _MAX_READ_SECONDS: Final = 10.0
-_ROUNDING_SECONDS: Final = 0.001  # a tick has 0.01 s; floating-point numbers are less exact
 
 
 class CpuTimeLost(Exception):
@@ -44,7 +43,7 @@ class Meter:
         """
         found = _read(self._roots)
         for root, now, last in zip(self._roots, found, self._last, strict=True):
-            if now < last - _ROUNDING_SECONDS:
+            if now < last:
                 raise CpuTimeLost(
                     f"the CPU time of process {root} and its descendants fell from {last:.2f} to {now:.2f} s: "
                     "a process ended whose parent did not wait for it"
@@ -105,7 +104,8 @@ def _read(roots: Sequence[int]) -> list[float]:
         after = set(psutil.pids())
         # One that ended before it was read is only in the trees before; its parent may have been read even earlier.
         if all(_tree(processes, root) <= after for processes in (before, found) for root in roots):
-            return [sum(_own_and_reaped(found[pid]) for pid in _tree(found, root)) for root in roots]
+            sums = [sum(_own_and_reaped(found[pid]) for pid in _tree(found, root)) for root in roots]
+            return [round(each, 6) for each in sums]  # the order of the summands must not matter
         before = found
     raise CpuTimeLost("processes end too often to read their CPU time")
 
