@@ -344,7 +344,7 @@ def test_a_run_of_open_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_instructions_are_counted_only_where_perf_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason is said otherwise. perf attaches to all processes of a tree."""
     perf, output = tmp_path / "perf", tmp_path / "count"
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert instructions.unavailable() == "perf is missing"
 
     perf.write_text("#!/bin/sh\necho '<not supported>,,instructions:u,0,100.00,,' >&2\n")
