@@ -1,7 +1,7 @@
 """An open loop: sends requests at the times of a Poisson process, whatever happens to earlier ones, on loopback only.
 
-`ops.load` is such a generator, too, but Locust and gevent take longer for a request than this service does, so that on
-a shared machine it cannot send what the service carries. This one is only a timer, sockets and httptools' parser. It
+`ops.load` is such a generator, too, with Locust's scenarios and reports. This one is only a timer, sockets and
+httptools' parser, since it shares the machine with a service that carries tens of thousands of requests per second. It
 runs as a process of its own: `python -m ops.bench.open_loop`.
 """
 
