@@ -5,7 +5,6 @@ import contextlib
 import gzip
 import math
 import time
-import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,7 +175,7 @@ def _request(service: Service, url: str) -> None:
         try:
             with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - http, on loopback
                 return
-        except urllib.error.URLError:
+        except OSError:  # an error status, too
             if service.process.poll() is not None or time.monotonic() > end:
                 raise
             time.sleep(0.05)
