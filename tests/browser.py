@@ -11,7 +11,6 @@ from selenium.webdriver.chrome.service import Service as Driver
 
 from tests.missing import missing
 
-WAIT_SECONDS: Final = 60
 PHONE_WIDTH: Final = 390  # pixels
 
 # Headless, and without requests to its vendor, for which the browser would wait where there is no network.

@@ -17,10 +17,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient
 
-from ops.common.process import Service
 from svc import app
 from svc.http.access import ApiKey
 from svc.http.lifecycle import Lifecycle
+from svc.http.protocol import Server
 from svc.logs import setup as logs
 from svc.logs.writer import LineWriter
 from svc.postgres import maintenance
@@ -29,6 +29,8 @@ from svc.postgres.settings import DatabaseSettings
 from svc.process.settings import ServerSettings
 from svc.settings import Settings
 from tests.missing import missing
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service, show
 
 Client: TypeAlias = TestClient[web.BaseRequest, None]
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -75,12 +77,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class ServedApp(BaseTestServer):
     """The service's own server on a real socket."""
 
-    def __init__(self, server: web.Server) -> None:
+    def __init__(self, served: Server) -> None:
         super().__init__()
-        self._served = server
+        self.served = served
 
     async def _make_runner(self, **_: Any) -> web.ServerRunner:
-        return web.ServerRunner(self._served)
+        return web.ServerRunner(self.served)
 
 
 class Databases:
@@ -173,8 +175,13 @@ async def owner(postgres: EmbeddedPostgres, test_database: str) -> AsyncIterator
 
 @pytest.fixture
 def database_settings(postgres: EmbeddedPostgres, test_database: str) -> DatabaseSettings:
-    """How the service reaches the database: with its least-privilege role. A busy machine refuses nobody at once."""
-    return DatabaseSettings(postgres.dsn(SERVICE_ROLE, test_database), acquire_seconds=5)
+    """How the service reaches the database: with its least-privilege role, and patiently."""
+    return DatabaseSettings(
+        postgres.dsn(SERVICE_ROLE, test_database),
+        connect_seconds=PATIENCE_SECONDS,
+        acquire_seconds=PATIENCE_SECONDS,
+        statement_seconds=PATIENCE_SECONDS,
+    )
 
 
 @pytest.fixture
@@ -188,18 +195,29 @@ class Log:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.writer = LineWriter(self._file.fileno())
-        self._read_to = 0
+        self._test_from = self._read_to = 0
         self.take()
 
     def take(self) -> None:
         """Sends all logging here from now on."""
         logs.configure(self.writer, readable=False)
 
+    def start_test(self) -> None:
+        """Leaves the lines so far to the tests before."""
+        self._test_from = self._read_to = os.fstat(self._file.fileno()).st_size
+
     def read(self) -> list[dict[str, Any]]:
         """The lines since the last read."""
-        text = os.pread(self._file.fileno(), 2**30, self._read_to)
+        text = self._text_from(self._read_to)
         self._read_to += len(text)
         return [json.loads(line) for line in text.splitlines()]
+
+    def text_of_test(self) -> str:
+        """The lines of this test."""
+        return self._text_from(self._test_from).decode()
+
+    def _text_from(self, position: int) -> bytes:
+        return os.pread(self._file.fileno(), 2**30, position)
 
 
 @pytest.fixture(scope="session", name="session_log")
@@ -211,12 +229,16 @@ def make_session_log() -> Iterator[Log]:
 
 @pytest.fixture
 def log(session_log: Log) -> Iterator[Log]:
-    """The log of this process from here on. Afterwards, logging is as it was before."""
+    """The log of this process from here on, which is in the report of a test that fails.
+
+    Afterwards, logging is as it was before.
+    """
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     session_log.take()
-    session_log.read()
+    session_log.start_test()
     yield session_log
+    show("Log of the service", session_log.text_of_test())
     session_log.take()
     root.handlers[:] = handlers
     root.setLevel(level)

@@ -82,6 +82,10 @@ class Service:
 
     def end(self) -> None:
         """Ends the process and its children, and closes its output."""
+        self._end_processes()
+        self._output.close()
+
+    def _end_processes(self) -> None:
         if self.process.poll() is None:
             children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.send_signal(signal.SIGINT)
@@ -92,4 +96,3 @@ class Service:
                     child.kill()
                 self.process.kill()
                 self.process.wait()
-        self._output.close()

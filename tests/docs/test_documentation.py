@@ -18,15 +18,16 @@ import pytest
 from aiohttp import ClientSession
 
 from ops.common.ports import free_port
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from svc.logs import names
 from svc.postgres.settings import DatabaseSettings
 from svc.process.settings import ServerSettings
 from svc.settings import Settings
 from svc.telemetry.settings import TelemetrySettings
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.logs import lines
 
-START_SECONDS = 120
 DOCUMENTS = sorted(str(file.relative_to(ROOT)) for file in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
 TEXTS = {document: (ROOT / document).read_text(encoding="utf-8") for document in DOCUMENTS}
 README, SPANISH, SECURITY = TEXTS["README.md"], TEXTS["README.es.md"], TEXTS["SECURITY.md"]
@@ -61,7 +62,7 @@ def making(target: str, output: Path, **environment: str) -> Iterator[Callable[[
         )
 
     def wait_for(pattern: str) -> str:
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + PATIENCE_SECONDS
         while not (found := re.search(pattern, output.read_text())):
             assert process.poll() is None, output.read_text()
             assert time.monotonic() < end, output.read_text()
@@ -72,7 +73,7 @@ def making(target: str, output: Path, **environment: str) -> Iterator[Callable[[
         yield wait_for
         # As a terminal's Ctrl-C: to make and to all that it started.
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(START_SECONDS)
+        process.wait(PATIENCE_SECONDS)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

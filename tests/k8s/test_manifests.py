@@ -23,7 +23,7 @@ import pytest
 import yaml
 from kubernetes_validate.utils import schema_contents
 
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from ops.deploy import canary, database, load_balancer, manifests, rollout
 from ops.deploy.common import CannotProceed, Outputs
 from ops.deploy.kubernetes import kubectl
@@ -40,6 +40,7 @@ from svc.site import health
 from tests.missing import missing
 from tests.ops.adot import model as adot
 from tests.ops.fluent_bit import model as fluentbit
+from tests.service import Service
 from tests.svc.logs import lines
 
 Object: TypeAlias = dict[str, Any]

@@ -25,7 +25,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from ops.common.ports import free_port
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from ops.deploy.common import aws_client
 from ops.rehearsal.aws import REGION
 from svc.logs import names
@@ -33,12 +33,16 @@ from tests.conftest import Owner
 from tests.ops.adot import model as adot
 from tests.ops.adot.model import Config, Point, Total
 from tests.ops.fluent_bit import model as fluentbit
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.logs import lines
+from tests.svc.postgres.locks import cancel_waiting
 from tests.svc.telemetry.otlp import Collector, collecting
 
 CLUSTER = "olimac"
 TRACES = adot.read(adot.FILES[0])["exporters"]["awsxray"]
 BINARY = next(filter(None, map(shutil.which, ("aws-otel-collector", "awscollector", "otelcol-contrib"))), None)
+NEEDS_CLUSTER = re.compile("failed to initialize NodeCapacity|initialize kube client")
 IMPLEMENTATIONS = ["model", *(["collector"] if BINARY else [])]
 
 Document: TypeAlias = dict[str, Any]
@@ -78,22 +82,24 @@ def running() -> Iterator[str]:
         yield otlp
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def wait_until_healthy(process: "subprocess.Popen[str]", health: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_SECONDS
     while True:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
-        with suppress(OSError), closing(http.client.HTTPConnection(health, timeout=1)) as connection:
+        with suppress(OSError), closing(http.client.HTTPConnection(health, timeout=PATIENCE_SECONDS)) as connection:
             connection.request("GET", "/")
             return
         time.sleep(0.05)
 
 
 def post(address: str, path: str, body: bytes, sender: str = "127.0.0.1") -> None:
-    with closing(http.client.HTTPConnection(address, timeout=10, source_address=(sender, 0))) as connection:
+    with closing(
+        http.client.HTTPConnection(address, timeout=PATIENCE_SECONDS, source_address=(sender, 0))
+    ) as connection:
         connection.request("POST", path, body, {"Content-Type": "application/x-protobuf"})
         assert connection.getresponse().status == 200
 
@@ -108,17 +114,19 @@ def test_the_collector_accepts_the_configuration(implementation: str, file: Path
     if implementation == "model":
         assert adot.errors(adot.read(file)) == []
     else:
-        assert re.search("failed to initialize NodeCapacity|initialize kube client", output_of(file))
+        assert NEEDS_CLUSTER.search(output_of(file))
 
 
 def output_of(file: Path) -> str:
-    """The collector's output for a configuration, until it needs a cluster."""
-    process = run(file)
-    try:
-        return process.communicate(timeout=5)[0]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.communicate()[0]
+    """The collector's output for a configuration, until it ends or needs a cluster."""
+    process, output = run(file), ""
+    assert process.stdout
+    for line in process.stdout:
+        output += line
+        if NEEDS_CLUSTER.search(line):
+            process.kill()
+    process.wait()
+    return output
 
 
 MISTAKES = [
@@ -319,18 +327,20 @@ async def served(serve: Callable[..., Service], owner: Owner) -> tuple[Collector
         service = serve(
             OTEL_TRACES_SAMPLER="always_on",
             TRACES_PER_SECOND="0",
-            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            **collector.variables,
             OTEL_RESOURCE_ATTRIBUTES=f"k8s.pod.name=clients-api-1,k8s.cluster.name={CLUSTER}",
             BUILD="abc",
             LOG_FORMAT="json",
             DRAIN_SECONDS="0",
-            DB_STATEMENT_SECONDS="0.2",
         )
         async with ClientSession() as session:
             statuses = [await status_of(session, f"{service.url}{path}") for path in ("/get/1", "/nowhere")]
             async with owner.transaction():
                 await owner.execute("LOCK TABLE clients")
-                statuses.append(await status_of(session, f"{service.url}/get/1"))
+                failing = asyncio.create_task(status_of(session, f"{service.url}/get/1"))
+                await cancel_waiting(owner)
+                statuses.append(await failing)
+        await collector.wait_for(3 + 2)  # of requests and of batches
         assert await asyncio.to_thread(service.stop) == 0
     assert statuses == [200, 404, 504]
     return collector, lines.requests(service.output)

@@ -26,6 +26,7 @@ from ops.common import console
 from ops.common.collector import Collector
 from ops.common.process import ROOT
 from tests.missing import missing
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -262,7 +263,7 @@ def test_an_interrupted_run_stops_what_it_started(tmp_path: Path) -> None:
     assert process.returncode == 130, printed
     assert "Interrupted. All contenders have stopped.\n" in printed
     assert len(started) > 3
-    _, left = psutil.wait_procs(started, timeout=60)
+    _, left = psutil.wait_procs(started, timeout=PATIENCE_SECONDS)
     assert not left
 
 

@@ -16,12 +16,13 @@ import psutil
 import pytest
 from aiohttp import ClientError, ClientSession
 
-from ops.common.process import Service
 from ops.oncall.metrics import MetricStore
 from ops.oncall.recorder import FILE, PROBE_SECONDS
 from svc.logs import names
 from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import SERVICE_ROLE, Databases
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 
 Moments: TypeAlias = dict[str, float]
 Scenario: TypeAlias = Callable[["Recorded"], Coroutine[Any, Any, Moments]]
@@ -29,10 +30,10 @@ Scenario: TypeAlias = Callable[["Recorded"], Coroutine[Any, Any, Moments]]
 METRICS_SECONDS: Final = 1  # the shortest interval that the service allows
 # More than a tenth of a minute, so that the outage breaches the threshold of the alarm database-unavailable.
 OUTAGE_SECONDS: Final = 7
+FAILED_REQUESTS: Final = 1000  # in the longer outage
 # After a recovery, until each later document covers only the time since, and a check of the name has seen it: one that
 # began before it may fail yet.
 SETTLE_SECONDS: Final = 2 * PROBE_SECONDS + METRICS_SECONDS
-_WAIT_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Recorded:
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Waits for a condition."""
-        async with asyncio.timeout(_WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not condition():  # noqa: ASYNC110 - the recording is written by another process
                 await asyncio.sleep(0.1)
 
@@ -115,7 +116,7 @@ def record_busy_run(postgres: EmbeddedPostgres, databases: Databases, tmp_path_f
 
 @pytest.fixture(scope="session", name="outage_run")
 def record_outage(postgres: EmbeddedPostgres, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run in which the database is stopped for a minute, under 20 requests a second."""
+    """A run in which the database is stopped until more than a thousand requests have failed."""
     environment = {"DRAIN_SECONDS": "0.2"}
     return _once(
         tmp_path_factory, "outage-run", lambda folder: _record(folder, postgres, databases, environment, _outage)
@@ -201,7 +202,7 @@ async def _busy(recorded: Recorded) -> Moments:
         await owner.close()
 
         moments["unavailable"] = time.time()
-        await _stop_database(recorded, OUTAGE_SECONDS)
+        await _stop_database(recorded)
 
         moments["recovered"] = time.time()
         await asyncio.sleep(SETTLE_SECONDS + 2 * METRICS_SECONDS)
@@ -213,6 +214,9 @@ async def _outage(recorded: Recorded) -> Moments:
     moments = {}
     statuses: list[int] = []
 
+    def failed() -> int:
+        return sum(status >= 500 for status in statuses)
+
     async def call(session: ClientSession) -> None:
         statuses.append(await recorded.request(session, "get/1"))
 
@@ -220,23 +224,24 @@ async def _outage(recorded: Recorded) -> Moments:
         async with asyncio.TaskGroup() as calls:
             while "over" not in moments:
                 calls.create_task(call(session))
-                await asyncio.sleep(1 / 20)
+                await asyncio.sleep(1 / 60)
 
     async with ClientSession() as session, asyncio.TaskGroup() as callers:
         callers.create_task(call_regularly(session))
         await asyncio.sleep(SETTLE_SECONDS)
         moments["unavailable"] = time.time()
-        await _stop_database(recorded, 60)
+        await _stop_database(recorded, lambda: failed() > FAILED_REQUESTS)
         moments["recovered"] = time.time()
         await asyncio.sleep(SETTLE_SECONDS + 2 * METRICS_SECONDS)
         moments["over"] = time.time()
-    return {**moments, "failed": sum(status >= 500 for status in statuses)}
+    return {**moments, "failed": failed()}
 
 
-async def _stop_database(recorded: Recorded, seconds: float) -> None:
-    """Stops the database for a time, and waits until the service has recovered."""
+async def _stop_database(recorded: Recorded, is_enough: Callable[[], bool] = lambda: True) -> None:
+    """Stops the database for OUTAGE_SECONDS and until a condition, and waits until the service has recovered."""
     await asyncio.to_thread(recorded.postgres.stop)
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(OUTAGE_SECONDS)
+    await recorded.wait_until(is_enough)
     recorded.postgres.start()  # not in a thread: the server exits with the thread that started it
     await recorded.wait_until(
         lambda: recorded.count(names.DATABASE_RECOVERED) == recorded.count(names.DATABASE_UNAVAILABLE) > 0

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from aiohttp import ClientSession
 
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from ops.oncall import insights
 from ops.oncall.insights import Table
 from ops.oncall.logs import LINES, METRICS, LogStore, Record, Value
@@ -20,6 +20,8 @@ from svc.http.access import digest
 from svc.logs import names
 from svc.postgres.embedded import EmbeddedPostgres
 from tests.conftest import SERVICE_ROLE, Databases
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.logs import lines
 from tests.svc.postgres.locks import wait_for_locks
 
@@ -69,7 +71,7 @@ def log(postgres: EmbeddedPostgres, databases: Databases) -> Iterator[list[str]]
             "MAX_QUEUE": "1",
             "DB_ACQUIRE_SECONDS": "0.2",
             "DB_POOL_SIZE": "1",
-            "DB_STATEMENT_SECONDS": "2",
+            "DB_STATEMENT_SECONDS": "5",
             "OTEL_RESOURCE_ATTRIBUTES": "k8s.node.name=node-1,k8s.cluster.name=olimac",
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # no one listens there, so a library logs an error
             "OTEL_TRACES_SAMPLER": "always_on",
@@ -120,14 +122,14 @@ async def _use(service: Service, postgres: EmbeddedPostgres, database: str) -> N
     await asyncio.to_thread(postgres.stop)
     await _request(service, "get/1")
     postgres.start()  # not in a thread: the server exits with the thread that started it
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while names.DATABASE_RECOVERED not in service.output:  # logged by the worker that noticed the outage
             await _request(service, "get/1")
 
 
 async def _started(service: Service, workers: int) -> None:
     """Waits until so many workers have started."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while service.output.count(f'"event":"{names.STARTED}"') < workers:  # noqa: ASYNC110 - they write to a file
             await asyncio.sleep(0.05)
 

@@ -27,7 +27,8 @@ from ops.rehearsal.__main__ import Report as Rehearsal
 from ops.rehearsal.steps import history
 from ops.rehearsal.traffic import Traffic
 from tests.axe import assert_accessible
-from tests.browser import PHONE_WIDTH, WAIT_SECONDS, console_errors, emulate, start_browser
+from tests.browser import PHONE_WIDTH, console_errors, emulate, start_browser
+from tests.patience import PATIENCE_SECONDS
 
 _SECONDS: Final = 20
 _BROKEN_IMAGES: Final = "return [...document.images].filter((image) => !(image.complete && image.naturalWidth)).length"
@@ -125,7 +126,7 @@ PAGES: Final[dict[str, tuple[Callable[[Path], Path], str, str]]] = {
 def launch_chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """One browser for all tests."""
     with start_browser(tmp_path_factory.mktemp("profile")) as chrome:
-        chrome.set_script_timeout(WAIT_SECONDS)
+        chrome.set_script_timeout(PATIENCE_SECONDS)
         yield chrome
 
 
@@ -160,7 +161,7 @@ def test_a_report_page_is_usable_by_keyboard(chrome: Chrome, page: tuple[str, st
     """Tab reaches each table and each summary. A table scrolls with the arrow keys, Enter opens and closes details."""
     emulate(chrome, width=PHONE_WIDTH)
     chrome.get(page[0])
-    waiting = WebDriverWait(chrome, WAIT_SECONDS)
+    waiting = WebDriverWait(chrome, PATIENCE_SECONDS)
 
     def press(*keys: str) -> None:
         ActionChains(chrome).send_keys(*keys).perform()

@@ -15,19 +15,19 @@ from ops.deploy.rollout import roll_out
 from ops.rehearsal.controllers import Controllers
 from ops.rehearsal.kubernetes import Object
 from tests.ops.deploy.fixtures import Account
+from tests.patience import PATIENCE_SECONDS, PATIENT_SERVICE
 
 _PAUSE_SECONDS: Final = 0.05
-_REQUEST_SECONDS: Final = 60
 
 
 def deploy(account: Account, production: Sequence[Object], settings: Mapping[str, str]) -> None:
-    """Rolls the service out as one pod, with these settings; its database has to be prepared before."""
+    """Rolls the service out as one patient pod, with these settings; its database has to be prepared before."""
     objects = deepcopy(list(production))
     for one in objects:
         if one["kind"] == "HorizontalPodAutoscaler":
             one["spec"]["minReplicas"] = 1
         if one["kind"] == "ConfigMap" and "DRAIN_SECONDS" in one["data"]:
-            one["data"] |= settings
+            one["data"] |= {**PATIENT_SERVICE, **settings}
     roll_out(Kubernetes(account.outputs), objects)
 
 
@@ -91,7 +91,7 @@ class Callers:
 
     def wait_for(self, count: int, status: int) -> None:
         """Waits until so many more adds had this status."""
-        end = time.monotonic() + _REQUEST_SECONDS
+        end = time.monotonic() + PATIENCE_SECONDS
         start = len(self.sent)
         while sum(one.what == "add" and one.status == status for one in self.sent[start:]) < count:
             assert time.monotonic() < end, self.sent[-5:]
@@ -103,7 +103,7 @@ class Callers:
         try:
             address = self.controllers.next_pod()
             assert address, "there is no ready pod"
-            connection = http.client.HTTPConnection(*address, timeout=_REQUEST_SECONDS)
+            connection = http.client.HTTPConnection(*address, timeout=PATIENCE_SECONDS)
             try:
                 connection.request(method, path)
                 response = connection.getresponse()

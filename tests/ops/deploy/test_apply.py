@@ -146,7 +146,13 @@ def test_without_the_databases_secret_nothing_is_applied(mock_aws: MockAws, acco
     ],
 )
 def test_pods_that_do_not_become_available_are_an_error(
-    mock_aws: MockAws, account: Account, run: Run, tmp_path: Path, overlay: str, workload: str
+    mock_aws: MockAws,
+    account: Account,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overlay: str,
+    workload: str,
 ) -> None:
     """The command waits for each Deployment and DaemonSet, and names the one whose pods are missing."""
 
@@ -159,10 +165,16 @@ def test_pods_that_do_not_become_available_are_an_error(
             if f"daemonset/{daemon_set['metadata']['name']}" != workload:
                 await super()._report_available(store, daemon_set, is_deleted=is_deleted)
 
+    wait_for_rollout = Kubernetes.wait_for_rollout
+
+    def wait_less_for_it(cluster: Kubernetes, namespace: str, name: str, *, timeout: float) -> None:
+        wait_for_rollout(cluster, namespace, name, timeout=1 if name == workload else timeout)
+
+    monkeypatch.setattr(Kubernetes, "wait_for_rollout", wait_less_for_it)
     controllers = AllButOne({}, tmp_path / "pods", NoLoadBalancers())
     secret = namespaced("Secret", "database", stringData={"DB_HOST": "db.example"})
     with running_cluster(mock_aws, account, controllers.running, [NAMESPACE, secret]):
-        result = run("apply", overlay, "--image", IMAGE, "--timeout", "3")
+        result = run("apply", overlay, "--image", IMAGE)
 
     assert result.status == 1
     assert result.stdout.rstrip().endswith(f"Waiting for the rollout of {workload}")

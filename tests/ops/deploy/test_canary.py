@@ -42,13 +42,13 @@ def run_cluster(mock_aws: MockAws, account: Account, pods: ServingPods) -> Itera
 
 
 @pytest.fixture(name="compare")
-def make_compare(run: Run, monkeypatch: pytest.MonkeyPatch, cluster: kubernetes.Cluster) -> Callable[[], Result]:
+def make_compare(run: Run, monkeypatch: pytest.MonkeyPatch, cluster: kubernetes.Cluster) -> Callable[..., Result]:
     """Rolls a release out, and runs the command with the next one."""
     monkeypatch.setattr(canary, "_POLL_SECONDS", 0.1)
 
-    def compare() -> Result:
+    def compare(*options: str) -> Result:
         assert run("apply", "production", "--image", IMAGE).status == 0
-        result = run("canary", "--image", NEW, "--seconds", "1", "--timeout", "3")
+        result = run("canary", "--image", NEW, "--seconds", "1", *options)
         # Whatever came of it, the canary is gone and the release as before.
         assert names(cluster.objects("deployments")) == [SERVICE, "cluster-autoscaler"]
         assert [image(one) for one in cluster.objects("pods")] == [IMAGE, IMAGE]
@@ -117,12 +117,12 @@ def test_without_requests_a_canary_passes(compare: Callable[[], Result], pods: S
     assert "Canary: 0 requests" in result.stdout
 
 
-def test_a_canary_that_does_not_become_ready_is_an_error(compare: Callable[[], Result], pods: ServingPods) -> None:
+def test_a_canary_that_does_not_become_ready_is_an_error(compare: Callable[..., Result], pods: ServingPods) -> None:
     """Its log is shown."""
     pods.not_ready = {CANARY}
     pods.responses = {}
 
-    result = compare()
+    result = compare("--timeout", "3")
 
     assert result.status == 1
     assert "no requests" in result.stdout  # the log

@@ -24,6 +24,7 @@ from tests.ops.deploy.fixtures import (
     error_response,
     free_address,
 )
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(name="commands")
@@ -60,7 +61,7 @@ def run_as_process(*arguments: str, **environment: str) -> "subprocess.Completed
         env={"PATH": os.environ["PATH"], "AWS_EC2_METADATA_DISABLED": "true", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
@@ -148,7 +149,7 @@ def test_the_default_outputs_file_is_in_the_current_folder(tmp_path: Path) -> No
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
@@ -373,7 +374,7 @@ def test_an_interrupted_command_exits_with_130(account: Account, mock_aws: MockA
         assert process.stdout
         assert process.stdout.readline().startswith("Waiting for the load balancer")
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         process.kill()
         process.communicate()

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from ops.common.process import Service
 from ops.deploy.smoke import SmokeTest
 from ops.rehearsal import certificates
 from ops.rehearsal.certificates import Certificate, create_ca, create_certificate
 from ops.rehearsal.tls import Address, listen
 from svc.http.access import digest
 from tests.ops.deploy.fixtures import HOSTNAME, Result, Run, free_address
+from tests.service import Service
 
 Smoke = Callable[..., Result]
 StartProxy = Callable[..., str]
@@ -101,6 +101,7 @@ def test_the_real_service_passes_and_keeps_its_data(
 ) -> None:
     """The requests go to the load balancer's address; the clients are the same before and after."""
     service = serve(TRUSTED_PROXIES="127.0.0.1")
+    service.wait_until_ready()
 
     def clients() -> list[dict[str, Any]]:
         with urllib.request.urlopen(f"{service.url}/getall") as response:

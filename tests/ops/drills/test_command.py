@@ -20,7 +20,7 @@ from ops.drills.drill import DRILLS, Drill
 from ops.drills.harness import Harness, set_up
 from ops.drills.run import Run
 from ops.drills.timeline import REFUSED, SERVED, Request, Timeline
-from tests.ops.drills.waiting import PATIENCE_SECONDS, wait_until
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 

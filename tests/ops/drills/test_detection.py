@@ -23,7 +23,7 @@ from ops.drills.proxy import FaultProxy
 from ops.drills.run import Run, State
 from ops.drills.timeline import Timeline
 from svc.postgres.embedded import EmbeddedPostgres
-from tests.ops.drills.waiting import PATIENCE_SECONDS, wait_until
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 

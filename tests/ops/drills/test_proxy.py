@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ops.drills.proxy import FaultProxy
-from tests.ops.drills.waiting import PATIENCE_SECONDS
+from tests.patience import PATIENCE_SECONDS
 
 SILENCE_SECONDS = 0.1  # during which nothing may arrive
 

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from ops.drills import tmpfs
-from tests.ops.drills.waiting import PATIENCE_SECONDS
+from tests.patience import PATIENCE_SECONDS
 
 if reason := tmpfs.missing():
     pytest.skip(reason, allow_module_level=True)

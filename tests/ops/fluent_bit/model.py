@@ -25,6 +25,7 @@ import yaml
 from ops.common.ports import free_port
 from ops.common.process import ROOT
 from ops.rehearsal.tls import Address
+from tests.patience import PATIENCE_SECONDS
 
 Options: TypeAlias = dict[str, Any]
 Record: TypeAlias = dict[str, Any]
@@ -389,7 +390,9 @@ class Real:
 
     def check(self) -> subprocess.CompletedProcess[str]:
         """Lets it check its configuration, without running it."""
-        return subprocess.run(self._command("--dry-run"), capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(
+            self._command("--dry-run"), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
 
     def start(self) -> None:
         with self._output.open("ab") as output:
@@ -399,7 +402,7 @@ class Real:
         """Stops it, and returns its exit status."""
         assert self._process
         self._process.send_signal(sent)
-        return self._process.wait(60)
+        return self._process.wait(PATIENCE_SECONDS)
 
     def end(self) -> None:
         """Kills it if it still runs."""
@@ -429,11 +432,11 @@ def write_journal(folder: Path, entries: list[dict[str, str]]) -> None:
     common = {"_MACHINE_ID": "1" * 32, "_BOOT_ID": "2" * 32, "__MONOTONIC_TIMESTAMP": "1"}
     text = "\n".join("".join(f"{name}={value}\n" for name, value in {**entry, **common}.items()) for entry in entries)
     command = [JOURNAL_WRITER, "--output", str(machine / "system.journal"), "-"]
-    subprocess.run(command, input=f"{text}\n".encode(), capture_output=True, check=True, timeout=30)
+    subprocess.run(command, input=f"{text}\n".encode(), capture_output=True, check=True, timeout=PATIENCE_SECONDS)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)

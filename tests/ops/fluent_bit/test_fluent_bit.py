@@ -26,7 +26,7 @@ from aiohttp import ClientSession
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from ops.deploy.common import aws_client
 from ops.rehearsal import tls
 from ops.rehearsal.aws import REGION
@@ -34,6 +34,7 @@ from tests.ops.adot import model as adot
 from tests.ops.deploy.fixtures import FaultyProxy, MockAws, connection_reset
 from tests.ops.fluent_bit import model as fluentbit
 from tests.ops.fluent_bit.model import Event, Logs, Real
+from tests.service import Service
 from tests.svc.logs import lines
 from tests.svc.telemetry.otlp import attributes
 

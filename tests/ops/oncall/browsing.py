@@ -7,7 +7,7 @@ from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.browser import WAIT_SECONDS
+from tests.patience import PATIENCE_SECONDS
 
 FIND: Final = """
 const [selector, text] = arguments;
@@ -27,7 +27,7 @@ def find(browser: Chrome, selector: str, text: str = "") -> WebElement:
 
 def wait_until(browser: Chrome, condition: Callable[[], Any], message: str = "") -> Any:
     """Waits until a condition is true, and returns its value."""
-    wait = WebDriverWait(browser, WAIT_SECONDS, poll_frequency=0.05, ignored_exceptions=[Exception])
+    wait = WebDriverWait(browser, PATIENCE_SECONDS, poll_frequency=0.05, ignored_exceptions=[Exception])
     return wait.until(lambda _: condition(), message)
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome
 
-from ops.common.process import Service
 from svc.postgres.settings import DatabaseSettings
-from tests.browser import WAIT_SECONDS, console_errors, emulate, start_browser
+from tests.browser import console_errors, emulate, start_browser
 from tests.ops.oncall.page import OnCall
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def make_on_call(recording: Path, tmp_path: Path) -> Iterator[OnCall]:
 def launch_chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """One browser for all tests."""
     with start_browser(tmp_path_factory.mktemp("profile"), options=["--window-size=1440,1000"]) as chrome:
-        chrome.set_script_timeout(WAIT_SECONDS)
+        chrome.set_script_timeout(PATIENCE_SECONDS)
         yield chrome
 
 

@@ -14,6 +14,7 @@ from ops.oncall.sources import Follow
 from ops.oncall.state import OnCallState
 from svc.logs import names
 from svc.telemetry.metrics import documents
+from tests.patience import PATIENCE_SECONDS
 
 CLOUDWATCH: Final = Path(__file__).parent / "cloudwatch"
 
@@ -44,7 +45,7 @@ class OnCall:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._is_up.wait(60)
+        assert self._is_up.wait(PATIENCE_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,7 +80,7 @@ class OnCall:
         """Stops the server, as Ctrl-C does."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(60)
+            self._thread.join(PATIENCE_SECONDS)
 
 
 def faults(count: int, at: float) -> bytes:

@@ -23,10 +23,11 @@ from ops.oncall.machine import NAME, document
 from ops.oncall.state import CLOUDWATCH
 from svc.logs import names
 from tests.axe import assert_accessible
-from tests.browser import PHONE_WIDTH, WAIT_SECONDS, emulate
-from tests.ops.cloudwatch.recording import Run
+from tests.browser import PHONE_WIDTH, emulate
+from tests.ops.cloudwatch.recording import FAILED_REQUESTS, Run
 from tests.ops.oncall.browsing import find, focused, press, refresh, wait_until
 from tests.ops.oncall.page import OnCall, faults
+from tests.patience import PATIENCE_SECONDS
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 
@@ -48,7 +49,7 @@ def fire(on_call: OnCall) -> None:
     """Makes the alarm on faults fire, and waits until the server has evaluated it."""
     on_call.record(faults(20, on_call.clock()))
     on_call.ahead_seconds += 10
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + PATIENCE_SECONDS
     while True:
         with urlopen(f"{on_call.url}/api/head") as response:
             states = {alarm["name"]: alarm["state"] for alarm in json.load(response)["alarms"]}
@@ -315,7 +316,7 @@ def test_what_happened_in_an_outage_is_shown_without_typing(browser: Chrome, out
         assert "The service cannot reach its database" in event.text
         assert clock(moments["unavailable"]) < start < clock(moments["over"])
         assert clock(moments["over"]) < end < clock(over)
-        assert failed == moments["failed"] > 1000
+        assert failed == moments["failed"] > FAILED_REQUESTS
         assert "Page" in find(browser, ".events li", "availability\n").text
         wait_until(browser, lambda: browser.execute_script(SHAPES, "rect") == 2)
 

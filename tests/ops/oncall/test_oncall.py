@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import ClientError, ClientSession
 
 from ops.cloudwatch import rows
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from ops.oncall.machine import NAME
 from ops.oncall.recorder import FILE
 from ops.oncall.server import POLL_SECONDS
@@ -19,8 +19,9 @@ from ops.oncall.state import CLOUDWATCH, EVALUATION_SECONDS
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.telemetry.settings import TelemetrySettings
 from tests.ops.oncall.page import OnCall
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 
-WAIT_SECONDS: Final = 120  # at most, for what takes a few seconds on an idle machine
 ALARM: Final = rows.load(NAME, CLOUDWATCH / "alarms.yaml").metric["database-unavailable"]
 
 
@@ -55,7 +56,7 @@ async def wait_for_alarms(page: OnCall, states: Mapping[str, str]) -> None:
 
 async def wait_for_json(url: str, condition: Callable[[Any], bool], **parameters: str) -> Any:
     """Requests a URL until its JSON meets a condition."""
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + PATIENCE_SECONDS
     async with ClientSession() as session:
         while True:
             with suppress(ClientError):

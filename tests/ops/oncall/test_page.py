@@ -22,6 +22,7 @@ from ops.oncall.sources import Follow, Replay
 from ops.oncall.state import OnCallState
 from tests.ops.oncall.page import CLOUDWATCH
 from tests.ops.oncall.test_sources import line
+from tests.patience import PATIENCE_SECONDS
 
 Page = TestClient[web.Request, web.Application]
 Clients = Callable[[web.Application], Awaitable[Page]]
@@ -142,7 +143,7 @@ async def test_a_live_tail_continues_where_the_result_before_ended(tmp_path: Pat
     page = await aiohttp_client(Server(state, CLOUDWATCH / "runbooks").app(is_loopback=True))
 
     async def added(count: int) -> int:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while (await get(page, "/api/head"))["source"]["lines"] < count:  # noqa: ASYNC110 - the server polls
                 await asyncio.sleep(0.05)
         return count
@@ -383,7 +384,7 @@ def make_command() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     yield start
     for process in started:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("option", ["--follow", "--replay"])
@@ -448,7 +449,7 @@ def test_the_command_reports_errors_without_a_traceback(
 ) -> None:
     """It prints a message and exits."""
     process = command(*arguments)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
 
     assert message in output
     assert "Traceback" not in output

@@ -19,7 +19,7 @@ import orjson
 import psutil
 import pytest
 
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from ops.oncall import recorder
 from ops.oncall.machine import Shipped
 from ops.oncall.recorder import Recorder, Recording
@@ -27,12 +27,13 @@ from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Databases
 from tests.ops.cloudwatch.recording import Run
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.logs import lines
 
 pytestmark = pytest.mark.slow
 
 MODULE: Final = ["ops.oncall.recorder"]
-WAIT_SECONDS: Final = 60
 
 
 def environment(dsn: str, folder: Path) -> dict[str, str]:
@@ -82,8 +83,8 @@ def finished(postgres: EmbeddedPostgres, databases: Databases, tmp_path_factory:
         family = psutil.Process(service.process.pid).children(recursive=True)
         request_id = request(service, "get/1")["X-Request-Id"]
         wait_until(lambda: {"spans", "figures"} <= set(map(kind, documents(folder))))
-        assert service.stop(seconds=WAIT_SECONDS) == 0
-        _, survivors = psutil.wait_procs(family, timeout=WAIT_SECONDS)
+        assert service.stop() == 0
+        _, survivors = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
         lines = (folder / recorder.FILE).read_text().splitlines()
         return FinishedRun(request_id, service.output, lines, survivors)
     finally:
@@ -106,12 +107,12 @@ def documents(folder: Path) -> list[dict[str, Any]]:
 
 def request(service: Service, path: str) -> dict[str, str]:
     """Sends a request and returns the headers of the response."""
-    with urlopen(f"{service.url}/{path}", timeout=WAIT_SECONDS) as response:
+    with urlopen(f"{service.url}/{path}", timeout=PATIENCE_SECONDS) as response:
         return dict(response.headers)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -160,8 +161,8 @@ def test_sigint_leaves_no_process(service: Service) -> None:
     family = psutil.Process(service.process.pid).children(recursive=True)
     assert len(family) == 3  # the service and its two workers
 
-    assert service.stop(signal.SIGINT, WAIT_SECONDS) == 0
-    assert psutil.wait_procs(family, timeout=WAIT_SECONDS)[1] == []
+    assert service.stop(signal.SIGINT) == 0
+    assert psutil.wait_procs(family, timeout=PATIENCE_SECONDS)[1] == []
 
 
 def record(**variables: str) -> "subprocess.CompletedProcess[str]":
@@ -172,7 +173,7 @@ def record(**variables: str) -> "subprocess.CompletedProcess[str]":
         env={"PATH": os.environ["PATH"], **variables},
         capture_output=True,
         text=True,
-        timeout=WAIT_SECONDS,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
@@ -254,7 +255,7 @@ def test_spans_that_cannot_be_parsed_are_refused_and_counted(service: Service, s
     (child,) = psutil.Process(service.process.pid).children()
     endpoint = child.environ()["OTEL_EXPORTER_OTLP_ENDPOINT"]
     with pytest.raises(OSError, match="400"):
-        urlopen(Request(f"{endpoint}/v1/traces", b"no spans", method="POST"), timeout=WAIT_SECONDS)
+        urlopen(Request(f"{endpoint}/v1/traces", b"no spans", method="POST"), timeout=PATIENCE_SECONDS)
     wait_until(lambda: any(one.get("otelcol_exporter_send_failed_spans") for one in documents(short_folder)))
 
 

@@ -26,6 +26,7 @@ from ops.rehearsal.kubernetes import Object, Store, kind_of
 from ops.rehearsal.load_balancer import LoadBalancers, Refused
 from ops.rehearsal.tls import Address
 from tests.ops.deploy.fixtures import HOSTNAME, VERSION, Account, MockAws, free_address, require_haproxy
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(name="service")
@@ -164,7 +165,7 @@ def run_pod() -> Iterator[Pod]:
 def get(balancers: LoadBalancers, mock_aws: MockAws) -> tuple[int, str]:
     """The status and the body of the response to a request over TLS."""
     tls = ssl.create_default_context(cafile=mock_aws.ca.certificate)
-    connection = http.client.HTTPSConnection(*balancers.address, timeout=60, context=tls)
+    connection = http.client.HTTPSConnection(*balancers.address, timeout=PATIENCE_SECONDS, context=tls)
     with contextlib.closing(connection):
         connection.request("GET", "/")
         response = connection.getresponse()
@@ -172,7 +173,7 @@ def get(balancers: LoadBalancers, mock_aws: MockAws) -> tuple[int, str]:
 
 
 def wait_until_served(balancers: LoadBalancers, mock_aws: MockAws) -> dict[str, str]:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_SECONDS
     while (served := get(balancers, mock_aws))[0] != 200:
         assert served[0] == 503
         assert time.monotonic() < end
@@ -290,7 +291,7 @@ class OneChance:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - neither a log nor a store has an event to wait for
             await asyncio.sleep(0.01)
 

@@ -20,6 +20,7 @@ from ops.rehearsal import __main__ as rehearse
 from ops.rehearsal import picture, steps
 from ops.rehearsal.steps import KINDS, Stage, Step, StepFailed
 from tests.ops.deploy.fixtures import require_haproxy
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -251,7 +252,7 @@ def test_a_step_leaves_no_process_behind(tmp_path: Path) -> None:
     steps.run(step, {"PATH": os.environ["PATH"]}, log, lambda _: None)
 
     background = int(log.read_text())
-    deadline = time.monotonic() + 60  # the signal is sent, but the process needs time to exit
+    deadline = time.monotonic() + PATIENCE_SECONDS  # the signal is sent, but the process needs time to exit
     while psutil.pid_exists(background) and psutil.Process(background).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -264,7 +265,7 @@ def test_the_process_of_a_killed_rehearsal_is_killed(tmp_path: Path, sleeping_pr
     pid_file.write_text(f"{sleeping_process.pid} {sleeping_process.create_time()}")
     steps.kill_leftovers(tmp_path)
 
-    assert sleeping_process.wait(60) == -signal.SIGKILL
+    assert sleeping_process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     assert not pid_file.exists()
 
 

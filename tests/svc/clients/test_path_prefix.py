@@ -11,6 +11,7 @@ from yarl import URL
 from ops.common import haproxy
 from tests.conftest import Client
 from tests.missing import missing
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ async def base(api: Client, tmp_path: Path, unused_tcp_port: int) -> AsyncIterat
     file.write_text(_CONFIGURATION.format(port=unused_tcp_port, service=api.port))
     process = await asyncio.create_subprocess_exec(program, "-db", "-f", file)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not await _is_listening(unused_tcp_port):
                 assert process.returncode is None
                 await asyncio.sleep(0.02)

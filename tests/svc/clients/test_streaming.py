@@ -14,13 +14,14 @@ import psutil
 import pytest
 from aiohttp import ClientSession
 
-from ops.common.process import Service
 from svc import app
 from svc.http.lifecycle import Lifecycle
 from svc.postgres.settings import DatabaseSettings
 from svc.settings import Settings
 from tests.conftest import Client, Log, Owner, ServedApp
 from tests.missing import missing
+from tests.patience import PATIENCE_SECONDS, PATIENT_QUEUE
+from tests.service import Service
 
 ROWS = 100_000
 INSERT = "INSERT INTO clients (name, money) SELECT repeat($1, 150), n FROM generate_series(1, $2) n"
@@ -32,7 +33,7 @@ async def test_slow_readers_delay_no_other_request(serve: Callable[..., Service]
     Nor does one of them hold the only slot, or the others would get no first byte.
     """
     await owner.execute(INSERT, "x", ROWS)
-    service = serve(DB_POOL_SIZE="2", MAX_CONCURRENT="1", DB_ACQUIRE_SECONDS="25", SHUTDOWN_SECONDS="60")
+    service = serve(**PATIENT_QUEUE, DB_POOL_SIZE="2", MAX_CONCURRENT="1")
     process = psutil.Process(service.process.pid)
     before = process.memory_info().rss
     readers = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(50)]
@@ -97,7 +98,7 @@ async def exchange(api: Client, raw: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     try:
         writer.write(raw)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await reader.read()
     finally:
         writer.close()
@@ -123,7 +124,9 @@ async def test_ab_reads_lists_with_keep_alive(serve: Callable[..., Service], own
     await owner.execute(INSERT, "x", 1500)
     service = serve()
     command = ["ab", "-k", "-n", "20", "-c", "4", f"{service.url}/getall"]
-    report = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=True)
+    report = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
+    )
 
     assert re.findall(r"(?:Complete|Failed|Non-2xx).*?(\d+)", report.stdout) == ["20", "0"]
 

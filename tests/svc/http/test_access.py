@@ -15,13 +15,15 @@ from aiohttp import ClientSession
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from svc.http import access
 from svc.http.access import ApiKey
 from svc.logs import names
 from svc.settings import Settings, read
 from svc.site import openapi
 from tests.conftest import Client, Owner
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.clients.test_contract import problem, request_raw
 from tests.svc.http.test_http import CLOSE, send
 from tests.svc.logs import lines
@@ -172,7 +174,7 @@ async def test_the_key_is_checked_before_the_body_arrives(api: Client, headers: 
     """An add without a valid key is refused at once, without a 100 Continue."""
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(b"POST /add HTTP/1.1\r\nHost: x\r\n" + key + headers + b"\r\n\r\n")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         head = await reader.readuntil(b"\r\n\r\n")
     writer.close()
 
@@ -255,12 +257,13 @@ async def test_keys_are_never_exported(serve: Start) -> None:
             DRAIN_SECONDS="0",
             OTEL_TRACES_SAMPLER="always_on",
             TRACES_PER_SECOND="0",
-            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            **collector.variables,
         )
         async with ClientSession() as session:
             for headers in (bearer(KEY), bearer(NEXT_KEY), bearer("Rumpelstiltskin"), {}):
                 async with session.get(f"{service.url}/get/1", headers=headers) as response:
                     responses.append(f"{response.headers} {await response.text()}")
+        await collector.wait_for(4 + 2)  # of requests and of batches
         assert await asyncio.to_thread(service.stop) == 0
 
     logged = [(line["status"], line.get("error")) for line in lines.requests(service.output)]
@@ -269,7 +272,7 @@ async def test_keys_are_never_exported(serve: Start) -> None:
     assert logged == [(200, None), (200, None), (401, "KeyRefused"), (401, "KeyMissing")]
     assert lines.counts(documents)["/get/{id}", "GET", "4xx"] == 2
     assert lines.total(documents, names.ERRORS) == 2
-    assert len(collector.spans) == 4 + 2  # of requests and of batches
+    assert len(collector.spans) == 4 + 2
     for secret in (KEY, NEXT_KEY, "Rumpelstiltskin", *hashes, access.digest("Rumpelstiltskin").hex()):
         assert secret.lower() not in everything
 
@@ -284,12 +287,13 @@ async def test_the_callers_name_is_recorded(serve: Start) -> None:
             DRAIN_SECONDS="0",
             OTEL_TRACES_SAMPLER="always_on",
             TRACES_PER_SECOND="0",
-            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            **collector.variables,
         )
         async with ClientSession() as session:
             for headers in (bearer(KEY), bearer(KEY), bearer(NEXT_KEY), bearer(EXPIRED_KEY), bearer("wrong"), {}):
                 async with session.get(f"{service.url}/get/1", headers=headers) as response:
                     await response.read()
+        await collector.wait_for(6 + 3)
         assert await asyncio.to_thread(service.stop) == 0
 
     logged = [(line.get(names.CALLER), line["status"], line.get("error")) for line in lines.requests(service.output)]

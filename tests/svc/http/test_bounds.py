@@ -14,6 +14,7 @@ from svc.http.messages import MAX_BODY_BYTES
 from svc.postgres.settings import DatabaseSettings
 from svc.settings import Settings
 from tests.conftest import Log, ServedApp
+from tests.patience import PATIENCE_SECONDS
 
 MAX_SECONDS = 0.005
 LINE = 8000  # bytes; the longest line of a head is a little longer
@@ -162,7 +163,7 @@ WORST = {
 async def exchange(port: int, raw: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(raw)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         response = await reader.read()
     writer.close()
     return response

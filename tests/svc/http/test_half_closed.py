@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from ops.common.process import Service
 from tests.conftest import Client, Log, Owner
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.http import test_hostile as hostile
 
 GET = b"GET /get/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -80,7 +81,7 @@ def test_the_service_as_a_process_answers_too(serve: Callable[..., Service]) -> 
     """It runs on uvloop, whose sockets have an implementation of their own."""
     service = serve()
     received = b""
-    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as caller:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE_SECONDS) as caller:
         caller.sendall(GET + POST + BODY)
         caller.shutdown(socket.SHUT_WR)
         while chunk := caller.recv(65536):

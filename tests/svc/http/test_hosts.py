@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from ops.common.process import Service
 from svc import app
 from svc.http.access import ApiKey
 from svc.http.hosts import is_loopback
@@ -16,6 +15,8 @@ from svc.postgres.settings import DatabaseSettings
 from svc.process.settings import ServerSettings
 from svc.settings import Settings, read
 from tests.conftest import Log, ServedApp
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 
 ON_LOOPBACK = Settings(database=DatabaseSettings("postgresql://nobody@127.0.0.1:1/none"))
 
@@ -31,7 +32,7 @@ async def exchange(port: int, host: bytes | None, path: bytes = b"/healthz") -> 
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     version, header = (b"1.0", b"") if host is None else (b"1.1", b"Host: " + host + b"\r\nConnection: close\r\n")
     writer.write(b"GET " + path + b" HTTP/" + version + b"\r\n" + header + b"\r\n")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         response = await reader.read()
     writer.close()
     return int(response[9:12]), response.partition(b"\r\n\r\n")[2]

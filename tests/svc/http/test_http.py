@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from svc.http.connection import MAX_LINE_BYTES
 from tests.conftest import Client
+from tests.patience import PATIENCE_SECONDS
 
 
 async def send(api: Client, raw: bytes) -> bytes:
@@ -16,7 +17,7 @@ async def send(api: Client, raw: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(raw)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await reader.read()
     finally:
         writer.close()
@@ -70,7 +71,7 @@ async def test_the_caller_decides_whether_the_connection_stays_open(
         raw = b"GET " + path + b" HTTP/" + version + b"\r\nHost: x\r\n" + header + b"\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 writer.write(raw)
                 head = await reader.readuntil(b"\r\n\r\n")
                 await reader.readuntil(end)

@@ -16,6 +16,7 @@ from svc.http.proxies import MAX_HOPS, Proxies, parse_address
 from svc.postgres.settings import DatabaseSettings
 from svc.settings import Settings
 from tests.conftest import Log
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ async def test_a_peer_on_a_socket_for_both_families_is_ipv4(log: Log, trusted: s
     async with listening(log, trusted) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Forwarded-For: 203.0.113.9:4711\r\n\r\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await reader.read()
         writer.close()
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
@@ -12,7 +12,6 @@ from aiohttp.test_utils import BaseTestServer, make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.common.process import Service
 from svc import app
 from svc.errors import ServiceBusy
 from svc.http.access import Access, ApiKey, digest
@@ -25,10 +24,11 @@ from svc.postgres.settings import DatabaseSettings
 from svc.process.settings import ServerSettings
 from svc.settings import Settings
 from tests.conftest import Client, Log, Owner, ServedApp
+from tests.patience import PATIENCE_SECONDS, PATIENT_QUEUE
+from tests.service import Service
 from tests.svc.http import test_hostile as hostile
 from tests.svc.postgres.locks import wait_for_locks
 
-BOUND_SECONDS = 30.0  # no test waits for longer, and none passes by being faster
 NEVER = 3600.0  # seconds
 
 
@@ -103,7 +103,7 @@ async def test_as_many_requests_as_slots_are_handled_at_once() -> None:
 async def test_who_waits_too_long_is_refused() -> None:
     handled = Handled(new_slots(max_wait_seconds=0.05))
     first, second = await handled.start("ann"), await handled.start("bob")
-    async with asyncio.timeout(BOUND_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         with pytest.raises(ServiceBusy):
             await second
     await handled.end()
@@ -196,8 +196,7 @@ async def narrow(
     aiohttp_client: Callable[[BaseTestServer], Awaitable[Client]],
 ) -> AsyncIterator[Client]:
     """A client of a service that handles one request of each route at once, and lets two wait."""
-    patient = replace(database_settings, acquire_seconds=BOUND_SECONDS, statement_seconds=BOUND_SECONDS)
-    settings = Settings(ServerSettings(host="0.0.0.0"), max_concurrent=1, max_queue=2, database=patient)
+    settings = Settings(ServerSettings(host="0.0.0.0"), max_concurrent=1, max_queue=2, database=database_settings)
     async with app.build(settings, lifecycle, log.writer) as server:
         client = await aiohttp_client(ServedApp(server))
         yield client
@@ -236,11 +235,11 @@ async def test_a_wait_for_a_slot_is_in_the_log(
     monkeypatch.setattr(Slots, "queue", record)
     async with stuck_add(narrow, owner) as first:
         second = asyncio.create_task(narrow.post("/add?name=Bob&money=1"))
-        async with asyncio.timeout(BOUND_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await queued.wait()
     assert [(await first).status, (await second).status] == [201, 201]
     logged: list[dict[str, Any]] = []
-    async with asyncio.timeout(BOUND_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(logged) < 2:  # lines are collected for 20 ms
             await asyncio.sleep(0.01)
             logged += [line for line in log.read() if line.get(names.EVENT) == names.REQUEST]
@@ -251,7 +250,7 @@ async def test_a_wait_for_a_slot_is_in_the_log(
 async def test_who_may_not_wait_gets_503(narrow: Client, owner: Owner) -> None:
     async with stuck_add(narrow, owner) as first:
         waiting = [asyncio.create_task(narrow.post(f"/add?name=Carol&money={number}")) for number in range(3)]
-        done, _ = await asyncio.wait(waiting, timeout=BOUND_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waiting, timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         refused = await done.pop()
         assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
         assert (await refused.json())["title"] == "Service busy"
@@ -312,7 +311,7 @@ async def test_who_leaves_while_its_request_waits_is_in_the_log(narrow: Client, 
 
 
 async def test_who_waits_when_the_service_stops_is_answered(serve: Callable[..., Service], owner: Owner) -> None:
-    service = serve(MAX_CONCURRENT="1", DB_ACQUIRE_SECONDS="20", SHUTDOWN_SECONDS="50", DRAIN_SECONDS="0")
+    service = serve(**PATIENT_QUEUE, MAX_CONCURRENT="1", DRAIN_SECONDS="0")
     responses: list[int] = []
 
     async def add(number: int) -> None:
@@ -328,14 +327,14 @@ async def test_who_waits_when_the_service_stops_is_answered(serve: Callable[...,
         await hostile.until(lambda: names.STOPPING in service.output)
     await asyncio.gather(*adds)
     assert responses == [201] * 5
-    assert await asyncio.to_thread(service.process.wait, BOUND_SECONDS) == 0
+    assert await asyncio.to_thread(service.process.wait, PATIENCE_SECONDS) == 0
 
 
 async def test_who_sends_a_body_slowly_holds_no_slot(narrow: Client) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", narrow.port)
     head = b"POST /add HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n"
     writer.write(head + b'{"name": "Slow",')
-    async with asyncio.timeout(BOUND_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await asyncio.sleep(0.05)
         assert (await narrow.post("/add?name=Quick&money=1")).status == 201
         writer.write(b' "money": "1"}')

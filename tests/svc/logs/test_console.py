@@ -18,8 +18,9 @@ from urllib.error import HTTPError
 import pytest
 
 from ops.common.ports import free_port
-from ops.common.process import Service
 from svc.logs import console, names
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 
 HEAD = {"timestamp": "2026-11-30T09:22:22.123Z", "level": "warning", "pod": "clients-api-5f7c9d8b6-x2x4z"}
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -157,7 +158,7 @@ def terminal(columns: int) -> Iterator[tuple[int, Callable[[str], str]]]:
 
     def read_until(pattern: str) -> str:
         nonlocal shown
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_SECONDS
         while not re.search(pattern, COLOR.sub("", shown)):
             assert time.monotonic() < end, shown
             if select.select([ours], [], [], 1)[0]:

@@ -9,6 +9,7 @@ import pytest
 
 from ops.common.process import ROOT
 from svc.logs import names
+from tests.patience import PATIENCE_SECONDS
 from tests.svc.logs import lines
 from tests.svc.logs.lines import Record
 
@@ -32,7 +33,7 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
     )
 
 

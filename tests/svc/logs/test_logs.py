@@ -21,7 +21,7 @@ import structlog
 from aiohttp import ClientSession
 from aiohttp.test_utils import make_mocked_request
 
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from svc.http.lifecycle import Lifecycle
 from svc.http.proxies import Proxies
 from svc.logs import names
@@ -29,6 +29,8 @@ from svc.logs import setup as logs
 from svc.logs.writer import LineWriter
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import Client, Log
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.logs import lines
 
 Start = Callable[..., Service]
@@ -49,7 +51,7 @@ class Pipe:
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Waits until a condition is true."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -89,7 +91,7 @@ async def test_a_request_that_is_not_http_has_a_line(serve: Start, proxies: str)
     for raw in (b"\xff\xfe nonsense\r\n\r\n", b"GET /get/1 HTTP/1.1\r\n" + headers + b"\r\n"):
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(raw)
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
         writer.close()
     service.stop()
 
@@ -203,7 +205,7 @@ def test_after_an_error_inside_a_line_the_next_line_is_whole(tmp_path: Path) -> 
         "    assert len(whole) + writer.dropped == 10, (limit, lines, writer.dropped)\n"
         "    assert whole == sorted(set(whole)) and len(lines) - len(whole) <= 2, lines\n"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path / "log"], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, tmp_path / "log"], cwd=ROOT, check=True, timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.slow
@@ -215,7 +217,7 @@ def test_a_reader_that_never_reads_does_not_keep_the_process_alive() -> None:
         "with writer.threaded():\n"
         "    for _ in range(10_000): writer.write(b'x' * 99 + b'\\n')\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.slow
@@ -305,7 +307,7 @@ async def test_only_failed_probes_have_a_line(api: Client, lifecycle: Lifecycle,
     lifecycle.draining = True
     assert (await api.get("/readyz")).status == 503
     logged: list[tuple[str, int]] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(logged) < 2:  # lines are collected for 20 ms
             await asyncio.sleep(0.01)
             logged += [(line["route"], line["status"]) for line in log.read()]

@@ -9,7 +9,6 @@ from decimal import Decimal
 import pytest
 from aiohttp import ClientSession
 
-from ops.common.process import Service
 from svc.clients.model import NewClient
 from svc.clients.store import Added, Store, _Add
 from svc.errors import DatabaseBusy, DatabaseUnavailable, KeyReused, QueryTimedOut, RowRefused
@@ -17,6 +16,8 @@ from svc.postgres import database
 from svc.postgres.batching import Batcher, Limits
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import Owner
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.postgres.locks import wait_for_locks
 
 LIMITS = Limits(
@@ -27,7 +28,6 @@ LIMITS = Limits(
     deadline_seconds=120,
 )
 ADDS = 5_000
-WAIT_SECONDS = 60
 
 
 class Doubler:
@@ -172,7 +172,7 @@ async def test_a_stuck_batch_does_not_delay_later_items() -> None:
     batcher._round_trip_seconds = 0.001
     first = asyncio.create_task(batcher.submit(1))
     await settle()
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert await asyncio.gather(*(batcher.submit(number) for number in (2, 3, 4))) == [4, 6, 8]
         assert await batcher.submit(5) == 10
     assert not first.done()
@@ -195,7 +195,7 @@ async def test_an_item_behind_a_stuck_batch_is_sent_without_a_further_item() -> 
     batcher._round_trip_seconds = 0.01
     first = asyncio.create_task(batcher.submit(1))
     await settle()
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert await batcher.submit(2) == 4
     first.cancel()
 
@@ -378,7 +378,7 @@ async def test_a_key_in_one_batch_twice_adds_one_client(database_settings: Datab
 
 async def test_a_stuck_add_delays_no_other_request(database_settings: DatabaseSettings, owner: Owner) -> None:
     """With three connections, as in the pods, an add that waits for a lock leaves two to adds, gets and pages."""
-    settings = replace(database_settings, pool_size=3, acquire_seconds=WAIT_SECONDS, statement_seconds=WAIT_SECONDS)
+    settings = replace(database_settings, pool_size=3)
     async with database.connect(settings) as connected:
         store = Store(connected, settings)
         await store.add(ann())

@@ -28,6 +28,7 @@ from svc.postgres.batching import OnRoundTrip, RoundTrip
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Client, Log, Owner
+from tests.patience import PATIENCE_SECONDS
 from tests.svc.postgres.locks import wait_for_locks
 
 # Counts its calls, also those that are rolled back, and raises an error at the first ones.
@@ -43,7 +44,6 @@ END
 $$;
 """
 ALWAYS = 1_000_000
-WAIT_SECONDS = 60
 
 
 async def refuse_adds(owner: Owner, state: str, times: int = ALWAYS) -> None:
@@ -352,7 +352,7 @@ async def test_an_unexpected_error_is_logged_once_for_each_statement(api: Client
     assert {(problem["status"], problem["title"]) for problem in problems} == {(500, "Internal error")}
 
     lines: list[dict[str, Any]] = []
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while sum(line["event"] == names.REQUEST for line in lines) < len(responses):
             await asyncio.sleep(0.01)
             lines += log.read()
@@ -432,8 +432,8 @@ async def test_maintenance_that_loses_its_connection_ends_in_a_sentence(
 
     async def lose_the_connection() -> None:
         async with maintenance._connection(postgres.dsn(database=test_database)) as connection:
-            assert await owner.fetchval(others, 1000 * WAIT_SECONDS, test_database, owner.get_server_pid()) == 1
-            async with asyncio.timeout(WAIT_SECONDS):
+            assert await owner.fetchval(others, 1000 * PATIENCE_SECONDS, test_database, owner.get_server_pid()) == 1
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while not connection.is_closed():  # noqa: ASYNC110 - asyncpg has no event for it
                     await asyncio.sleep(0.01)
             await connection.execute("SELECT 1")

@@ -12,9 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from svc.postgres import embedded
 from svc.postgres.embedded import EmbeddedPostgres, running
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.process.test_lifecycle import status_of
 
 pytestmark = pytest.mark.slow
@@ -65,7 +67,7 @@ def test_commands_use_the_running_database(shared_folder: Path) -> None:
         assert run_command(shared_folder, "prune") == "0 idempotency keys deleted.\n"
         assert run_command(shared_folder, "seed") == "The database already has clients: nothing was changed.\n"
         run_command(shared_folder, "migrate")
-        assert status_of(f"{service.url}/readyz") == 200
+        service.wait_until_ready()
     finally:
         service.end()
 
@@ -79,7 +81,7 @@ def test_a_killed_service_leaves_no_postgres(shared_folder: Path) -> None:
         postgres = postgres_of(service)
         service.process.kill()
 
-        assert not psutil.wait_procs([postgres], 60)[1]
+        assert not psutil.wait_procs([postgres], PATIENCE_SECONDS)[1]
     finally:
         service.end()
 
@@ -141,7 +143,7 @@ def test_the_reason_of_a_failed_start_is_reported(short_folder: Path) -> None:
     (data / "postgresql.conf").write_text("no such setting\n")
     service = Service({"LOCAL_FOLDER": str(short_folder)})
     try:
-        assert service.process.wait(60) == 1
+        assert service.process.wait(PATIENCE_SECONDS) == 1
         assert "PostgreSQL did not start" in service.output
         assert "syntax error" in service.output
     finally:

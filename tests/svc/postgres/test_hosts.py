@@ -4,24 +4,26 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import psycopg2
 import pytest
 from aiohttp import ClientSession
 
 from ops.common.ports import free_port
-from ops.common.process import Service
 from svc.clients.store import Store
 from svc.errors import DatabaseUnavailable
 from svc.postgres import database, dsn, embedded, maintenance, pool
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Databases, Log
+from tests.service import Service
 
-CONNECT_SECONDS = 2.0
+HUNG_SECONDS = 0.3  # for a host that hangs, in the tests' own process; the others have as long as they need
 
 
 class FakeHost:
@@ -47,8 +49,16 @@ class FakeHost:
 
 
 @pytest.fixture
-async def hung() -> AsyncIterator[FakeHost]:
+async def hung(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeHost]:
+    """A host that hangs, which is given up soon: in production, all hosts have the same time."""
+    connect = asyncpg.connect
     async with FakeHost(hangs=True).running() as host:
+
+        def give_up_soon(*arguments: str, **options: Any) -> Awaitable[Any]:
+            is_hung = f"port={host.port}&" in options.get("dsn", "")
+            return connect(*arguments, **options | ({"timeout": HUNG_SECONDS} if is_hung else {}))
+
+        monkeypatch.setattr(asyncpg, "connect", give_up_soon)
         yield host
 
 
@@ -66,11 +76,7 @@ def before(settings: DatabaseSettings, *ports: int, **parameters: str) -> Databa
         "host": ",".join([*("127.0.0.1" for _ in ports), host]),
         "port": ",".join([*map(str, ports), port]),
     }
-    return replace(
-        settings,
-        dsn=str(replace(real, parameters={**real.parameters, **hosts, **parameters})),
-        connect_seconds=CONNECT_SECONDS,
-    )
+    return replace(settings, dsn=str(replace(real, parameters={**real.parameters, **hosts, **parameters})))
 
 
 async def test_a_host_that_hangs_is_passed_over(database_settings: DatabaseSettings, hung: FakeHost) -> None:
@@ -106,7 +112,7 @@ async def test_each_host_has_its_own_time(database_settings: DatabaseSettings, h
         assert b'"id":1' in await Store(connected, settings).get(1)
 
     assert hung.accepted == 2
-    assert settings.deadline_seconds - database_settings.deadline_seconds == 2 * CONNECT_SECONDS
+    assert settings.deadline_seconds - database_settings.deadline_seconds == 2 * settings.connect_seconds
 
 
 async def test_a_host_that_is_closed_is_passed_over(database_settings: DatabaseSettings, closing: FakeHost) -> None:
@@ -165,7 +171,11 @@ def make_standby(postgres: EmbeddedPostgres, databases: Databases) -> Iterator[E
 @pytest.mark.parametrize("first", ["primary", "standby"])
 @pytest.mark.parametrize("target", ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"])
 async def test_the_host_is_chosen_as_libpq_chooses_it(
-    postgres: EmbeddedPostgres, standby: EmbeddedPostgres, target: str, first: str
+    postgres: EmbeddedPostgres,
+    standby: EmbeddedPostgres,
+    database_settings: DatabaseSettings,
+    target: str,
+    first: str,
 ) -> None:
     """Of a primary and a standby, in either order, the service connects to the same one as libpq."""
     order = [postgres, standby] if first == "primary" else [standby, postgres]
@@ -177,7 +187,7 @@ async def test_the_host_is_chosen_as_libpq_chooses_it(
         cursor.execute("SELECT pg_is_in_recovery()")
         ((expected,),) = cursor.fetchall()
 
-    async with database.connect(DatabaseSettings(url)) as connected:
+    async with database.connect(replace(database_settings, dsn=url)) as connected:
         assert await connected.value("SELECT pg_is_in_recovery()") == expected
 
 
@@ -196,7 +206,8 @@ async def test_the_service_serves_while_the_first_host_hangs(
     serve: Callable[..., Service], database_settings: DatabaseSettings, hung: FakeHost
 ) -> None:
     """The first request is already served."""
-    service = serve(DATABASE_URL=before(database_settings, hung.port).dsn)
+    # This is how long the test takes, and also the longest that the host after it may take.
+    service = serve(DATABASE_URL=before(database_settings, hung.port).dsn, DB_CONNECT_SECONDS="5")
     async with ClientSession() as session, session.get(f"{service.url}/get/1") as response:
         assert response.status == 200
     assert hung.accepted >= 1  # by the check at the start, by the request, or by both
@@ -216,10 +227,9 @@ async def test_maintenance_passes_over_a_host_that_cannot_be_reached(
 
 @pytest.mark.slow
 async def test_maintenance_passes_over_a_host_that_hangs(
-    postgres: EmbeddedPostgres, test_database: str, hung: FakeHost, monkeypatch: pytest.MonkeyPatch
+    postgres: EmbeddedPostgres, test_database: str, hung: FakeHost
 ) -> None:
     """Each host has its own time there, too."""
-    monkeypatch.setattr(maintenance, "_CONNECT_SECONDS", CONNECT_SECONDS)
     ((host, port),) = dsn.parse(postgres.dsn()).addresses
     url = f"postgresql:///{test_database}?host=127.0.0.1,{host}&port={hung.port},{port}&user=postgres"
 

@@ -10,14 +10,13 @@ from typing import Any
 import uvloop
 from aiohttp import ClientSession
 
-from ops.common.process import Service
 from ops.drills.proxy import FaultProxy
 from svc.postgres import database, dsn
 from svc.postgres.database import Database
 from svc.postgres.pool import Connection
 from svc.postgres.settings import DatabaseSettings
-
-WAIT_SECONDS = 60
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 
 
 @contextlib.asynccontextmanager
@@ -96,19 +95,19 @@ async def test_tcp_probes_can_be_turned_off(database_settings: DatabaseSettings)
 
 
 async def wait_until_closed(connected: Database) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while connected._pool.get_size():  # noqa: ASYNC110 - a condition without an event
             await asyncio.sleep(0.02)
 
 
 async def test_a_connection_that_the_network_forgot_is_replaced(database_settings: DatabaseSettings) -> None:
     """After the idle time, queries run at once on new connections, though the old ones swallow all data."""
-    settings = replace(database_settings, idle_seconds=0.2, statement_seconds=WAIT_SECONDS)
+    settings = replace(database_settings, idle_seconds=0.2)
     async with proxied(settings) as (proxy, through), database.connect(through) as connected:
         await asyncio.gather(*(connected.value("SELECT pg_sleep(0.05)") for _ in range(4)))
         proxy.forget(resets=False)
         await wait_until_closed(connected)
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert await connected.value("SELECT 1") == 1
 
 
@@ -142,7 +141,7 @@ async def test_the_service_serves_after_the_network_forgot_its_connections(
 
         assert await get() == 200
         proxy.forget(resets=False)
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while proxy._writers:  # noqa: ASYNC110 - until the service has closed its connection
                 await asyncio.sleep(0.05)
         assert await get() == 200

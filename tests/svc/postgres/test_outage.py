@@ -13,7 +13,6 @@ import asyncpg
 import pytest
 from aiohttp import ClientError, ClientSession
 
-from ops.common.process import Service
 from svc.clients.model import NewClient
 from svc.clients.store import Store
 from svc.errors import DatabaseBusy, DatabaseUnavailable, QueryTimedOut
@@ -21,9 +20,9 @@ from svc.postgres import database
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import Client, Owner
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.postgres.locks import wait_for_locks
-
-WAIT_SECONDS = 60
 
 
 async def test_a_stopped_database_loses_nothing(
@@ -51,7 +50,7 @@ async def test_a_stopped_database_loses_nothing(
 
     async def wait_for(status: int, responses: int) -> None:
         wanted = statuses[status] + responses
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while statuses[status] < wanted:  # noqa: ASYNC110 - callers count without an event
                 await asyncio.sleep(0.01)
 
@@ -114,7 +113,7 @@ async def test_a_new_connection_looks_up_no_types(
 
 async def test_callers_get_connections_in_order_of_arrival(database_settings: DatabaseSettings) -> None:
     """The caller that has waited longest gets the next free connection."""
-    settings = replace(database_settings, pool_size=1, acquire_seconds=WAIT_SECONDS)
+    settings = replace(database_settings, pool_size=1)
     order: list[int] = []
     async with database.connect(settings) as connected:
 
@@ -129,7 +128,7 @@ async def test_callers_get_connections_in_order_of_arrival(database_settings: Da
 
 async def test_the_wait_for_a_connection_is_limited(database_settings: DatabaseSettings, owner: Owner) -> None:
     """A caller that waits for a connection longer than DB_ACQUIRE_SECONDS gets DatabaseBusy."""
-    settings = replace(database_settings, pool_size=1, acquire_seconds=0.1, statement_seconds=WAIT_SECONDS)
+    settings = replace(database_settings, pool_size=1, acquire_seconds=0.1)
     async with database.connect(settings) as connected:
         async with owner.transaction():
             await owner.execute("LOCK TABLE clients")
@@ -167,7 +166,7 @@ async def test_a_statement_that_the_server_does_not_end_times_out(database_setti
 
 async def test_one_time_out_replaces_all_connections(database_settings: DatabaseSettings) -> None:
     """Where the connections are dead, the first caller that times out has all of them replaced."""
-    settings = replace(database_settings, pool_size=3, statement_seconds=0.5, connect_seconds=WAIT_SECONDS)
+    settings = replace(database_settings, pool_size=3, statement_seconds=0.5)
     async with database.connect(settings) as connected:
         backends = set(await asyncio.gather(*(connected.value("SELECT pg_backend_pid()") for _ in range(3))))
         assert len(backends) == 3

@@ -10,15 +10,15 @@ import psycopg2
 import pytest
 from aiohttp import ClientSession
 
-from ops.common.process import Service
 from svc.errors import DatabaseUnavailable
 from svc.postgres import database, dsn, scram
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.passfile import PasswordFile
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Log, Owner
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 
-WAIT_SECONDS = 60
 PASSWORD = "a:b\\c d"
 BACKENDS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = $1"
 WRITTEN = "a\\:b\\\\c d"  # with its escapes
@@ -34,7 +34,7 @@ async def needs_password(
     rules.write_text(f"local {test_database} {SERVICE_ROLE} scram-sha-256\n{trusting}")
     await set_password(owner, PASSWORD)
     await owner.execute("SELECT pg_reload_conf()")
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while can_connect(database_settings.dsn):  # noqa: ASYNC110 - a condition without an event
             await asyncio.sleep(0.05)
     yield
@@ -127,7 +127,7 @@ async def test_a_changed_password_needs_no_restart(
         write(file, "*:*:*:*:new\n")
         for (backend,) in await owner.fetch(BACKENDS, SERVICE_ROLE):
             await owner.fetchval("SELECT pg_terminate_backend($1, 10000)", backend)
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while await get() != 200:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.05)
         assert await owner.fetch(BACKENDS, SERVICE_ROLE)

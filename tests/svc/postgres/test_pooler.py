@@ -22,11 +22,11 @@ from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Log, Owner
 from tests.missing import missing
+from tests.patience import PATIENCE_SECONDS
 from tests.svc.postgres.locks import wait_for_locks
 
 pytestmark = pytest.mark.slow
 
-BOUND_SECONDS = 60.0
 _CONFIGURATION = """\
 [databases]
 * = host={host} port={port}
@@ -58,7 +58,7 @@ async def pooler(
     file.write_text(_CONFIGURATION.format(**places, mode=mode, more=more))
     process = await asyncio.create_subprocess_exec(*embedded._as_unprivileged_user(), program, file)
     try:
-        async with asyncio.timeout(BOUND_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -75,10 +75,10 @@ async def pooler(
 
 
 @pytest.fixture
-def settings(test_database: str, unused_tcp_port: int) -> DatabaseSettings:
+def settings(database_settings: DatabaseSettings, test_database: str, unused_tcp_port: int) -> DatabaseSettings:
     """How the service reaches the pooler."""
     url = f"postgres://{SERVICE_ROLE}@127.0.0.1:{unused_tcp_port}/{test_database}?sslmode=disable"
-    return DatabaseSettings(url, pooler="transaction")
+    return replace(database_settings, dsn=url, pooler="transaction")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import os
 import ssl
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -18,11 +17,12 @@ import asyncpg
 import pytest
 
 from ops.common.ports import free_port
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from ops.rehearsal.certificates import Certificate, create_ca, create_certificate
 from ops.rehearsal.tls import listen
 from svc.postgres import dsn, maintenance
 from svc.postgres.embedded import EmbeddedPostgres
+from tests.service import Service
 
 pytestmark = pytest.mark.slow
 
@@ -89,8 +89,7 @@ def check_readiness(environment: dict[str, str], before: Sequence[str] = ()) -> 
     service = Service({**environment, "DRAIN_SECONDS": "0"}, before=before)
     try:
         service.wait_until_listening()
-        with urllib.request.urlopen(f"{service.url}/readyz") as response:
-            assert response.status == 200
+        service.wait_until_ready()
     finally:
         service.end()
 

@@ -11,16 +11,17 @@ import psutil
 import pytest
 from aiohttp import ClientSession, TCPConnector
 
-from ops.common.process import Service
 from svc.logs import names
 from svc.postgres.settings import DatabaseSettings
+from svc.process import server
 from tests.conftest import Owner
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.logs import lines
 
 Start = Callable[..., Service]
 
 LONG_DRAIN = "600"  # longer than any test waits
-BOUND_SECONDS = 60.0
 
 
 def status_of(url: str, method: str = "GET") -> int:
@@ -35,7 +36,7 @@ def status_of(url: str, method: str = "GET") -> int:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Waits until a condition holds."""
-    end = time.monotonic() + BOUND_SECONDS
+    end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -92,8 +93,8 @@ async def test_a_signal_starts_the_drain(serve: Start, number: signal.Signals, w
 
 async def test_a_request_in_flight_is_completed(serve: Start, owner: Owner) -> None:
     """A request that waits for the database during the shutdown gets its response, and its connection is closed."""
-    service = serve(DRAIN_SECONDS="0", DB_STATEMENT_SECONDS="30", SHUTDOWN_SECONDS="60")
-    async with ClientSession() as session, asyncio.timeout(BOUND_SECONDS):
+    service = serve(DRAIN_SECONDS="0")
+    async with ClientSession() as session, asyncio.timeout(PATIENCE_SECONDS):
         async with owner.transaction():
             await owner.execute("LOCK TABLE clients")
             add = asyncio.create_task(session.post(f"{service.url}/add", params={"name": "Late", "money": "1"}))
@@ -105,7 +106,7 @@ async def test_a_request_in_flight_is_completed(serve: Start, owner: Owner) -> N
         response = await add
 
         assert (response.status, response.headers["Connection"]) == (201, "close")
-        assert await asyncio.to_thread(service.process.wait, BOUND_SECONDS) == 0
+        assert await asyncio.to_thread(service.process.wait, PATIENCE_SECONDS) == 0
     assert await owner.fetchval("SELECT count(*) FROM clients WHERE name = 'Late'") == 1
 
 
@@ -125,7 +126,7 @@ async def test_no_request_fails_while_the_service_drains(serve: Start) -> None:
                     many.set()
 
     many = asyncio.Event()
-    async with asyncio.timeout(BOUND_SECONDS), ClientSession(connector=TCPConnector(limit=0)) as session:
+    async with asyncio.timeout(PATIENCE_SECONDS), ClientSession(connector=TCPConnector(limit=0)) as session:
         callers = [asyncio.create_task(request_until_closed(session)) for _ in range(32)]
         await many.wait()
         is_draining = True
@@ -137,37 +138,44 @@ async def test_no_request_fails_while_the_service_drains(serve: Start) -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_no_caller_who_has_connected_is_cut_at_the_end_of_the_drain(serve: Start, workers: str) -> None:
-    """Of 64 callers with a new connection for each request, each gets its response, or cannot connect."""
+    """Of 64 callers with a new connection for each request, each gets its response, or cannot connect.
+
+    The service waits 2 s for the last of them, so one that needed longer itself, on a busy machine, may be cut.
+    """
     service = serve(DRAIN_SECONDS="0.5", WORKERS=workers)
-    statuses: list[bytes] = []
-    cut: list[OSError] = []
+    statuses: list[int] = []
+    cut: list[bytes] = []
     many = asyncio.Event()
 
     async def request_until_refused() -> None:
         while True:
+            started = time.monotonic()
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
                 try:
                     writer.write(b"GET /get/1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                    statuses.append((await reader.read()).partition(b"\r\n")[0])
+                    response = await reader.read()
                 finally:
                     writer.close()
             except ConnectionRefusedError:
                 return
             except OSError as error:
-                cut.append(error)
+                response = repr(error).encode()
+            if response.startswith(b"HTTP/1.1 200 OK\r\n"):
+                statuses.append(200)
+            elif time.monotonic() - started < server._MAX_LAST_SECONDS:
+                cut.append(response)
             if len(statuses) > 500:
                 many.set()
 
-    async with asyncio.timeout(BOUND_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         callers = [asyncio.create_task(request_until_refused()) for _ in range(64)]
         await many.wait()
         service.process.send_signal(signal.SIGTERM)
         await asyncio.gather(*callers)
 
     assert cut == []
-    assert set(statuses) == {b"HTTP/1.1 200 OK"}
-    assert await asyncio.to_thread(service.process.wait, BOUND_SECONDS) == 0
+    assert await asyncio.to_thread(service.process.wait, PATIENCE_SECONDS) == 0
 
 
 def test_after_the_drain_idle_connections_are_closed(serve: Start) -> None:
@@ -175,7 +183,7 @@ def test_after_the_drain_idle_connections_are_closed(serve: Start) -> None:
     service = serve(DRAIN_SECONDS="0.3")
     with socket.create_connection(("127.0.0.1", service.port)) as idle:
         started = time.monotonic()
-        assert service.stop(seconds=BOUND_SECONDS) == 0
+        assert service.stop() == 0
         assert time.monotonic() - started >= 0.3
         assert idle.recv(1) == b""
 
@@ -184,7 +192,7 @@ def test_ctrl_c_ends_without_a_drain(serve: Start) -> None:
     """SIGINT does not wait for load balancers."""
     service = serve(DRAIN_SECONDS=LONG_DRAIN)
 
-    assert service.stop(signal.SIGINT, seconds=BOUND_SECONDS) == 0
+    assert service.stop(signal.SIGINT) == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -195,7 +203,7 @@ def test_a_second_signal_ends_at_once(serve: Start, workers: int) -> None:
     wait_for(lambda: count_of(service, names.STARTED) == workers)
     service.process.send_signal(signal.SIGTERM)
     wait_for(lambda: count_of(service, names.STOPPING) == workers)
-    service.stop(signal.SIGTERM, seconds=BOUND_SECONDS)
+    service.stop()
 
     wait_until_ended(family)
 
@@ -213,8 +221,8 @@ def test_workers_share_the_port_and_are_replaced(serve: Start) -> None:
 
     assert len(family) == 2
     assert first[0] not in family
-    assert {status_of(f"{service.url}/readyz") for _ in range(20)} == {200}
-    assert service.stop(seconds=BOUND_SECONDS) == 0
+    wait_for(lambda: {status_of(f"{service.url}/readyz") for _ in range(20)} == {200})
+    assert service.stop() == 0
     wait_until_ended(family)
 
 
@@ -236,7 +244,7 @@ def test_a_port_in_use_is_an_error(database_settings: DatabaseSettings, workers:
         port = str(used.getsockname()[1])
         service = Service({"DATABASE_URL": database_settings.dsn, "PORT": port, "WORKERS": workers})
         try:
-            assert service.process.wait(BOUND_SECONDS) == 1
+            assert service.process.wait(PATIENCE_SECONDS) == 1
             assert f"cannot listen on 127.0.0.1 port {port}: " in service.output
             assert "Traceback" not in service.output
         finally:
@@ -256,7 +264,7 @@ def test_the_output_is_complete_and_has_nothing_else(serve: Start) -> None:
     """From start to end, the service prints the greeting, its log lines and its metrics, and no warning."""
     service = serve(DRAIN_SECONDS="0")
     assert status_of(f"{service.url}/get/1") == 200
-    service.stop(seconds=BOUND_SECONDS)
+    service.stop()
     greeting, log = service.output.splitlines()[:4], service.output.splitlines()[4:]
 
     assert [line.split()[0] for line in greeting] == ["API", "Docs", "Keys", "Data"]

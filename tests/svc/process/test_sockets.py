@@ -8,14 +8,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from ops.common.process import Service
 from svc.process import sockets
 from tests.missing import missing
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.logs import lines
 from tests.svc.process.test_lifecycle import wait_for
 
 CALLERS = 600  # aiohttp's own default lets 128 wait
-BOUND_SECONDS = 20.0
 Start = Callable[..., Service]
 Listen = Callable[[str], list[socket.socket]]
 
@@ -44,7 +44,7 @@ def listen() -> Iterator[Listen]:
 def reaches(address: str, port: int) -> bool:
     """Whether a process listens on the address."""
     try:
-        socket.create_connection((address, port), timeout=60).close()
+        socket.create_connection((address, port), timeout=PATIENCE_SECONDS).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -90,7 +90,7 @@ def test_callers_of_both_families_are_served(serve: Start, workers: str) -> None
     service = serve(HOST="::", WORKERS=workers, DRAIN_SECONDS="0")
     callers = ["127.0.0.1", "::1"]
     for address in callers:
-        with socket.create_connection((address, service.port), timeout=60) as caller:
+        with socket.create_connection((address, service.port), timeout=PATIENCE_SECONDS) as caller:
             caller.sendall(b"GET /get/1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert caller.recv(65536).startswith(b"HTTP/1.1 200 ")
     wait_for(lambda: len(lines.requests(service.output)) == len(callers))
@@ -124,4 +124,4 @@ def test_hundreds_of_callers_may_connect_at_the_same_moment(serve: Start) -> Non
     with ExitStack() as callers:
         callers.callback(service.process.send_signal, signal.SIGCONT)
         for _ in range(CALLERS):
-            callers.enter_context(socket.create_connection(address, BOUND_SECONDS))
+            callers.enter_context(socket.create_connection(address, PATIENCE_SECONDS))

@@ -11,12 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from svc.logs import names
 from svc.postgres.settings import DatabaseSettings
 from tests.missing import missing
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.process.test_lifecycle import (
-    BOUND_SECONDS,
     LONG_DRAIN,
     count_of,
     status_of,
@@ -80,7 +81,7 @@ def test_a_signal_during_the_imports_ends_the_first_process_of_a_container(
     wait_for(lambda: "importing" in service.output)
     first_process(service).send_signal(number)
 
-    assert service.process.wait(BOUND_SECONDS) == 128 + number
+    assert service.process.wait(PATIENCE_SECONDS) == 128 + number
     assert service.output == "importing\n"
 
 
@@ -97,7 +98,7 @@ def test_sigterm_in_the_first_second_ends_the_first_process_of_a_container(
     time.sleep(seconds)
     process.send_signal(signal.SIGTERM)
 
-    assert service.process.wait(BOUND_SECONDS) in (0, STOPPED_EARLY)
+    assert service.process.wait(PATIENCE_SECONDS) in (0, STOPPED_EARLY)
     assert "Traceback" not in service.output
 
 
@@ -112,7 +113,7 @@ def test_a_second_signal_ends_the_first_process_of_a_container(
     wait_for(lambda: count_of(service, names.STOPPING) == 1)
     process.send_signal(signal.SIGTERM)
 
-    assert service.process.wait(BOUND_SECONDS) == STOPPED_EARLY
+    assert service.process.wait(PATIENCE_SECONDS) == STOPPED_EARLY
 
 
 def test_sigterm_while_the_embedded_postgresql_is_created_leaves_nothing_behind(
@@ -124,7 +125,7 @@ def test_sigterm_while_the_embedded_postgresql_is_created_leaves_nothing_behind(
     wait_for((short_folder / "postgres.new" / "PG_VERSION").exists)
     service.process.send_signal(signal.SIGTERM)
 
-    assert service.process.wait(BOUND_SECONDS) == STOPPED_EARLY
+    assert service.process.wait(PATIENCE_SECONDS) == STOPPED_EARLY
     assert not (short_folder / "postgres").exists()
     assert "Traceback" not in service.output
 
@@ -141,7 +142,7 @@ def test_sigterm_while_the_embedded_postgresql_starts_stops_it(
     time.sleep(seconds)
     service.process.send_signal(signal.SIGTERM)
 
-    assert service.process.wait(BOUND_SECONDS) in (0, STOPPED_EARLY)
+    assert service.process.wait(PATIENCE_SECONDS) in (0, STOPPED_EARLY)
     # Not the file, which stays if the signal comes before the server handles signals; the next start replaces it.
     wait_until_ended([server])
     assert "Traceback" not in service.output
@@ -153,8 +154,8 @@ def test_nohup_keeps_the_service_running(start: Start, database_settings: Databa
     service.wait_until_listening()
     service.process.send_signal(signal.SIGHUP)
 
-    assert status_of(f"{service.url}/readyz") == 200
-    assert service.stop(signal.SIGINT, seconds=BOUND_SECONDS) == 0
+    assert status_of(f"{service.url}/healthz") == 200
+    assert service.stop(signal.SIGINT) == 0
 
 
 @pytest.mark.parametrize(("closed", "descriptors"), [("<&-", [0]), (">&-", [1]), ("<&- >&-", [0, 1]), ("2>&-", [2])])
@@ -169,7 +170,7 @@ def test_closed_standard_streams_are_replaced(
     opened = {str(Path(f"/proc/{service.process.pid}/fd/{number}").readlink()) for number in descriptors}
 
     assert opened == {os.devnull}
-    assert service.stop(seconds=BOUND_SECONDS) == 0
+    assert service.stop() == 0
     assert "Traceback" not in service.output
 
 
@@ -178,7 +179,7 @@ def test_the_greeting_needs_no_reader(start: Start, database_settings: DatabaseS
     service = start({"DATABASE_URL": database_settings.dsn, "DRAIN_SECONDS": "0"}, _with_a_closed_pipe_as_stderr())
     wait_for(lambda: count_of(service, names.STARTED) == 1)
 
-    assert service.stop(seconds=BOUND_SECONDS) == 0
+    assert service.stop() == 0
 
 
 def _with_a_closed_pipe_as_stderr() -> Sequence[str]:

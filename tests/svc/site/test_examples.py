@@ -5,11 +5,11 @@ from typing import Any, TypeAlias
 
 from aiohttp import ClientSession
 
-from ops.common.process import Service
 from svc.http.access import digest
 from svc.http.messages import MAX_BODY_BYTES
 from svc.site import openapi
 from tests.conftest import Owner
+from tests.service import Service
 
 KEY = "a-key"
 NEW = {"name": "Sofía", "money": "12.50"}
@@ -61,7 +61,8 @@ async def test_each_example_is_a_response_of_the_service(serve: Callable[..., Se
     request_id = examples["/get/{id}", "404"]["application/problem+json"]["request_id"]
     build = examples["/version", "200"]["application/json"]["build"]
     keys = digest(KEY).hex()
-    service = serve(API_KEY_HASHES=keys, BUILD=build, DB_STATEMENT_SECONDS="0.5")
+    service = serve(API_KEY_HASHES=keys, BUILD=build)
+    hasty = serve(API_KEY_HASHES=keys, DB_STATEMENT_SECONDS="0.5")
     without_database = serve(API_KEY_HASHES=keys, DATABASE_URL="postgresql://127.0.0.1:1/clients")
     identity = {"X-Request-Id": request_id}
     key = {"Authorization": f"Bearer {KEY}"}
@@ -69,14 +70,16 @@ async def test_each_example_is_a_response_of_the_service(serve: Callable[..., Se
     async with (
         ClientSession(service.url, headers={**identity, **key}) as caller,
         ClientSession(service.url, headers=identity) as anonymous,
+        ClientSession(hasty.url, headers={**identity, **key}) as late,
         ClientSession(without_database.url, headers={**identity, **key}) as unlucky,
     ):
+        service.wait_until_ready()
         responses = await get_all(caller, REQUESTS)
         responses |= await get_all(anonymous, WITHOUT_KEY)
         responses |= await get_all(unlucky, WITHOUT_DATABASE)
         async with owner.transaction():
             await owner.execute("LOCK TABLE clients")
-            responses |= await get_all(caller, WITH_A_LOCKED_TABLE)
+            responses |= await get_all(late, WITH_A_LOCKED_TABLE)
 
     assert responses == examples
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from svc.http.access import digest
 from svc.site import openapi
 from tests.node import node_packages
+from tests.service import Service
 
 Start = Callable[..., Service]
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ops.common.process import ROOT, Service
+from ops.common.process import ROOT
 from svc.clients.endpoints import MAX_LIMIT
 from svc.http.access import digest
 from svc.site import openapi
 from tests.conftest import Client
+from tests.service import Service
 
 ALL_PHASES = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "90")
 FEW_EXAMPLES = ("--phases", "examples,fuzzing", "--max-examples", "30")

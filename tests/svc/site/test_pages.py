@@ -13,11 +13,12 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import presence_of_element_located
 from selenium.webdriver.support.wait import WebDriverWait
 
-from ops.common.process import Service
 from svc.http.access import digest
 from tests.axe import assert_accessible
-from tests.browser import PHONE_WIDTH, WAIT_SECONDS, console_errors, emulate, start_browser
+from tests.browser import PHONE_WIDTH, console_errors, emulate, start_browser
 from tests.conftest import Client
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def browser(shared_browser: Chrome) -> Chrome:
 
 def find(browser: Chrome, selector: str) -> WebElement:
     """The first such element, once the page has it."""
-    return WebDriverWait(browser, WAIT_SECONDS).until(presence_of_element_located((By.CSS_SELECTOR, selector)))
+    return WebDriverWait(browser, PATIENCE_SECONDS).until(presence_of_element_located((By.CSS_SELECTOR, selector)))
 
 
 def test_the_docs_are_interactive(browser: Chrome, serve: Callable[..., Service]) -> None:
@@ -106,7 +107,7 @@ def test_the_pages_are_accessible(
         browser.execute_script("arguments[0].click()", control)
     for execute in browser.find_elements(By.CLASS_NAME, "execute"):
         browser.execute_script("arguments[0].click()", execute)
-    wait = WebDriverWait(browser, WAIT_SECONDS)
+    wait = WebDriverWait(browser, PATIENCE_SECONDS)
     wait.until(lambda chrome: len(chrome.find_elements(By.CSS_SELECTOR, ".live-responses-table .response")) == 6)
     assert_accessible(browser)
 
@@ -158,7 +159,7 @@ def test_the_dialog_of_the_docs_leaves_the_page_where_it_is(
         assert browser.execute_script("return arguments[0].contains(document.activeElement)", dialog)
     during = browser.execute_script("return scrollY")
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()
-    WebDriverWait(browser, WAIT_SECONDS).until(lambda chrome: chrome.switch_to.active_element == opener)
+    WebDriverWait(browser, PATIENCE_SECONDS).until(lambda chrome: chrome.switch_to.active_element == opener)
 
     assert 0 < before == during == browser.execute_script("return scrollY")
     assert 0 <= top < bottom <= height
@@ -214,7 +215,7 @@ def test_another_site_has_no_reference_to_a_page_that_it_opened(browser: Chrome,
     service = serve()
     browser.get(service.url.replace("127.0.0.1", "localhost") + "/version")  # another origin, with no policy of its own
     browser.execute_script(f"window.opened = [open('{service.url}/docs'), open('{service.url}/version')]")
-    wait = WebDriverWait(browser, WAIT_SECONDS)
+    wait = WebDriverWait(browser, PATIENCE_SECONDS)
 
     assert wait.until(lambda chrome: chrome.execute_script("return opened[0].closed"))
     assert browser.execute_script("return opened[1].closed") is False

@@ -20,6 +20,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.patience import wait_until
+
 
 @dataclass
 class Collector:
@@ -38,6 +40,15 @@ class Collector:
     exports: int = 0
     spans: list[Span] = field(default_factory=list)
     resources: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables of a service that exports here, and soon: at its end it has only 2 s."""
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "20"}
+
+    async def wait_for(self, spans: int) -> None:
+        """Waits until so many have arrived."""
+        await wait_until(lambda: len(self.spans) >= spans)
 
     def take(self, request: ExportTraceServiceRequest) -> None:
         for of_resource in request.resource_spans:

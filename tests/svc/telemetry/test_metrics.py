@@ -19,7 +19,6 @@ from aws_embedded_metrics.logger.metrics_context import MetricsContext
 from aws_embedded_metrics.serializers.log_serializer import LogSerializer
 
 from ops.bench import wrk
-from ops.common.process import Service
 from svc import app
 from svc.http.lifecycle import Lifecycle
 from svc.logs import names
@@ -31,6 +30,8 @@ from svc.telemetry import metrics
 from svc.telemetry.distribution import Distribution
 from svc.telemetry.metrics import Metrics
 from tests.conftest import Client, Log, Owner, ServedApp
+from tests.patience import PATIENCE_SECONDS, PATIENT_QUEUE
+from tests.service import Service
 from tests.svc.logs import lines
 from tests.svc.logs.lines import MAX_ERROR
 
@@ -67,7 +68,7 @@ class Reader:
         """Reads the rest. All other processes must have closed the pipe."""
         self.reading.set()
         os.close(self.write_end)
-        self._thread.join(60)
+        self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive()
 
 
@@ -82,10 +83,9 @@ def reader() -> Iterator[Reader]:
 async def test_each_request_has_one_line_and_one_count(serve: Start, workers: int) -> None:
     """Until SIGTERM stops the service under load, lines and counts equal the responses, and all documents are valid."""
     service = serve(
+        **PATIENT_QUEUE,
         WORKERS=str(workers),
         MAX_CONCURRENT="1",
-        DB_ACQUIRE_SECONDS="20",  # a busy machine refuses nobody
-        SHUTDOWN_SECONDS="50",
         LOG_FORMAT="json",
         LOG_LINES_PER_SECOND="0",
         DRAIN_SECONDS="0.2",
@@ -109,10 +109,10 @@ async def test_each_request_has_one_line_and_one_count(serve: Start, workers: in
 
     async with ClientSession() as session:
         calls = [asyncio.create_task(call(session)) for _ in range(20)]
-        await asyncio.wait_for(is_enough.wait(), 60)
+        await asyncio.wait_for(is_enough.wait(), PATIENCE_SECONDS)
         service.process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(asyncio.gather(*calls), 60)
-    assert await asyncio.to_thread(service.process.wait, 60) == 0
+        await asyncio.wait_for(asyncio.gather(*calls), PATIENCE_SECONDS)
+    assert await asyncio.to_thread(service.process.wait, PATIENCE_SECONDS) == 0
 
     logged, documents = lines.requests(service.output), lines.documents(service.output)
     assert len(logged) == responses.total() - responses["/healthz"]
@@ -202,7 +202,7 @@ async def test_a_stalled_reader_delays_no_request(database_settings: DatabaseSet
                 await load()
         reader.reading.set()
         await load()
-        assert await asyncio.to_thread(service.stop, signal.SIGTERM, 60) == 0
+        assert await asyncio.to_thread(service.stop) == 0
     finally:
         service.end()
     reader.finish()
@@ -240,7 +240,7 @@ async def test_memory_and_series_are_bounded_whatever_is_sent(
         warm = process.memory_info().rss
         await asyncio.gather(*(send_junk(service.port, JUNK_REQUESTS // 20) for _ in range(20)))
         grown = process.memory_info().rss - warm
-        assert await asyncio.to_thread(service.stop, signal.SIGTERM, 60) == 0
+        assert await asyncio.to_thread(service.stop) == 0
     finally:
         service.end()
     reader.finish()

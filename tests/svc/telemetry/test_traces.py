@@ -1,10 +1,9 @@
 """Traces as a collector receives them: spans, resource and context; and unavailable collectors."""
 
 import asyncio
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,12 +14,19 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
-from ops.common.process import Service
+from svc import app
+from svc.http.lifecycle import Lifecycle
 from svc.logs import names
+from svc.postgres.settings import DatabaseSettings
+from svc.settings import Settings
 from svc.telemetry import spans
+from svc.telemetry.settings import TelemetrySettings, TraceSettings
 from svc.telemetry.setup import database_attributes
-from tests.conftest import Owner
+from tests.conftest import Client, Log, Owner, ServedApp
+from tests.patience import PATIENCE_SECONDS
+from tests.service import Service
 from tests.svc.logs import lines
+from tests.svc.postgres.locks import cancel_waiting
 from tests.svc.telemetry.otlp import Collector, attributes, collecting
 
 Start = Callable[..., Service]
@@ -40,7 +46,7 @@ REQUESTS = 100  # more than an exporter queues in these tests
 
 def to(collector: Collector, protocol: str) -> dict[str, str]:
     """The standard variables that configure a collector."""
-    return {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+    return {**collector.variables, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
 
 
 def of_kind(collector: Collector, kind: Span.SpanKind.ValueType) -> list[Span]:
@@ -68,6 +74,7 @@ async def test_spans_and_resource_are_exported(serve: Start, protocol: str) -> N
             assert await get("/nowhere/secret") == 404
             async with session.post(f"{service.url}/add?name=Marigold&money=1") as added:
                 assert added.status == 201
+        await collector.wait_for(303 + 302)  # requests, and batches of all but one of them
         assert await asyncio.to_thread(service.stop) == 0
 
     logged = lines.requests(service.output)
@@ -136,6 +143,7 @@ async def test_each_worker_has_an_exporter(serve: Start) -> None:
         for _ in range(40):  # each on a new connection, which either worker may accept
             async with ClientSession() as session, session.get(f"{service.url}/get/1") as response:
                 assert response.status == 200
+        await collector.wait_for(40 + 40)
         assert await asyncio.to_thread(service.stop) == 0
 
     assert len(of_kind(collector, Span.SPAN_KIND_SERVER)) == 40
@@ -161,6 +169,7 @@ async def test_a_remote_trace_is_continued(serve: Start, protocol: str) -> None:
                 version, trace_id, span_id, flags = received["traceresponse"].split("-")
                 assert (version, trace_id, received["X-Request-Id"]) == ("00", TRACE_ID, TRACE_ID)
                 headers["span_id"], headers["flags"] = span_id, flags
+        await collector.wait_for(2 + 2)
         assert await asyncio.to_thread(service.stop) == 0
 
     logged, served = lines.requests(service.output), of_kind(collector, Span.SPAN_KIND_SERVER)
@@ -200,11 +209,13 @@ async def test_trace_headers_of_untrusted_callers_are_ignored(
 async def test_spans_of_errors_have_the_error_type(serve: Start, owner: Owner) -> None:
     """A batch that timed out and its requests have the error status and the type of the error."""
     with collecting("http/protobuf") as collector:
-        service = serve(**ALL, **to(collector, "http/protobuf"), DB_STATEMENT_SECONDS="0.2")
+        service = serve(**ALL, **to(collector, "http/protobuf"))
         async with ClientSession() as session, owner.transaction():
             await owner.execute("LOCK TABLE clients")
-            async with session.get(f"{service.url}/get/1") as response:
-                assert response.status == 504
+            getting = asyncio.create_task(session.get(f"{service.url}/get/1"))
+            await cancel_waiting(owner)
+            assert (await getting).status == 504
+        await collector.wait_for(2)
         assert await asyncio.to_thread(service.stop) == 0
 
     (request,), (batch,) = of_kind(collector, Span.SPAN_KIND_SERVER), of_kind(collector, Span.SPAN_KIND_CLIENT)
@@ -240,19 +251,18 @@ async def test_an_unavailable_collector_delays_no_request(serve: Start, protocol
             serve(
                 **ALL,
                 **to(collector, protocol),
-                OTEL_BSP_SCHEDULE_DELAY="20",
                 OTEL_BSP_MAX_QUEUE_SIZE="64",
                 OTEL_BSP_MAX_EXPORT_BATCH_SIZE="32",
                 OTEL_EXPORTER_OTLP_TIMEOUT="600",
             )
             for collector in (Collector(nowhere), Collector(blocked), refusing)
         ]
-        async with ClientSession(timeout=ClientTimeout(60)) as session:
+        async with ClientSession(timeout=ClientTimeout(PATIENCE_SECONDS)) as session:
             for service in services:
                 for _ in range(REQUESTS):
                     async with session.get(f"{service.url}/get/1") as response:
                         assert response.status == 200
-        stops = (asyncio.to_thread(service.stop, signal.SIGTERM, 60) for service in services)
+        stops = (asyncio.to_thread(service.stop) for service in services)
         assert await asyncio.gather(*stops) == [0, 0, 0]
 
     assert refusing.exports > 0
@@ -260,6 +270,27 @@ async def test_an_unavailable_collector_delays_no_request(serve: Start, protocol
         assert len(lines.requests(service.output)) == REQUESTS
         warnings = [line for line in lines.records(service.output) if line.get("event") == names.LIBRARY]
         assert len(warnings) < 20
+
+
+async def test_the_last_spans_are_exported_at_the_end(
+    database_settings: DatabaseSettings,
+    log: Log,
+    aiohttp_client: Callable[[ServedApp], Awaitable[Client]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that still wait for the next export."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
+    traces = TelemetrySettings(traces=TraceSettings("http/protobuf", ratio=1.0, per_second=0))
+    with collecting("http/protobuf") as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        settings = Settings(telemetry=traces, database=database_settings)
+        async with app.build(settings, Lifecycle(), log.writer) as server:
+            client = await aiohttp_client(ServedApp(server))
+            await client.get("/get/1")
+            await client.close()
+            before = len(collector.spans)
+
+    assert (before, len(collector.spans)) == (0, 2)
 
 
 def test_an_encoded_span_equals_that_of_the_sdk() -> None:
@@ -319,6 +350,7 @@ async def test_a_span_has_the_url_that_the_caller_asked_for(serve: Start) -> Non
                 headers = {"Host": host, "X-Forwarded-Proto": "https", "X-Request-Id": "of-the-caller"}
                 async with session.get(f"{service.url}/get/1", headers=headers) as response:
                     assert response.status == 200
+        await collector.wait_for(2 * len(expected))
         assert await asyncio.to_thread(service.stop) == 0
 
     found = [attributes(span.attributes) for span in of_kind(collector, Span.SPAN_KIND_SERVER)]

@@ -15,6 +15,7 @@ from ops.deploy.kubernetes import token
 from ops.rehearsal.certificates import Certificate, create_ca, create_certificate
 from ops.rehearsal.kind import authentication, cluster
 from tests.k8s import api_server
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def review(url: str, ca: Certificate, presented: str) -> dict[str, Any]:
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": presented}}
     tls = ssl.create_default_context(cafile=ca.certificate)
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, context=tls, timeout=60) as response:
+    with urllib.request.urlopen(request, context=tls, timeout=PATIENCE_SECONDS) as response:
         answer = json.load(response)
     assert {name: answer[name] for name in ("apiVersion", "kind")} == {
         name: body[name] for name in body if name != "spec"

@@ -90,7 +90,7 @@ def test_a_changed_service_is_configured_again(controller: CloudController, clou
 def test_the_load_balancer_goes_with_its_service(controller: CloudController, cloud: Cloud, account: Account) -> None:
     """As `teardown` expects."""
     controller.reconcile()
-    Kubernetes(account.outputs).delete("clients", "service", "clients-api", timeout=10)
+    Kubernetes(account.outputs).delete("clients", "service", "clients-api", timeout=60)
     controller.reconcile()
     controller.reconcile()
 
