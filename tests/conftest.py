@@ -46,6 +46,9 @@ SLOW_FIXTURES = frozenset(
     )
 )
 
+# These take a minute or more.
+LONGEST_FILES = frozenset(("test_browser.py", "test_openapi.py", "test_oncall.py", "test_bench.py"))
+
 # A developer's own settings must not reach the tests.
 SERVICE_VARIABLES = (
     *("DATABASE_URL", "HOST", "PORT", "WORKERS", "TELEMETRY", "LOG_FORMAT", "METRICS_INTERVAL", "TRUSTED_PROXIES"),
@@ -63,7 +66,7 @@ hypothesis.settings.load_profile("any-speed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that `make check` leaves out, and puts their files first.
+    """Marks the tests that `make check` leaves out, and puts their files first, the longest before all others.
 
     Each test process takes one file at a time: the short ones at the end let all processes end together.
     """
@@ -71,7 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow_files)
+    items.sort(key=lambda item: (item.path.name not in LONGEST_FILES, item.path not in slow_files))
 
 
 class ServedApp(BaseTestServer):
