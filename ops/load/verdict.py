@@ -182,7 +182,7 @@ def _limits(measurements: Measurements) -> Iterator[str]:
     bounds = OBJECTIVES["generator"]
     late = percentile(sum((second.late for second in measurements.seconds), Counter()), 99)
     if late is not None and late > bounds["late_p99_ms"]:
-        yield f"1 % of the requests were sent {late:.0f} ms late or later; the limit is {bounds['late_p99_ms']} ms."
+        yield f"1 % of the requests were sent {late:,.0f} ms late or later; the limit is {bounds['late_p99_ms']} ms."
     # Without the first second, in which the connections are opened.
     shares = [second.cpu for second in measurements.seconds[1:] if second.cpu]
     if shares and sum(shares) / len(shares) > bounds["cpu_share"]:

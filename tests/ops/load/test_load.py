@@ -202,7 +202,7 @@ async def test_a_stall_delays_all_requests_scheduled_in_it_and_failures_are_coun
     assert not found["get p99"].shortage
     assert found["get p99"].result is (Result.UNKNOWN if found["get p99"].excuse else Result.MISSED)
     assert re.search(r"^MISSED +availability +[0-9.]+ % +at least 99.9 %", done.output, re.MULTILINE), done.output
-    assert re.search(r"^failed  get: status 503, [0-9]+ times$", done.output, re.MULTILINE), done.output
+    assert re.search(r"^failed  get: status 503, [0-9,]+ times$", done.output, re.MULTILINE), done.output
 
 
 async def test_an_interrupted_run_and_a_stopped_generator_give_no_verdict(
@@ -222,7 +222,7 @@ async def test_an_interrupted_run_and_a_stopped_generator_give_no_verdict(
 
     assert done.status == 3
     assert "No verdict on the service: the run was cut short." in done.output
-    assert re.search(r"^1 % of the requests were sent [0-9]+ ms late or later", done.output, re.MULTILINE), done.output
+    assert re.search(r"^1 % of the requests were sent [0-9,]+ ms late or later", done.output, re.MULTILINE), done.output
     assert sum(second.requests for second in done.measurements.seconds) > 0
 
 
