@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import asyncpg
 import structlog
@@ -21,10 +21,8 @@ from svc.errors import (
 from svc.logs import names
 from svc.logs.setup import shorten
 from svc.postgres import dsn, pool
+from svc.postgres.pool import Connection, Pool
 from svc.postgres.settings import DatabaseSettings
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 _log = structlog.get_logger()
 
@@ -81,26 +79,22 @@ _REMEDIES: Final[dict[type[Exception], str]] = {
 
 
 class Database:
-    """A small pool of connections. Callers wait for one in order of arrival, and for a limited time.
+    """Runs queries, each on a connection of the pool.
 
     Attributes:
         is_unavailable: whether the last query failed because the database did not answer.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: DatabaseSettings) -> None:
+    def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
         self._pool = pool
-        self._acquire_seconds = settings.acquire_seconds
         self._dsn = settings.dsn
-        # asyncpg's own queue is not fair: a new caller can overtake one that was just woken. So only as many callers
-        # reach the pool as it has connections, and all others wait here.
-        self._turns = asyncio.Semaphore(settings.pool_size)
         self.is_unavailable = False
         self._refused: dict[str, type[Exception]] = {}  # the queries that need an operator, and why
 
     @property
     def in_use(self) -> int:
         """The number of connections that run a query now."""
-        return self._pool.get_size() - self._pool.get_idle_size()
+        return self._pool.in_use
 
     async def rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Runs the query and returns its rows.
@@ -115,19 +109,21 @@ class Database:
             RowRefused: the database refused one of the statement's values.
             Exception: the driver's own error, where it is none of these.
         """
-        await self._acquire_turn()
-        connected = False
         try:
-            async with self._pool.acquire() as connection:
-                connected = True
-                rows = await _fetch(connection, query, arguments)
+            connection = await self._pool.acquire()
+        except DatabaseBusy:
+            raise
         except Exception as error:
-            raised = await self._record(error, query) if connected else await self._record_unavailable(error)
+            raise self._record_unavailable(error) from error
+        try:
+            rows = await _fetch(connection, query, arguments)
+        except Exception as error:
+            raised = self._record(error, query)
             if raised is None:
                 raise
             raise raised from error
         finally:
-            self._turns.release()
+            self._pool.release(connection)
         if self.is_unavailable:
             self._record_recovered()
         if self._refused:
@@ -139,25 +135,15 @@ class Database:
         (row,) = await self.rows(query, *arguments)
         return row[0]
 
-    async def _acquire_turn(self) -> None:
-        if not self._turns.locked():
-            await self._turns.acquire()
-            return
-        try:
-            async with asyncio.timeout(self._acquire_seconds):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise DatabaseBusy from None
-
-    async def _record(self, error: Exception, query: str) -> Exception | None:
+    def _record(self, error: Exception, query: str) -> Exception | None:
         """Records the error of a query on an open connection. Returns the service's own; None for an unexpected one."""
         if isinstance(error, TimeoutError):
             # The other connections may be stuck as well, so each is replaced before its next use.
-            await self._pool.expire_connections()
+            self._pool.expire()
             return QueryTimedOut()
         kind = error_type(error)
         if kind is DatabaseUnavailable:
-            return await self._record_unavailable(error)
+            return self._record_unavailable(error)
         if self.is_unavailable:
             self._record_recovered()
         if kind in _REMEDIES and self._refused.get(query) is not kind:
@@ -166,10 +152,10 @@ class Database:
             _log.warning(names.STATEMENT_REFUSED, error=kind.__name__, detail=f"{shorten(error)}; {remedy}")
         return None if kind is None else kind()
 
-    async def _record_unavailable(self, error: Exception) -> DatabaseUnavailable:
+    def _record_unavailable(self, error: Exception) -> DatabaseUnavailable:
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             # The connected server is no longer the primary, so new connections have to replace these.
-            await self._pool.expire_connections()
+            self._pool.expire()
         if not self.is_unavailable:
             self.is_unavailable = True
             remedy = "; behind a pooler, set DB_POOLER=transaction" if isinstance(error, _POOLER_ERRORS) else ""
@@ -200,9 +186,7 @@ def error_type(error: BaseException | None) -> type[Exception] | None:
     return None
 
 
-async def _fetch(
-    connection: "PoolConnectionProxy[asyncpg.Record]", query: str, arguments: Sequence[object]
-) -> list[asyncpg.Record]:
+async def _fetch(connection: Connection, query: str, arguments: Sequence[object]) -> list[asyncpg.Record]:
     try:
         try:
             return await connection.fetch(query, *arguments)

@@ -86,7 +86,7 @@ async def test_a_host_that_hangs_is_passed_over(database_settings: DatabaseSetti
         assert b'"id":1' in await Store(connected, settings).get(1)
         assert hung.accepted == 1
         for _ in range(3):
-            await connected._pool.expire_connections()
+            connected._pool.expire()
             assert await connected.value("SELECT 1") == 1
 
     assert hung.accepted == 1
@@ -99,7 +99,7 @@ async def test_a_host_that_hung_is_tried_first_again_after_a_while(
     monkeypatch.setattr(pool, "_HUNG_SECONDS", 0.0)
     async with database.connect(before(database_settings, hung.port)) as connected:
         await connected.value("SELECT 1")
-        await connected._pool.expire_connections()
+        connected._pool.expire()
         await connected.value("SELECT 1")
 
     assert hung.accepted == 2

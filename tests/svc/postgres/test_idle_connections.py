@@ -49,9 +49,7 @@ async def forwarding(path: str) -> AsyncIterator[int]:
 
 
 def only_connection(connected: Database) -> Connection:
-    pool: Any = connected._pool
-    (connection,) = (holder._con for holder in pool._holders if holder.is_connected())
-    assert isinstance(connection, Connection)
+    (connection,) = connected._pool._idle
     return connection
 
 
@@ -96,7 +94,7 @@ async def test_tcp_probes_can_be_turned_off(database_settings: DatabaseSettings)
 
 async def wait_until_closed(connected: Database) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while connected._pool.get_size():  # noqa: ASYNC110 - a condition without an event
+        while connected._pool.open:  # noqa: ASYNC110 - a condition without an event
             await asyncio.sleep(0.02)
 
 
@@ -114,16 +112,17 @@ async def test_a_connection_that_the_network_forgot_is_replaced(database_setting
 async def test_a_connection_in_use_stays_open(database_settings: DatabaseSettings) -> None:
     """Between two checks, a connection that ran a query stays open, and so does one that runs one now."""
     async with database.connect(replace(database_settings, pool_size=1)) as connected:
-        async with connected._pool.acquire():
-            connection = only_connection(connected)
-            connection.close_if_idle()
-            connection.close_if_idle()
-            assert not connection.is_closed()
+        pool = connected._pool
+        connection = await pool.acquire()
+        pool.close_unused()
+        pool.close_unused()
+        assert not connection.is_closed()
+        pool.release(connection)
         for _ in range(3):
             await connected.value("SELECT 1")
-            connection.close_if_idle()
+            pool.close_unused()
             assert not connection.is_closed()
-        connection.close_if_idle()
+        pool.close_unused()
         assert connection.is_closed()
         assert await connected.value("SELECT 1") == 1
 
