@@ -86,7 +86,7 @@ async def build(settings: Settings, lifecycle: Lifecycle, output: LineWriter) ->
         dispatcher = Dispatcher(find, lambda: _slots(settings, access, proxies))
         connections = Connections(settings.max_connections, settings.keepalive_seconds)
         telemetry.observe_connections(connections)
-        yield Server(telemetry.wrap(dispatcher), telemetry.request_class, lifecycle, connections)
+        yield Server(dispatcher, telemetry.recorder, lifecycle, connections)
 
 
 def _telemetry(

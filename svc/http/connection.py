@@ -22,7 +22,7 @@ from svc.errors import ServiceError
 from svc.http import connections, problems
 from svc.http.connections import Connections
 from svc.http.lifecycle import Lifecycle
-from svc.http.messages import MAX_BODY_BYTES, AnyResponse, Request, Response
+from svc.http.messages import MAX_BODY_BYTES, AnyResponse, Recorder, Request, Response
 from svc.http.proxies import parse_address
 from svc.logs import names
 
@@ -74,7 +74,7 @@ class Connection(BaseProtocol):
     Args:
         open_connections: the server's.
         lifecycle: decides whether the connection may be kept open.
-        request_class: the class of the requests.
+        recorder: makes the requests, and is told of their end.
         handler: gives the response to a request.
         serving: it is in this set while it is open, or its last request has not ended.
 
@@ -101,8 +101,8 @@ class Connection(BaseProtocol):
         "_is_open",
         "_message_tail",
         "_messages",
+        "_recorder",
         "_request",
-        "_request_class",
         "_serving",
         "_task",
         "host",
@@ -114,7 +114,7 @@ class Connection(BaseProtocol):
         self,
         open_connections: Connections,
         lifecycle: Lifecycle,
-        request_class: type[Request],
+        recorder: Recorder,
         handler: Callable[[Any], Awaitable[AnyResponse]],
         serving: "set[Connection]",
     ) -> None:
@@ -136,7 +136,7 @@ class Connection(BaseProtocol):
         self.host = ""
         self.peer = ""
         self._connections = open_connections
-        self._request_class = request_class
+        self._recorder = recorder
         self._handler = handler
         self._serving = serving
         self._is_open = False  # whether it is among the open connections
@@ -231,10 +231,10 @@ class Connection(BaseProtocol):
         self._is_answering = True
         self._discarded_bytes = 0
         if isinstance(head, ServiceError):
-            request = self._request_class(self, _NO_HEAD, body)
+            request = self._recorder.start(self, _NO_HEAD, body)
             request.refusal = head
         else:
-            request = self._request_class(self, head, body)
+            request = self._recorder.start(self, head, body)
             # Most requests on a connection have the same Host, so this costs 0.1 µs.
             host = head.headers.get(_HOST, "")
             if host != self.host or head.chunked or head.version is not HttpVersion11:
@@ -263,6 +263,7 @@ class Connection(BaseProtocol):
 
     async def _handle(self, request: Request) -> None:
         """Handles a request, from its head to the next one's turn."""
+        response: AnyResponse | None = None
         try:
             try:
                 response = await self._handler(request)
@@ -272,6 +273,8 @@ class Connection(BaseProtocol):
             except Exception as error:  # noqa: BLE001 - whatever passed the dispatcher
                 response = self._failed(request, error)
                 whole = response.encode(request)
+            finally:
+                self._recorder.end(request, response)
             self._is_answering = False
             if self._is_open:
                 self._connections.set_idle(self)
@@ -292,6 +295,7 @@ class Connection(BaseProtocol):
 
     def _failed(self, request: Request, error: Exception) -> Response:
         """The response to an error that passed the dispatcher; aborts where another response has started."""
+        request.error = error
         if request.has_response_started:
             # The status is already sent. Only an aborted connection shows the caller that the rest failed.
             self.abort()

@@ -216,6 +216,22 @@ class StreamedResponse:
 AnyResponse: TypeAlias = Response | StreamedResponse
 
 
+class Recorder:
+    """Makes the requests, and is told of their end. This one records nothing."""
+
+    def start(self, connection: "Connection", message: RawRequestMessage, body: StreamReader) -> Request:
+        """A request whose head is complete; for the arguments, see Request."""
+        return Request(connection, message, body)
+
+    def end(self, request: Any, response: AnyResponse | None) -> None:
+        """A request of `start` has ended.
+
+        Args:
+            request: whose `error` is set where it failed.
+            response: None where the caller has closed the connection, or the rest of a response could not be sent.
+        """
+
+
 def _head(request: Request, start: str, length: str, headers: Mapping[str, str], *, keep_alive: bool) -> bytes:
     """The bytes of a head.
 

@@ -10,7 +10,7 @@ from aiohttp.http_parser import HttpRequestParser
 from svc.http.connection import Connection
 from svc.http.connections import Connections
 from svc.http.lifecycle import Lifecycle
-from svc.http.messages import AnyResponse, Request
+from svc.http.messages import AnyResponse, Recorder
 
 
 class Server(web.Server):
@@ -18,7 +18,7 @@ class Server(web.Server):
 
     Args:
         handler: answers requests.
-        request_class: the class of the requests.
+        recorder: makes the requests, and is told of their end.
         lifecycle: decides whether connections may be kept open.
         connections: limits how many may be open, and how long each may stay in a state.
     """
@@ -26,7 +26,7 @@ class Server(web.Server):
     def __init__(
         self,
         handler: Callable[[Any], Awaitable[AnyResponse]],
-        request_class: type[Request],
+        recorder: Recorder,
         lifecycle: Lifecycle,
         connections: Connections,
     ) -> None:
@@ -35,7 +35,7 @@ class Server(web.Server):
                 "aiohttp's C parser is missing; its Python parser is slower and has had more vulnerabilities"
             )
         self._handler = handler
-        self._request_class = request_class
+        self._recorder = recorder
         self._lifecycle = lifecycle
         self._open_connections = connections
         self._serving: set[Connection] = set()  # those that are open, or whose last request has not ended
@@ -65,4 +65,4 @@ class Server(web.Server):
 
     def __call__(self) -> Connection:  # type: ignore[override]  # ours has what aiohttp's runner needs
         """A new connection."""
-        return Connection(self._open_connections, self._lifecycle, self._request_class, self._handler, self._serving)
+        return Connection(self._open_connections, self._lifecycle, self._recorder, self._handler, self._serving)

@@ -5,7 +5,7 @@ import time
 from functools import cached_property
 from typing import Final
 
-from svc.http.messages import Request
+from svc.http.messages import AnyResponse, Request
 from svc.postgres.batching import RoundTrip
 from svc.telemetry.propagation import RemoteParent
 
@@ -22,8 +22,8 @@ class RequestRecord(Request):
         client: the caller's address.
         remote_parent: the parent span in another service; None if the trace begins here.
         is_sampled: whether the trace is recorded; before the request ends, whether a trusted caller asked for that.
+        response: None where there is no whole one; see Recorder.
         status: the response's status.
-        body_bytes: the size of the response's body.
         started: when its head was complete, by time.perf_counter().
         ended: when the request ended, by time.perf_counter().
         seconds: from the complete request head to the response, or to the start of a streamed one.
@@ -32,12 +32,12 @@ class RequestRecord(Request):
             start of a streamed response, only a batch that failed, without a wait.
     """
 
-    # The middleware sets these. Python shares the keys of a __dict__ between instances only up to 30.
-    __slots__ = ("body_bytes", "client", "ended", "round_trips", "seconds", "started", "status")
+    # The recorder sets these. Python shares the keys of a __dict__ between instances only up to 30.
+    __slots__ = ("client", "ended", "response", "round_trips", "seconds", "started", "status")
 
     client: str
+    response: AnyResponse | None
     status: int
-    body_bytes: int
     started: float
     ended: float
     seconds: float
@@ -57,6 +57,11 @@ class RequestRecord(Request):
     def ended_at(self) -> float:
         """When the request ended, in seconds since 1970."""
         return time.time() - (time.perf_counter() - self.ended)
+
+    @property
+    def body_bytes(self) -> int:
+        """The size of the response's body."""
+        return self.response.body_length if self.response is not None else 0
 
     @property
     def stream_seconds(self) -> float:

@@ -63,15 +63,11 @@ class RequestLog:
         metrics: count requests.
         trace_sampler: decides which requests get a span.
         traces: take the spans; None if nothing is traced.
-
-    Attributes:
-        in_flight: the number of requests that have not ended.
     """
 
     def __init__(
         self, lines_per_second: float, metrics: Metrics, trace_sampler: TraceSampler, traces: Traces | None
     ) -> None:
-        self.in_flight = 0
         self._notable = Sampler[RequestRecord](_NOTABLE_FACTOR * lines_per_second)
         self._others = Sampler[RequestRecord](lines_per_second)
         self._metrics = metrics

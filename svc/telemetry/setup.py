@@ -7,9 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from opentelemetry.sdk.resources import Resource
 
 from svc.http.connections import Connections
-from svc.http.messages import Request
+from svc.http.messages import Recorder
 from svc.http.proxies import Proxies
-from svc.http.routes import Handler
 from svc.logs import names
 from svc.logs import setup as logs
 from svc.logs.writer import LineWriter
@@ -17,8 +16,7 @@ from svc.postgres import dsn as dsns
 from svc.postgres.batching import OnRoundTrip
 from svc.telemetry import traces
 from svc.telemetry.metrics import Metrics
-from svc.telemetry.middleware import Middleware
-from svc.telemetry.record import RequestRecord
+from svc.telemetry.recorder import RequestRecorder
 from svc.telemetry.request_log import RequestLog
 from svc.telemetry.sampling import TraceSampler
 from svc.telemetry.settings import TelemetrySettings
@@ -33,21 +31,20 @@ class Telemetry:
         proxies: the trusted proxies.
         metrics: count requests.
         traces: take spans; None if nothing is traced.
+
+    Attributes:
+        recorder: records the requests.
     """
 
-    request_class = RequestRecord
-
     def __init__(self, settings: TelemetrySettings, proxies: Proxies, metrics: Metrics, traces: Traces | None) -> None:
-        self._proxies = proxies if proxies.any_trusted else None
-        self._sampler = TraceSampler(settings.traces)
         self._metrics = metrics
         self._traces = traces
-        self.request_log = RequestLog(settings.lines_per_second, metrics, self._sampler, traces)
-        metrics.gauge(names.IN_FLIGHT, lambda: self.request_log.in_flight)
-
-    def wrap(self, handler: Handler) -> Middleware:
-        """The handler with the middleware around it."""
-        return Middleware(handler, self._proxies, self._sampler if self._traces else None, self.request_log)
+        sampler = TraceSampler(settings.traces)
+        self.request_log = RequestLog(settings.lines_per_second, metrics, sampler, traces)
+        self.recorder = RequestRecorder(
+            proxies if proxies.any_trusted else None, sampler if traces else None, self.request_log
+        )
+        metrics.gauge(names.IN_FLIGHT, lambda: self.recorder.in_flight)
 
     def on_round_trip(self, operation: str, summary: str, sql: str) -> OnRoundTrip:
         """The hook for the round trips of a database operation.
@@ -76,11 +73,7 @@ class Telemetry:
 class NoTelemetry:
     """The same hooks, for a service that does not record requests."""
 
-    request_class = Request
-
-    def wrap(self, handler: Handler) -> Handler:
-        """The handler itself."""
-        return handler
+    recorder = Recorder()
 
     def on_round_trip(self, _operation: str, _summary: str, _sql: str) -> None:
         """No hook."""

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from svc.errors import DatabaseBusy, DatabaseUnavailable
@@ -91,7 +92,7 @@ async def test_a_connection_that_cannot_be_opened_leaves_its_place_to_others(
                 await asyncio.sleep(0)
                 raise ConnectionRefusedError
 
-            patched.setattr(pool.asyncpg, "connect", fail)
+            patched.setattr(asyncpg, "connect", fail)
             with pytest.raises(ConnectionRefusedError):
                 await opened.acquire()
             cancelled = asyncio.create_task(opened.acquire())
