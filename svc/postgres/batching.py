@@ -25,7 +25,7 @@ _MIN_CHECK_SECONDS: Final = 0.001
 _GROWTH_DIVISOR: Final = 8  # after a fast full batch, the next may have an eighth more items
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which would double what it costs
 class RoundTrip:
     """One batch, from its sending to its results or its error.
 
@@ -215,6 +215,8 @@ class Batcher(Generic[Item, Result]):
         """Whether one more item would wait too long: for the next batch to end, and for the batches ahead of it."""
         waiting = len(self._queue)
         max_in_flight = self._limits.max_in_flight
+        if waiting < self._batch_size and len(self._in_flight) < max_in_flight:
+            return False  # as below, for most requests
         wait_seconds = waiting // (self._batch_size * max_in_flight) * self._round_trip_seconds
         if len(self._in_flight) == max_in_flight:
             wait_seconds += max(0.0, self._in_flight[0] + self._round_trip_seconds - now)
