@@ -147,7 +147,7 @@ class Store:
     # connection eight round trips before its first query, and after an outage all connections would make them at once.
 
     async def _get(self, ids: Sequence[int]) -> list[bytes | None]:
-        rows = await self._database.rows(_GET, [str(client_id) for client_id in ids])
+        rows = await self._database.rows(_GET, f"{{{','.join(map(str, ids))}}}")
         found = {row["id"]: row["object"] for row in rows}
         return [found.get(client_id) for client_id in ids]
 
