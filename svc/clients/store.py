@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Final
 
 from svc.clients.model import NewClient
@@ -143,11 +144,12 @@ class Store:
         if not await self._database.value(_READY):
             raise DatabaseRightsMissing
 
-    # Arrays are sent as text[], the only array type whose codec asyncpg has built in. Any other type costs each new
-    # connection eight round trips before its first query, and after an outage all connections would make them at once.
+    # Arrays of numbers are sent in their text form, which PostgreSQL parses in one step. Others are sent as text[], the
+    # only array type whose codec asyncpg has built in. Any other type costs each new connection eight round trips
+    # before its first query, and after an outage all connections would make them at once.
 
     async def _get(self, ids: Sequence[int]) -> list[bytes | None]:
-        rows = await self._database.rows(_GET, f"{{{','.join(map(str, ids))}}}")
+        rows = await self._database.rows(_GET, _array(ids))
         found = {row["id"]: row["object"] for row in rows}
         return [found.get(client_id) for client_id in ids]
 
@@ -155,7 +157,7 @@ class Store:
         rows = await self._database.rows(
             _ADD,
             [add.client.name for add in adds],
-            [str(add.client.money) for add in adds],
+            _array([add.client.money for add in adds]),
             [add.key for add in adds],
             [rf"\x{add.client.fingerprint().hex()}" if add.key is not None else None for add in adds],
         )
@@ -165,3 +167,8 @@ class Store:
         ((after, limit),) = pages  # one item in each batch
         (row,) = await self._database.rows(_PAGE, after, limit)
         return [Page(row["objects"], row["last_id"] or 0, row["more"])]
+
+
+def _array(numbers: Sequence[int | Decimal]) -> str:
+    """A PostgreSQL array of the numbers, in its text form."""
+    return f"{{{','.join(map(str, numbers))}}}"
