@@ -6,7 +6,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from svc.errors import DatabaseBusy, DatabaseUnavailable
+from svc.errors import DatabaseBusy, DatabaseUnavailable, RowRefused
 from svc.postgres import database, pool
 from svc.postgres.settings import DatabaseSettings
 from tests.patience import PATIENCE_SECONDS
@@ -66,6 +66,17 @@ async def test_a_closed_connection_is_replaced(database_settings: DatabaseSettin
         third = await connected.value("SELECT pg_backend_pid()")
         assert len({first, second, third}) == 3
         assert connected._pool.open == 1
+
+
+@pytest.mark.parametrize("pooler", ["none", "transaction"])
+async def test_a_refused_value_leaves_no_transaction_open(database_settings: DatabaseSettings, pooler: str) -> None:
+    """Whether the driver cannot encode it or the server refuses it."""
+    async with database.connect(replace(database_settings, pool_size=1, pooler=pooler)) as connected:
+        for query in ("SELECT $1::int", "SELECT $1::text::int"):
+            with pytest.raises(RowRefused):
+                await connected.value(query, "no number")
+            (connection,) = connected._pool._idle
+            assert not connection.is_in_transaction()
 
 
 async def test_expired_connections_are_replaced(database_settings: DatabaseSettings) -> None:
