@@ -4,7 +4,7 @@
 -- deadlock. The update changes nothing, but makes a concurrent retry wait for the key's first use and see its row.
 WITH items AS (
   SELECT name, money, key, fingerprint, place
-  FROM unnest($1::text[], $2::text[]::numeric[], $3::text[], $4::text[]::bytea[])
+  FROM unnest($1::text[], $2::text::numeric[], $3::text[], $4::text[]::bytea[])
     WITH ORDINALITY AS items (name, money, key, fingerprint, place)
 ), keyless AS MATERIALIZED (
   SELECT nextval('clients_id_seq') AS id, name, money, place
