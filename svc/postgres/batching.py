@@ -299,6 +299,9 @@ class Batcher(Generic[Item, Result]):
             raise QueryTimedOut
         try:
             async with asyncio.timeout(seconds):
-                return await self._send(items)
+                results = await self._send(items)
         except TimeoutError:
             raise QueryTimedOut from None
+        if len(results) != len(items):  # else some callers would wait for ever, or get another's result
+            raise RuntimeError(f"{self._operation}: {len(results)} results for {len(items)} items")
+        return results

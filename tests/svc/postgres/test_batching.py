@@ -223,6 +223,21 @@ async def test_any_other_error_fails_the_whole_batch_at_once(doubler: Doubler, e
     assert len(doubler.batches) == 1
 
 
+@pytest.mark.parametrize("results", [[2], [2, 4, 6]])
+async def test_a_wrong_number_of_results_is_an_error_of_the_whole_batch(results: list[int]) -> None:
+    """No caller waits for ever, or gets the result of another."""
+
+    async def send(_: Sequence[int]) -> list[int]:
+        await asyncio.sleep(0)
+        return results
+
+    batcher = Batcher("double", send, LIMITS)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        found = await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
+
+    assert [str(error) for error in found] == [f"double: {len(results)} results for 2 items"] * 2
+
+
 async def test_a_cancelled_caller_drops_only_its_own_wait(doubler: Doubler) -> None:
     """The batch and callers with an equal item go on; an item whose callers are all cancelled is not sent."""
     batcher = Batcher("test", doubler, LIMITS)
