@@ -56,7 +56,7 @@ async def test_a_caller_waits_for_a_limited_time(database_settings: DatabaseSett
 
 
 async def test_a_closed_connection_is_replaced(database_settings: DatabaseSettings) -> None:
-    """One that the server closed, while idle or in use, is not used again."""
+    """One that was closed while idle, or by the server in use, is not used again."""
     async with database.connect(replace(database_settings, pool_size=1)) as connected:
         first = await connected.value("SELECT pg_backend_pid()")
         connected._pool._idle[0].terminate()
