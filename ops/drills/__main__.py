@@ -5,7 +5,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +62,9 @@ def main() -> int:
         _print("Interrupted. All processes of the drill have stopped.")
         status = _INTERRUPTED
     report.save(folder)
+    for summary in report.failed:  # once more, since the end of a long log is often all that is kept of it
+        _print(f"{summary['name']}: {summary['breaks']}")
+        _print_result(summary)
     _print(f"Report  {report.draw(folder)}")
     _print(report.counts)
     is_incomplete = bool(report.states[State.SKIPPED] and os.environ.get("CI"))
@@ -75,10 +78,7 @@ def _run_all(chosen: Sequence[Drill], folder: Path, *, is_quick: bool, is_verbos
             _print(f"[{number:2}/{len(chosen)}] {each.name}: {each.breaks}")
             run = _run_one(each, folder / each.name, collector_port, is_quick=is_quick)
             summary = run.summary()
-            first, *rest = lines(summary, is_verbose=is_verbose)
-            _print(f"        {first}", _STYLES[run.state])
-            for line in rest:
-                _print(f"        {line}")
+            _print_result(summary, is_verbose=is_verbose)
             yield summary
 
 
@@ -88,6 +88,13 @@ def _run_one(each: Drill, folder: Path, collector_port: int, *, is_quick: bool) 
     folder.mkdir()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(drill.run(each, folder, collector_port, is_quick=is_quick, on_mark=_print_mark))
+
+
+def _print_result(summary: Mapping[str, Any], *, is_verbose: bool = False) -> None:
+    first, *rest = lines(summary, is_verbose=is_verbose)
+    _print(f"        {first}", _STYLES[summary["state"]])
+    for line in rest:
+        _print(f"        {line}")
 
 
 def _print_mark(at: float, text: str) -> None:

@@ -40,15 +40,20 @@ class Report:
         return ", ".join(f"{self.states[state]} {state}" for state in State)
 
     @property
+    def failed(self) -> list[dict[str, Any]]:
+        """The summaries of the drills that failed."""
+        return [drill for drill in self.drills if drill["state"] == State.FAILED]
+
+    @property
     def verdict(self) -> str:
         """The result in one to three sentences."""
-        failed = [drill["name"] for drill in self.drills if drill["state"] == State.FAILED]
         ran = len(self.drills) - self.states[State.SKIPPED]
         sentences = []
         if self.is_interrupted:
             sentences.append(f"Interrupted after {len(self.drills)} of {_drills(self.options['drills'])}.")
-        if failed:
-            sentences.append(f"{len(failed)} of {_drills(ran)} failed: {', '.join(failed)}.")
+        if self.failed:
+            names = ", ".join(drill["name"] for drill in self.failed)
+            sentences.append(f"{len(self.failed)} of {_drills(ran)} failed: {names}.")
         elif ran:
             sentences.append(f"All claims are met: {_drills(ran)} passed.")
         if self.states[State.SKIPPED]:

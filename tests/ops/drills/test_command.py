@@ -91,7 +91,11 @@ def test_terminal_results_and_page_agree(
 
     assert status == 1
     assert printed.splitlines()[-1] == "1 passed, 1 failed, 1 skipped"
-    assert "RuntimeError: the drill did not end" in printed
+    assert re.search(
+        r"^small-failure: itself\n +failed (.*\n)+? +RuntimeError: the drill did not end\nReport ",
+        printed,
+        re.MULTILINE,
+    )
     assert re.search(r"^ +\d+ s  black hole\n +\d+ s  recovered$", printed, re.MULTILINE)
     assert "met  " not in printed
     assert set(psutil.Process().children()) <= set(before)
