@@ -78,7 +78,7 @@ async def build(settings: Settings, lifecycle: Lifecycle, output: LineWriter) ->
         database.connect(settings.database) as connected,
     ):
         telemetry.observe_database(lambda: connected.in_use, lambda: connected.is_unavailable)
-        store = Store(connected, settings.database, telemetry.on_round_trip)
+        store = Store(connected, settings.database, settings.max_concurrent, telemetry.on_round_trip)
         access = Access(settings.api_key_hashes)
         health = Health(store, lifecycle, settings.build)
         docs = Docs(proxies, requires_key=bool(settings.api_key_hashes))

@@ -74,17 +74,22 @@ class Store:
     Args:
         database: where the clients are stored.
         settings: the time-outs and the bounds.
+        max_calls: the most calls of an operation at once.
         observe: takes an operation's name, a summary of its SQL, and the SQL; returns the hook for its round trips.
     """
 
-    def __init__(self, database: Database, settings: DatabaseSettings, observe: ObserveRoundTrips = no_op) -> None:
+    def __init__(
+        self, database: Database, settings: DatabaseSettings, max_calls: int, observe: ObserveRoundTrips = no_op
+    ) -> None:
         self._database = database
         # Each operation may use half of the connections, so that reads and adds do not wait for each other. Of three
         # connections, it may use two: then one stuck round trip blocks no operation, and an operation whose round trips
         # are all stuck leaves one connection to the others.
+        max_in_flight = (settings.pool_size + 1) // 2
         limits = Limits(
-            max_in_flight=(settings.pool_size + 1) // 2,
+            max_in_flight=max_in_flight,
             max_batch_size=_MAX_BATCH_SIZE,
+            large_batch_size=max_calls // max_in_flight,  # so that all calls together fill all connections
             max_round_trip_seconds=settings.statement_seconds / 4,  # well below the statement's time-out
             max_wait_seconds=settings.acquire_seconds,
             deadline_seconds=settings.deadline_seconds,

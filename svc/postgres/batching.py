@@ -89,13 +89,16 @@ class Limits:
     Attributes:
         max_in_flight: batches in flight at once.
         max_batch_size: items in a batch.
-        max_round_trip_seconds: after a full batch that takes longer, the next one has fewer items.
+        large_batch_size: the items from which on a batch's size, and not the network, is taken for the reason that its
+            round trip takes long; fewer, where batches have become smaller.
+        max_round_trip_seconds: after a large batch that takes longer, the next one has fewer items.
         max_wait_seconds: the longest that an item may wait to be sent; beyond it, DatabaseBusy.
         deadline_seconds: the longest from an item's arrival to its result; beyond it, QueryTimedOut.
     """
 
     max_in_flight: int
     max_batch_size: int
+    large_batch_size: int
     max_round_trip_seconds: float
     max_wait_seconds: float
     deadline_seconds: float
@@ -105,9 +108,9 @@ class Batcher(Generic[Item, Result]):
     """Sends items in batches, a few of them in flight at once.
 
     One sender is enough while it keeps up, since larger batches cost less per item. Another sender starts where a
-    batch is full, or where the batches in flight take much longer than usual. After a full batch that takes too long,
-    the next ones are smaller: a slow database goes on answering, instead of failing again and again at more than it
-    can do in time.
+    batch is full, or where the batches in flight take much longer than usual. After a large batch that takes too long,
+    the next ones are smaller: a slow database goes on answering, on all connections, instead of failing again and again
+    at more than it can do in time.
 
     An item joins only a batch that has not been sent, so its result is never older than the item. Equal items in one
     unsent batch are sent once. A caller that is cancelled drops only its own wait. Where a batch fails because of an
@@ -237,11 +240,11 @@ class Batcher(Generic[Item, Result]):
         """Adapts the expected round-trip time and the batch size to the newest round trip."""
         if round_trip.error is None:  # a server that hangs for a while has not become a slow one
             self._round_trip_seconds += _NEWEST_WEIGHT * (round_trip.seconds - self._round_trip_seconds)
-        if round_trip.items < self._batch_size:
-            return  # its size was not what took long; a slow network may be, which smaller batches only load more
         if round_trip.seconds > self._limits.max_round_trip_seconds:
-            self._batch_size = max(1, round_trip.items // 2)
-        else:
+            # In a smaller batch, the slow network may be the reason, which more round trips would only load more.
+            if round_trip.items >= min(self._batch_size, self._limits.large_batch_size):
+                self._batch_size = max(1, round_trip.items // 2)
+        elif round_trip.items >= self._batch_size:
             larger = self._batch_size + 1 + self._batch_size // _GROWTH_DIVISOR
             self._batch_size = min(self._limits.max_batch_size, larger)
 

@@ -23,11 +23,13 @@ from tests.svc.postgres.locks import wait_for_locks
 LIMITS = Limits(
     max_in_flight=1,
     max_batch_size=128,
+    large_batch_size=128,
     max_round_trip_seconds=60,
     max_wait_seconds=60,
     deadline_seconds=120,
 )
 ADDS = 5_000
+MAX_CALLS = 64
 
 
 class Doubler:
@@ -342,6 +344,29 @@ async def test_batches_that_take_too_long_become_smaller() -> None:
     assert sizes[-5:-1] == [128] * 4
 
 
+async def test_callers_who_fill_no_batch_use_all_connections_of_a_slow_database() -> None:
+    """With fewer callers than fit into a batch, batches that take too long become smaller, and two are in flight."""
+    sizes: list[int] = []
+    in_flight: list[int] = [0]
+
+    async def send(items: Sequence[int]) -> list[int]:
+        sizes.append(len(items))
+        in_flight.append(in_flight[-1] + 1)
+        await asyncio.sleep(0.001 * len(items))
+        in_flight.append(in_flight[-1] - 1)
+        return list(items)
+
+    batcher = Batcher("test", send, replace(LIMITS, max_in_flight=2, large_batch_size=32, max_round_trip_seconds=0.016))
+
+    async def call(caller: int) -> None:
+        for number in range(20):
+            await batcher.submit(64 * number + caller)
+
+    await asyncio.gather(*map(call, range(64)))
+    assert max(sizes[-20:]) <= 32
+    assert in_flight[-20:].count(2) >= 5
+
+
 async def test_a_slow_network_does_not_make_batches_smaller() -> None:
     """Where batches that are not full take long, their size is not the reason, and items still share batches."""
     sizes: list[int] = []
@@ -380,7 +405,7 @@ def ann(money: str = "1") -> NewClient:
 async def test_a_key_in_one_batch_twice_adds_one_client(database_settings: DatabaseSettings, owner: Owner) -> None:
     """Adds with equal keys get the same id, or KeyReused for other fields; equal adds without a key add two clients."""
     async with database.connect(replace(database_settings, pool_size=1)) as connected:
-        store = Store(connected, replace(database_settings, pool_size=1))
+        store = Store(connected, replace(database_settings, pool_size=1), MAX_CALLS)
         adds = [(ann(), "k"), (ann(), "k"), (ann("2"), "k"), (ann(), "j"), (ann(), None), (ann(), None)]
         results = await asyncio.gather(*(store.add(*add) for add in adds), return_exceptions=True)
 
@@ -395,7 +420,7 @@ async def test_a_stuck_add_delays_no_other_request(database_settings: DatabaseSe
     """With three connections, as in the pods, an add that waits for a lock leaves two to adds, gets and pages."""
     settings = replace(database_settings, pool_size=3)
     async with database.connect(settings) as connected:
-        store = Store(connected, settings)
+        store = Store(connected, settings, MAX_CALLS)
         await store.add(ann())
         async with owner.transaction():
             await owner.execute("INSERT INTO idempotency_keys VALUES ('locked', sha256(''), 1)")
@@ -412,7 +437,7 @@ async def test_a_row_that_the_database_refuses_fails_alone(database_settings: Da
     """The other adds of its batch succeed."""
     await owner.execute("ALTER TABLE clients ADD CONSTRAINT no_bob CHECK (name <> 'Bob')")
     async with database.connect(database_settings) as connected:
-        store = Store(connected, database_settings)
+        store = Store(connected, database_settings, MAX_CALLS)
         clients = [NewClient(name, Decimal(1)) for name in ("Ann", "Bob", "Cleo", "Dan", "Eve")]
         results = await asyncio.gather(*(store.add(client) for client in clients), return_exceptions=True)
 
@@ -425,7 +450,7 @@ async def test_batches_of_the_same_keys_never_deadlock(database_settings: Databa
     """Two batches with the same keys in opposite orders lock the keys in the same order."""
     claim = "INSERT INTO idempotency_keys VALUES ('m', sha256(''), 1)"
     async with database.connect(database_settings) as one, database.connect(database_settings) as other:
-        stores = [Store(one, database_settings), Store(other, database_settings)]
+        stores = [Store(one, database_settings, MAX_CALLS), Store(other, database_settings, MAX_CALLS)]
         transaction = owner.transaction()
         await transaction.start()
         await owner.execute(claim)

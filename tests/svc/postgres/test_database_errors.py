@@ -84,7 +84,7 @@ async def opened(settings: DatabaseSettings) -> AsyncIterator[tuple[Store, Batch
     settings = replace(settings, pool_size=1)
     batches = Batches()
     async with database.connect(settings) as connected:
-        yield Store(connected, settings, batches.observe), batches
+        yield Store(connected, settings, 64, batches.observe), batches
 
 
 async def add_five(store: Store) -> list[Added | BaseException]:

@@ -83,7 +83,7 @@ async def test_a_host_that_hangs_is_passed_over(database_settings: DatabaseSetti
     """The host after it serves the same request. The next connections try it last, so they do not wait for it."""
     settings = before(database_settings, hung.port)
     async with database.connect(settings) as connected:
-        assert b'"id":1' in await Store(connected, settings).get(1)
+        assert b'"id":1' in await Store(connected, settings, 64).get(1)
         assert hung.accepted == 1
         for _ in range(3):
             connected._pool.expire()
@@ -109,7 +109,7 @@ async def test_each_host_has_its_own_time(database_settings: DatabaseSettings, h
     """With two hosts that hang, the deadline of a request still leaves the third its time."""
     settings = before(database_settings, hung.port, hung.port)
     async with database.connect(settings) as connected:
-        assert b'"id":1' in await Store(connected, settings).get(1)
+        assert b'"id":1' in await Store(connected, settings, 64).get(1)
 
     assert hung.accepted == 2
     assert settings.deadline_seconds - database_settings.deadline_seconds == 2 * settings.connect_seconds

@@ -104,7 +104,7 @@ async def test_a_new_connection_looks_up_no_types(
     """No query has a type that asyncpg would look up on each new connection, as all are after an outage."""
     monkeypatch.delattr(asyncpg.Connection, "_introspect_types")
     async with database.connect(database_settings) as connected:
-        store = Store(connected, database_settings)
+        store = Store(connected, database_settings, 64)
         client_id = (await store.add(NewClient("Ann", Decimal(1)), "key")).id
         assert b'"Ann"' in await store.get(client_id)
         assert (await store.page(0)).last_id == client_id

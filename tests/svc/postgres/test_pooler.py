@@ -111,7 +111,7 @@ async def use(settings: DatabaseSettings, requests: int = 100) -> Counter[str]:
 
     # Two pools, as of two workers, whose connections share those of the pooler.
     async with database.connect(settings) as one, database.connect(settings) as other:
-        stores = Store(one, settings), Store(other, settings)
+        stores = Store(one, settings, 64), Store(other, settings, 64)
         await asyncio.gather(*(add_and_get(stores[number % 2], number) for number in range(requests)))
     return outcomes
 
@@ -131,7 +131,7 @@ async def test_a_refused_row_and_a_time_out_leave_nothing_behind(behind_pooler: 
     await owner.execute("ALTER TABLE clients ADD CONSTRAINT no_bob CHECK (name <> 'Bob')")
     settings = replace(behind_pooler, statement_seconds=0.3, pool_size=2)
     async with database.connect(settings) as connected:
-        store = Store(connected, settings)
+        store = Store(connected, settings, 64)
         with pytest.raises(RowRefused):
             await store.add(NewClient("Bob", Decimal(1)))
         async with owner.transaction():
@@ -150,7 +150,7 @@ async def test_a_pooler_that_restarts_is_used_again(
     postgres: EmbeddedPostgres, settings: DatabaseSettings, tmp_path: Path
 ) -> None:
     async with database.connect(settings) as connected:
-        store = Store(connected, settings)
+        store = Store(connected, settings, 64)
         for _ in range(2):
             async with pooler(postgres, tmp_path, port_of(settings)):
                 assert json.loads(await store.get(1))["id"] == 1
@@ -175,7 +175,7 @@ async def test_a_pooler_that_hides_itself_gives_no_wrong_result(
         pooler(postgres, tmp_path, port_of(settings), "ignore_startup_parameters = statement_timeout"),
         database.connect(hidden) as connected,
     ):
-        store = Store(connected, hidden)
+        store = Store(connected, hidden, 64)
         assert json.loads(await store.get(1))["id"] == 1
         other = await asyncpg.connect(settings.dsn)
         try:
