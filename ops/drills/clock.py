@@ -20,11 +20,10 @@ from svc.logs import names
 _HOUR_SECONDS: Final = 3600.0
 _ROLLOVER: Final = 2.0**31  # in January 2038, seconds since 1970 exceed 32 bits
 _BEFORE_ROLLOVER_SECONDS: Final = 2.0
-_MAX_CPU_RATIO: Final = 1.5  # a loop that no longer waits would use far more
 _FLUSH_SECONDS: Final = 3.0  # lines, metrics and spans are flushed every second; a busy machine is slower
 _LATENCY_SECONDS: Final = 0.005  # of the database's network, so that each jump finds requests in progress
 _WARM_UP_SECONDS: Final = 3.0  # until all connections to the database are open, at that latency
-_NOISE_SECONDS: Final = 0.2  # smaller values may double by chance; a time-out by the wall clock would take seconds
+_NOISE_SECONDS: Final = 0.2  # smaller values may double by chance
 _SAMPLES: Final = (names.LATENCY, names.QUEUE_WAIT, names.ROUND_TRIP, names.EVENT_LOOP_LAG)
 _DURATIONS: Final = (names.DURATION_MS, names.DATABASE_MS, names.QUEUE_MS)
 
@@ -39,7 +38,10 @@ def _missing() -> str:
 
 @drill("clock-jumps", "the service's wall clock jumps an hour, to 1970 and past the end of 32 bits in 2038", _missing)
 async def jump(harness: Harness) -> None:
-    """No response, wait, duration or CPU use may depend on the wall clock. PostgreSQL keeps the real time."""
+    """No response, wait, duration or CPU use may depend on the wall clock. PostgreSQL keeps the real time.
+
+    A wait or a time-out by the wall clock would take seconds, and a loop that no longer waits many times the CPU.
+    """
     jump_seconds = harness.pick(8, 2.2)  # libfaketime reads the new time once per second
     clock = (harness.folder / "clock").resolve()
     clock.write_text("+0")
@@ -79,8 +81,9 @@ async def jump(harness: Harness) -> None:
     longest_ms = 1000 * harness.timeline.longest_wait()
     sent = len(harness.timeline.requests)
     harness.claim("requests not served", harness.timeline.not_served(), at_most=0)
-    harness.claim("p99 while the clock jumps", jumping.p99, at_most=max(2 * calm.p99, _NOISE_SECONDS), unit="s")
-    harness.claim("CPU per request, relative to before", jumping.cost / calm.cost, at_most=_MAX_CPU_RATIO)
+    limit = max(2 * calm.p99, harness.on_any_machine(_NOISE_SECONDS))
+    harness.claim("p99 while the clock jumps", jumping.p99, at_most=limit, unit="s")
+    harness.claim("CPU per request, relative to before", jumping.cost / calm.cost, at_most=harness.pick(1.5, 3))
     harness.claim("different clocks in log lines", len({_clock(line) for line in requests}), at_least=len(set(jumps)))
     harness.claim("requests without a log line", sent - len(requests), at_most=0)
     harness.claim("negative durations", sum(each < 0 for each in durations), at_most=0)

@@ -56,7 +56,7 @@ async def attack(harness: Harness) -> None:
     ratio = attacked / max(usual, _MIN_USUAL_SECONDS)
     name = f"other callers' p{percent} while all attackers are connected, relative to the control"
     harness.claim(name, ratio, at_most=harness.pick(2, 3))
-    limit_ms = harness.pick(_CONNECTING_MS, 2 * _CONNECTING_MS)  # CI's machines may be half as fast
+    limit_ms = harness.on_any_machine(_CONNECTING_MS)
     harness.claim("other callers' p99 while attackers connect", connecting * 1000, at_most=limit_ms, unit="ms")
     harness.claim("other callers refused", harness.timeline.count(REFUSED), at_most=0)
     harness.claim("other callers failed", harness.timeline.count(FAILED), at_most=0)

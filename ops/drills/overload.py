@@ -49,8 +49,10 @@ async def overload(harness: Harness) -> None:
             flooded = await flood.adds(service.port, seconds, _TIMES * capacity, _CONNECTIONS)
         over = harness.timeline.mark("the overload ends")
         await asyncio.sleep(4)
-    harness.claim("sent, relative to capacity", flooded.sent / seconds / peak.rate("201"), at_least=0.9 * _TIMES)
-    harness.claim("served, relative to capacity", flooded.rate("201") / peak.rate("201"), at_least=0.9)
+    harness.claim("sent, relative to capacity", flooded.sent / seconds / capacity, at_least=0.9 * _TIMES)
+    limit = harness.pick(0.8, 0.7)  # in the short form, to find the best size of batches takes a part of the time
+    harness.claim("served at twice the capacity, relative to it", peak.rate("201") / capacity, at_least=limit)
+    harness.claim("served, relative to that", flooded.rate("201") / peak.rate("201"), at_least=0.9)
     harness.claim("time to refuse a request, median", flooded.percentile(50, "503"), at_most=_REFUSED_MS, unit="ms")
     harness.claim("time to serve a request, p99", flooded.percentile(99, "201"), at_most=4000, unit="ms")
     harness.claim("responses other than 201 and 503", flooded.rate() - flooded.rate("201", "503"), at_most=0, unit="/s")
@@ -76,12 +78,13 @@ async def crowd(harness: Harness) -> None:
                 crowded.append(await asyncio.to_thread(wrk.run, url, "get", SEEDED, _TIMES * busy, seconds))
         over = harness.timeline.mark("the crowd leaves")
         await asyncio.sleep(2)
-    # In the short form, to open so many connections takes a large part of the time.
-    harness.claim(
-        "served, relative to the busy service", _rate(crowded) / _rate(peak), at_least=harness.pick(0.9, 0.75)
-    )
+    # In the short form, to open so many connections takes a large part of the time, and a machine's speed may change
+    # from turn to turn.
+    limit = harness.pick(0.9, 0.5)
+    harness.claim("served, relative to the busy service", _rate(crowded) / _rate(peak), at_least=limit)
     harness.claim("requests that failed", sum(each.errors for each in crowded), at_most=0)
-    harness.claim("time to serve a request, p99", max(each.p99_ms for each in crowded), at_most=1000, unit="ms")
+    limit = harness.on_any_machine(1000)
+    harness.claim("time to serve a request, p99", max(each.p99_ms for each in crowded), at_most=limit, unit="ms")
     harness.claim("memory growth of the larger worker", max(memory) - memory[0], at_most=_MEMORY_MB, unit="MB")
     harness.claim("last not served after it", harness.timeline.last_not_served_after(over), at_most=2, unit="s")
 
