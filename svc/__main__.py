@@ -22,7 +22,7 @@ from svc.errors import InvalidSetting
 from svc.http import access
 from svc.logs.writer import LineWriter
 from svc.postgres import dsn, embedded, maintenance, recovery
-from svc.postgres.pool import Connection
+from svc.postgres.connector import Connection
 from svc.process.sockets import CannotListen
 from svc.settings import Settings, check_certificates, misspelled, read
 

@@ -21,7 +21,8 @@ from svc.errors import (
 from svc.logs import names
 from svc.logs.setup import shorten
 from svc.postgres import dsn, pool
-from svc.postgres.pool import Connection, Pool
+from svc.postgres.connector import Connection
+from svc.postgres.pool import Pool
 from svc.postgres.settings import DatabaseSettings
 
 _log = structlog.get_logger()

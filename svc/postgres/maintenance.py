@@ -12,8 +12,8 @@ from typing import Final
 import asyncpg
 
 from svc.errors import DatabaseNotMigrated, DatabaseRightsMissing
+from svc.postgres import connector, queries, recovery, scram
 from svc.postgres import dsn as dsns
-from svc.postgres import pool, queries, recovery, scram
 from svc.postgres.database import error_type
 from svc.postgres.settings import SERVICE_ROLES
 
@@ -123,7 +123,7 @@ async def prune(dsn: str) -> int:
     return pruned
 
 
-async def run(dsn: str, task: Callable[[pool.Connection], Awaitable[str]]) -> str:
+async def run(dsn: str, task: Callable[[connector.Connection], Awaitable[str]]) -> str:
     """Runs a task of `recovery` on a connection of its own, and returns its report.
 
     Raises:
@@ -134,9 +134,9 @@ async def run(dsn: str, task: Callable[[pool.Connection], Awaitable[str]]) -> st
 
 
 @asynccontextmanager
-async def _connection(dsn: str) -> AsyncIterator[pool.Connection]:
+async def _connection(dsn: str) -> AsyncIterator[connector.Connection]:
     try:
-        connection = await pool.connect(dsn, _CONNECT_SECONDS)
+        connection = await connector.connect(dsn, _CONNECT_SECONDS)
     except (OSError, *_DRIVER_ERRORS) as error:
         raise MaintenanceError(f"cannot connect to the database: {str(error) or type(error).__name__}") from error
     try:

@@ -5,7 +5,7 @@ import json
 from typing import Final
 
 from svc.postgres import queries
-from svc.postgres.pool import Connection
+from svc.postgres.connector import Connection
 from svc.postgres.settings import SERVICE_ROLES
 
 _SETTLE_SECONDS: Final = 1.0  # a session that is just being opened is not listed yet

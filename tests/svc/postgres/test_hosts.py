@@ -17,7 +17,7 @@ from aiohttp import ClientSession
 from ops.common.ports import free_port
 from svc.clients.store import Store
 from svc.errors import DatabaseUnavailable
-from svc.postgres import database, dsn, embedded, maintenance, pool
+from svc.postgres import connector, database, dsn, embedded, maintenance
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Databases, Log
@@ -96,7 +96,7 @@ async def test_a_host_that_hung_is_tried_first_again_after_a_while(
     database_settings: DatabaseSettings, hung: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that has recovered is used again without a restart."""
-    monkeypatch.setattr(pool, "_HUNG_SECONDS", 0.0)
+    monkeypatch.setattr(connector, "_HUNG_SECONDS", 0.0)
     async with database.connect(before(database_settings, hung.port)) as connected:
         await connected.value("SELECT 1")
         connected._pool.expire()

@@ -12,8 +12,8 @@ from aiohttp import ClientSession
 
 from ops.drills.proxy import FaultProxy
 from svc.postgres import database, dsn
+from svc.postgres.connector import Connection
 from svc.postgres.database import Database
-from svc.postgres.pool import Connection
 from svc.postgres.settings import DatabaseSettings
 from tests.patience import PATIENCE_SECONDS
 from tests.service import Service

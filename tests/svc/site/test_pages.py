@@ -20,6 +20,8 @@ from tests.conftest import Client
 from tests.patience import PATIENCE_SECONDS
 from tests.service import Service
 
+OPERATIONS = 6  # that /docs shows
+
 
 @pytest.fixture(scope="module")
 def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
@@ -39,12 +41,18 @@ def find(browser: Chrome, selector: str) -> WebElement:
     return WebDriverWait(browser, PATIENCE_SECONDS).until(presence_of_element_located((By.CSS_SELECTOR, selector)))
 
 
+def find_all(browser: Chrome, selector: str, count: int) -> list[WebElement]:
+    """All such elements, once the page, which draws itself in steps, has so many of them."""
+    wait = WebDriverWait(browser, PATIENCE_SECONDS)
+    wait.until(lambda chrome: len(chrome.find_elements(By.CSS_SELECTOR, selector)) == count)
+    return browser.find_elements(By.CSS_SELECTOR, selector)
+
+
 def test_the_docs_are_interactive(browser: Chrome, serve: Callable[..., Service]) -> None:
     """/docs lists the endpoints and can send requests, and the browser's console has no errors."""
     service = serve()
     browser.get(f"{service.url}/docs")
-    find(browser, "#operations-clients-getClient")
-    assert len(browser.find_elements(By.CLASS_NAME, "opblock")) == 6
+    find_all(browser, ".opblock", OPERATIONS)
     assert browser.find_elements(By.CSS_SELECTOR, ".authorize, .servers") == []
 
     assert "Andres" in get_client_1(browser)
@@ -105,10 +113,9 @@ def test_the_pages_are_accessible(
     close.click()
     for control in browser.find_elements(By.CSS_SELECTOR, ".opblock-summary-control, .model-container button"):
         browser.execute_script("arguments[0].click()", control)
-    for execute in browser.find_elements(By.CLASS_NAME, "execute"):
+    for execute in find_all(browser, ".execute", OPERATIONS):
         browser.execute_script("arguments[0].click()", execute)
-    wait = WebDriverWait(browser, PATIENCE_SECONDS)
-    wait.until(lambda chrome: len(chrome.find_elements(By.CSS_SELECTOR, ".live-responses-table .response")) == 6)
+    find_all(browser, ".live-responses-table .response", OPERATIONS)
     assert_accessible(browser)
 
 
@@ -118,9 +125,11 @@ def test_the_docs_need_no_mouse(browser: Chrome, serve: Callable[..., Service]) 
     browser.get(f"{service.url}/docs")
     find(browser, "#operations-clients-getClient")
     tab_to(browser, "button.authorize").send_keys(Keys.ENTER)
+    find(browser, ".auth-container input")
     tab_to(browser, ".auth-container input").send_keys("the key", Keys.ENTER)
     find(browser, ".auth-container .btn-done")
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    find_all(browser, ".auth-container", 0)
     tab_to(browser, "#operations-clients-getClient .opblock-summary-control").send_keys(Keys.ENTER)
     find(browser, "#operations-clients-getClient .execute")
     tab_to(browser, "#operations-clients-getClient .execute").send_keys(Keys.ENTER)
