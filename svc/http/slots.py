@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
+from svc.answers import Answer
 from svc.errors import ServiceBusy
 from svc.http.messages import Request
 
 _CHECKS: Final = 4  # of who has waited too long, in the time that a request may wait
 
-_Waiting: TypeAlias = tuple[Request, float, "asyncio.Future[None]"]  # since when, and what is done when it has a slot
+# A request, since when it waits, and what it waits for: a slot, which is None, or the error that refuses it one. It is
+# given in a later step of the event loop, since the request then runs on at once, and may free its slot at once.
+_Waiting: TypeAlias = tuple[Request, float, Answer[Exception | None]]
 
 
 class Slots:
@@ -58,15 +61,8 @@ class Slots:
         else:
             await self.queue(request)
 
-    def queue(self, request: Request) -> "asyncio.Future[None]":
-        """Queues the request, where no slot is free.
-
-        Returns:
-            What to await: its result means that the request has a slot. It raises what take() raises.
-
-        Raises:
-            ServiceBusy: as take().
-        """
+    async def queue(self, request: Request) -> None:
+        """Takes a slot as take() does, where none is free."""
         caller = self._identify(request)
         queue = self._queues.get(caller)
         if queue is None:
@@ -74,11 +70,12 @@ class Slots:
             self._turns.append(caller)
         elif len(queue) >= self._max_queue:
             raise ServiceBusy
-        given = self._loop.create_future()
+        given: Answer[Exception | None] = Answer(self._loop)
         queue.append((request, self._loop.time(), given))
         if not self._is_check_scheduled:
             self._schedule_check()
-        return given
+        if (refusal := await given) is not None:
+            raise refusal
 
     def release(self) -> None:
         """Frees a slot, or gives it to the request whose turn it is."""
@@ -89,9 +86,10 @@ class Slots:
             request.slot_seconds += self._loop.time() - since
             if request.is_connected:
                 request.slots = self
-                given.set_result(None)
+                self._loop.call_soon(given.give, None)
                 return
-            given.set_exception(ConnectionResetError("the caller disconnected while its request waited"))
+            gone = ConnectionResetError("the caller disconnected while its request waited")
+            self._loop.call_soon(given.give, gone)
         self.free += 1
 
     def _next(self) -> _Waiting:
@@ -117,9 +115,8 @@ class Slots:
         for queue in self._queues.values():
             while queue and queue[0][1] <= latest:
                 request, since, given = queue.popleft()
-                if not given.done():
-                    request.slot_seconds += self._loop.time() - since
-                    given.set_exception(ServiceBusy())
+                request.slot_seconds += self._loop.time() - since
+                self._loop.call_soon(given.give, ServiceBusy())
         self._queues = {caller: queue for caller, queue in self._queues.items() if queue}
         self._turns = deque(caller for caller in self._turns if caller in self._queues)
         if self._turns:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svc import app
+from svc.answers import run
 from svc.errors import ServiceBusy
 from svc.http.access import Access, ApiKey, digest
 from svc.http.lifecycle import Lifecycle
@@ -80,6 +81,20 @@ async def settle() -> None:
     """Lets all tasks run that can."""
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+async def test_a_request_waits_without_a_task() -> None:
+    """In a crowd most requests wait, and a task for each would cost a quarter more CPU time."""
+    slots = new_slots()
+    first, second = (cast(Request, FakeRequest(caller)) for caller in ("a", "b"))
+    await slots.take(first)
+    handling = slots.take(second)
+    tasks = [run(handling, lambda: tasks.append(run(handling, pytest.fail)))]
+    give_up_slot(first)
+    await settle()
+
+    assert second.slots is slots
+    assert tasks == [None, None]
 
 
 async def test_freed_slots_go_to_callers_in_turn() -> None:
@@ -228,9 +243,9 @@ async def test_a_wait_for_a_slot_is_in_the_log(
 ) -> None:
     queue, queued = Slots.queue, asyncio.Event()
 
-    def record(slots: Slots, request: Request) -> "asyncio.Future[None]":
+    async def record(slots: Slots, request: Request) -> None:
         queued.set()
-        return queue(slots, request)
+        await queue(slots, request)
 
     monkeypatch.setattr(Slots, "queue", record)
     async with stuck_add(narrow, owner) as first:
