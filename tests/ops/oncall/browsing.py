@@ -25,6 +25,16 @@ def find(browser: Chrome, selector: str, text: str = "") -> WebElement:
     return found
 
 
+def click(browser: Chrome, selector: str, text: str = "") -> None:
+    """Clicks the first such element, found once more where the page has just drawn it anew."""
+
+    def clicked() -> bool:
+        browser.execute_script(FIND, selector, text).click()
+        return True
+
+    wait_until(browser, clicked, f"no {selector} with the text {text!r} can be clicked")
+
+
 def wait_until(browser: Chrome, condition: Callable[[], Any], message: str = "") -> Any:
     """Waits until a condition is true, and returns its value."""
     wait = WebDriverWait(browser, PATIENCE_SECONDS, poll_frequency=0.05, ignored_exceptions=[Exception])

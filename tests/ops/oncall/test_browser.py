@@ -25,7 +25,7 @@ from svc.logs import names
 from tests.axe import assert_accessible
 from tests.browser import PHONE_WIDTH, emulate
 from tests.ops.cloudwatch.recording import FAILED_REQUESTS, Run
-from tests.ops.oncall.browsing import find, focused, press, refresh, wait_until
+from tests.ops.oncall.browsing import click, find, focused, press, refresh, wait_until
 from tests.ops.oncall.page import OnCall, faults
 from tests.patience import PATIENCE_SECONDS
 
@@ -87,7 +87,7 @@ def test_a_firing_alarm_is_shown_and_clears(browser: Chrome, on_call: OnCall) ->
     assert "<img src=" in runbook.text
     assert "runbook=faults" in browser.current_url
     assert "smoke (docs/deploying.md)" in runbook.text
-    find(browser, "dialog a", "disk").click()
+    click(browser, "dialog a", "disk")
     find(browser, "dialog", "The disk is full.")
     find(browser, "dialog a code", "by-route")
     press(browser, Keys.ESCAPE)
@@ -163,11 +163,11 @@ def test_html_in_a_log_or_a_trace_is_shown_as_text(browser: Chrome, on_call: OnC
     on_call.record(orjson.dumps(line), b"\n", orjson.dumps(spans), b"\n")
 
     browser.get(f"{on_call.url}/#/logs?query=faults")
-    find(browser, "tr.opens", HOSTILE).click()
+    click(browser, "tr.opens", HOSTILE)
     assert HOSTILE in find(browser, ".opened .fields").text
-    find(browser, ".opened a", "Trace").click()
+    click(browser, ".opened a", "Trace")
     find(browser, ".trace h1", HOSTILE)
-    find(browser, ".waterfall summary").click()
+    click(browser, ".waterfall summary")
     assert HOSTILE in find(browser, ".about .fields").text
     browser.get(f"{on_call.url}/#/traces?errors=1")
     find(browser, "td a", HOSTILE)
@@ -247,14 +247,14 @@ def test_a_time_range_is_in_the_url(browser: Chrome, shared: OnCall) -> None:
     wait_until(browser, lambda: "minutes=60" in browser.current_url)
     find(browser, ".panel.table td", "/get/{id}")
     browser.forward()
-    find(browser, "#live").click()
+    click(browser, "#live")
     wait_until(browser, lambda: "minutes=15" in browser.current_url and "from" not in browser.current_url)
     assert not browser.find_element(By.ID, "shown").text
 
     browser.get(f"{shared.url}/#/service?from=7&to=5")
     find(browser, "main", "from must be before to, by at most 24 hours")
     browser.get_log("browser")  # type: ignore[no-untyped-call]  # the browser logs the status 400
-    find(browser, "#live").click()
+    click(browser, "#live")
     find(browser, ".panel.chart .legend")
 
 
@@ -325,7 +325,7 @@ def test_what_happened_in_an_outage_is_shown_without_typing(browser: Chrome, out
         rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, "tr.opens")[:3]]
         assert all(" 50" in row for row in rows), rows
         browser.back()
-        find(browser, ".events a", "Show this time").click()
+        click(browser, ".events a", "Show this time")
         wait_until(browser, lambda: "from" in here(browser))
         find(browser, ".events li", "database-unavailable")
 
@@ -362,7 +362,7 @@ def clock(seconds: float) -> str:
 def test_a_count_of_alarms_leads_to_all_of_them(browser: Chrome, shared: OnCall) -> None:
     """On whichever page. What fires comes first, then what has no data, which says why."""
     browser.get(f"{shared.url}/#/logs?minutes=60")
-    find(browser, ".verdict a").click()
+    click(browser, ".verdict a")
 
     find(browser, "nav [aria-current]", "Alarms")
     rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, ".events.all > li")]
@@ -371,7 +371,7 @@ def test_a_count_of_alarms_leads_to_all_of_them(browser: Chrome, shared: OnCall)
     assert "free space on the disk: no data, minimum 977 KiB, over 1 min" in disk
     assert rows.index(disk) == sum("Firing" in row for row in rows)
     assert {row.split("\n")[1] for row in rows} == {"availability", "faults", "disk"}
-    find(browser, ".events.all a", "Runbook").click()
+    click(browser, ".events.all a", "Runbook")
     find(browser, "dialog", "disk")
     assert here(browser)["minutes"] == "60"
 
@@ -400,7 +400,7 @@ def test_settings_are_remembered(browser: Chrome, on_call: OnCall) -> None:
     """The time range and the colours."""
     browser.get(on_call.url)
     find(browser, ".choice span", "1 h").find_element(By.XPATH, "./preceding-sibling::input").click()
-    find(browser, "#theme", "Dark").click()
+    click(browser, "#theme", "Dark")
     find(browser, "#theme", "Light")
 
     browser.refresh()
@@ -492,7 +492,7 @@ def test_a_real_run_is_shown(
         keep(f"{page.partition('?')[0]}-{width}-{colors}")
         assert_accessible(browser)
     emulate(browser, width=width, colors=colors)
-    find(browser, "td a").click()
-    find(browser, ".waterfall summary").click()
+    click(browser, "td a")
+    click(browser, ".waterfall summary")
     keep(f"trace-{width}-{colors}")
     assert_accessible(browser)

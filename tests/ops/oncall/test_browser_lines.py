@@ -15,7 +15,7 @@ from selenium.webdriver.support.select import Select
 
 from tests.axe import assert_accessible
 from tests.browser import PHONE_WIDTH, emulate
-from tests.ops.oncall.browsing import find, focused, press, refresh, wait_until
+from tests.ops.oncall.browsing import click, find, focused, press, refresh, wait_until
 from tests.ops.oncall.page import OnCall
 from tests.ops.oncall.test_traces import answered, export, span
 
@@ -113,7 +113,7 @@ def test_a_query_can_be_typed(browser: Chrome, shared: OnCall, recording: Path) 
     address = browser.current_url
 
     query.send_keys(" |")
-    find(browser, "button.primary", "Run").click()
+    click(browser, "button.primary", "Run")
     find(browser, ".outcome.problem", "Line 1, column")
     browser.get_log("browser")  # type: ignore[no-untyped-call]  # the browser logs the status 400
 
@@ -171,7 +171,7 @@ def test_a_live_tail_shows_new_lines_at_the_top(browser: Chrome, on_call: OnCall
     assert "418" in find(browser, ".results tbody tr").text
     assert "1 new line." in str(find(browser, ".logs [role=status]").get_attribute("textContent"))
 
-    find(browser, "tr.opens").click()
+    click(browser, "tr.opens")
     press(browser, ".")
     find(browser, "#pause[aria-pressed=true]")
     record(browser, on_call, [request(on_call.clock(), 421)])
@@ -190,7 +190,7 @@ def test_a_live_tail_shows_new_lines_at_the_top(browser: Chrome, on_call: OnCall
     press(browser, "l")
     find(browser, "#tail[aria-pressed=false]")
     find(browser, ".outcome", "of 909 matching lines")
-    find(browser, ".queries a", "by-route").click()
+    click(browser, ".queries a", "by-route")
     find(browser, "#tail:disabled")
 
 
@@ -209,7 +209,7 @@ def test_traces_are_filtered(browser: Chrome, on_call: OnCall) -> None:
     assert [option.text for option in select.options] == ["all", "/add", "/get/{id}", "/getall", "/readyz"]
     assert not browser.execute_script("return document.querySelector('main').innerText.includes('GET /readyz')")
 
-    find(browser, "[name=probes]").click()
+    click(browser, "[name=probes]")
     find(browser, ".hint", "Newest 100 of 129 traces")
     status = find(browser, "[name=status]")
     status.send_keys("5xx", Keys.ENTER)
@@ -226,8 +226,8 @@ def test_traces_are_filtered(browser: Chrome, on_call: OnCall) -> None:
 
     filters = {"probes=1", "status=5xx", "route=%2Fadd", "min_ms=250"}
     assert set(browser.current_url.partition("?")[2].split("&")) == filters
-    find(browser, "td a").click()
-    find(browser, "a", "‹ Traces of the filter").click()
+    click(browser, "td a")
+    click(browser, "a", "‹ Traces of the filter")
     find(browser, "td a", "GET /add")
     assert set(browser.current_url.partition("?")[2].split("&")) == filters
 
@@ -278,19 +278,19 @@ def test_a_line_leads_to_its_trace_and_the_trace_to_its_lines(browser: Chrome, o
     record(browser, on_call, [request(at, trace_id=f"{7:032x}", sampled=True), trace(7, at - 0.01)])
     span_of_time = f"from={at - 100:.0f}&to={at + 100:.0f}"
     browser.get(f"{on_call.url}/#/logs?query=requests&{span_of_time}")
-    find(browser, "tr.opens").click()
+    click(browser, "tr.opens")
     assert "trace_id" in find(browser, ".opened .fields").text
-    find(browser, ".opened a", "Trace").click()
+    click(browser, ".opened a", "Trace")
     find(browser, ".waterfall", "child")
     assert span_of_time in browser.current_url
 
-    find(browser, "#lines").click()
+    click(browser, "#lines")
     find(browser, ".outcome", "1 matching line;")
     assert "filter trace_id" in str(find(browser, "#query").get_attribute("value"))
     around = dict(one.split("=") for one in browser.current_url.partition("?")[2].split("&"))
     assert int(around["from"]) < at - 30
     assert int(around["to"]) > at + 30
-    find(browser, ".back a", "‹ The trace").click()
+    click(browser, ".back a", "‹ The trace")
     find(browser, ".waterfall", "child")
     assert f"from={around['from']}&to={around['to']}" in browser.current_url
     for _ in range(3):
@@ -306,16 +306,16 @@ def test_no_line_links_to_a_trace_that_is_not_there(browser: Chrome, on_call: On
     lines = [request(at, trace_id=lost, sampled=True, status=288), request(at, trace_id=unsampled, sampled=False)]
     record(browser, on_call, lines)
     browser.get(f"{on_call.url}/#/logs?query=requests")
-    find(browser, "tr.opens", "288").click()
+    click(browser, "tr.opens", "288")
     find(browser, ".opened", "The trace is not here: it has not come yet, or it is too old.")
-    find(browser, "tr.opens", "288").click()
+    click(browser, "tr.opens", "288")
     record(browser, on_call, [trace(8, at - 1)])
-    find(browser, "tr.opens", "288").click()
+    click(browser, "tr.opens", "288")
     find(browser, ".opened a[href*='trace/']", "Trace")
 
     browser.get(f"{on_call.url}/#/logs?q=filter+trace_id%3D%22{unsampled}%22")
     find(browser, ".outcome", "1 matching line;")
-    find(browser, "tr.opens").click()
+    click(browser, "tr.opens")
     find(browser, ".opened", "The trace was not sampled.")
     assert browser.find_elements(By.CSS_SELECTOR, ".opened a[href*='trace/']") == []
 
@@ -339,7 +339,7 @@ def test_the_pages_are_accessible(browser: Chrome, on_call: OnCall, place: str, 
     record(browser, on_call, [line, request(at - 1, 404), trace(5, at - 1, 503, f"/{'long/' * 20}")])
     browser.get(f"{on_call.url}/#/{place}")
     if element == ".opened":
-        find(browser, "tr.opens").click()
+        click(browser, "tr.opens")
     for width in (1280, PHONE_WIDTH):
         for colors in ("light", "dark"):
             emulate(browser, width=width, colors=colors)
