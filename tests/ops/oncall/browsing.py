@@ -35,6 +35,14 @@ def click(browser: Chrome, selector: str, text: str = "") -> None:
     wait_until(browser, clicked, f"no {selector} with the text {text!r} can be clicked")
 
 
+def text_of(browser: Chrome, selector: str, text: str = "") -> str:
+    """The text of the first such element, found once more where the page has just drawn it anew."""
+    found = wait_until(
+        browser, lambda: [browser.execute_script(FIND, selector, text).text], f"no {selector} with the text {text!r}"
+    )
+    return str(found[0])
+
+
 def wait_until(browser: Chrome, condition: Callable[[], Any], message: str = "") -> Any:
     """Waits until a condition is true, and returns its value."""
     wait = WebDriverWait(browser, PATIENCE_SECONDS, poll_frequency=0.05, ignored_exceptions=[Exception])

@@ -25,7 +25,7 @@ from svc.logs import names
 from tests.axe import assert_accessible
 from tests.browser import PHONE_WIDTH, emulate
 from tests.ops.cloudwatch.recording import FAILED_REQUESTS, Run
-from tests.ops.oncall.browsing import click, find, focused, press, refresh, wait_until
+from tests.ops.oncall.browsing import click, find, focused, press, refresh, text_of, wait_until
 from tests.ops.oncall.page import OnCall, faults
 from tests.patience import PATIENCE_SECONDS
 
@@ -62,7 +62,7 @@ def fire(on_call: OnCall) -> None:
 def test_a_firing_alarm_is_shown_and_clears(browser: Chrome, on_call: OnCall) -> None:
     """The page shows that it fires, its reason, its start and its runbook, and later that all is quiet."""
     browser.get(on_call.url)
-    assert "1 alarm without data" in find(browser, ".verdict", "All quiet").text
+    assert "1 alarm without data" in text_of(browser, ".verdict", "All quiet")
     wait_for_title(browser, "All quiet")
     quiet_icon = find(browser, "body").find_element(By.XPATH, "//link[@id='icon']").get_attribute("href")
 
@@ -70,8 +70,8 @@ def test_a_firing_alarm_is_shown_and_clears(browser: Chrome, on_call: OnCall) ->
     on_call.ahead_seconds += 10
     firing = find(browser, ".firing li", "faults")
 
-    assert find(browser, ".verdict").text.startswith("▲\n")
-    assert "firing" in find(browser, ".verdict h1").text
+    assert text_of(browser, ".verdict").startswith("▲\n")
+    assert "firing" in text_of(browser, ".verdict h1")
     assert "Page" in firing.text
     assert "Callers get faults." in firing.text
     assert "requests with a server error (5xx): 20, limit 5, over 1 min" in firing.text
@@ -80,7 +80,7 @@ def test_a_firing_alarm_is_shown_and_clears(browser: Chrome, on_call: OnCall) ->
     wait_for_title(browser, "(")
     assert browser.find_element(By.ID, "icon").get_attribute("href") != quiet_icon
     assert "faults is firing" in str(browser.find_element(By.ID, "announcement").get_attribute("textContent"))
-    assert "Firing" in find(browser, ".alarms .bad", "faults").text
+    assert "Firing" in text_of(browser, ".alarms .bad", "faults")
 
     firing.find_element(By.LINK_TEXT, "Runbook").click()
     runbook = find(browser, "dialog", "Callers get faults.")
@@ -107,7 +107,7 @@ def test_every_kind_of_widget_is_drawn(browser: Chrome, shared: OnCall) -> None:
     find(browser, ".panel.text h1", "clients here")
     find(browser, ".panel.numbers .number b", "MiB")
     assert find(browser, ".panel.gauge meter").get_attribute("max") == "100"
-    assert "ms" in find(browser, ".panel.chart .legend", "get").text
+    assert "ms" in text_of(browser, ".panel.chart .legend", "get")
     find(browser, ".panel.chart .annotation", "alarm faults")
     find(browser, ".panel .nothing", "No data yet: Unused FreeSpace")
     find(browser, ".panel .nothing", "This page cannot draw a widget of type explorer.")
@@ -164,11 +164,11 @@ def test_html_in_a_log_or_a_trace_is_shown_as_text(browser: Chrome, on_call: OnC
 
     browser.get(f"{on_call.url}/#/logs?query=faults")
     click(browser, "tr.opens", HOSTILE)
-    assert HOSTILE in find(browser, ".opened .fields").text
+    assert HOSTILE in text_of(browser, ".opened .fields")
     click(browser, ".opened a", "Trace")
     find(browser, ".trace h1", HOSTILE)
     click(browser, ".waterfall summary")
-    assert HOSTILE in find(browser, ".about .fields").text
+    assert HOSTILE in text_of(browser, ".about .fields")
     browser.get(f"{on_call.url}/#/traces?errors=1")
     find(browser, "td a", HOSTILE)
 
@@ -317,7 +317,7 @@ def test_what_happened_in_an_outage_is_shown_without_typing(browser: Chrome, out
         assert clock(moments["unavailable"]) < start < clock(moments["over"])
         assert clock(moments["over"]) < end < clock(over)
         assert failed == moments["failed"] > FAILED_REQUESTS
-        assert "Page" in find(browser, ".events li", "availability\n").text
+        assert "Page" in text_of(browser, ".events li", "availability\n")
         wait_until(browser, lambda: browser.execute_script(SHAPES, "rect") == 2)
 
         event.find_element(By.LINK_TEXT, f"{failed:,} requests failed").click()

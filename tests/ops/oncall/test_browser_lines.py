@@ -15,7 +15,7 @@ from selenium.webdriver.support.select import Select
 
 from tests.axe import assert_accessible
 from tests.browser import PHONE_WIDTH, emulate
-from tests.ops.oncall.browsing import click, find, focused, press, refresh, wait_until
+from tests.ops.oncall.browsing import click, find, focused, press, refresh, text_of, wait_until
 from tests.ops.oncall.page import OnCall
 from tests.ops.oncall.test_traces import answered, export, span
 
@@ -66,7 +66,7 @@ def test_the_logs_begin_with_the_newest_lines(browser: Chrome, on_call: OnCall) 
     find(browser, ".outcome", "Newest 500 of 61")
     times = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "td.time")]
     assert times == sorted(times, reverse=True)
-    assert find(browser, ".queries [aria-current] b").text == "newest-lines"
+    assert text_of(browser, ".queries [aria-current] b") == "newest-lines"
 
     query = find(browser, "#query")
     written = query.get_attribute("value")
@@ -129,8 +129,8 @@ def test_a_bar_of_the_histogram_becomes_the_time_range(browser: Chrome, on_call:
     browser.get(f"{on_call.url}/#/logs?q=filter+status+%3E%3D+400&minutes=15")
 
     find(browser, ".outcome", "5 matching lines")
-    assert "failed or error" in find(browser, ".histogram .legend li", "3").text
-    assert "refused or warning" in find(browser, ".histogram .legend li", "2").text
+    assert "failed or error" in text_of(browser, ".histogram .legend li", "3")
+    assert "refused or warning" in text_of(browser, ".histogram .legend li", "2")
     first, *_, last = browser.find_elements(By.CSS_SELECTOR, ".bars a")
     assert str(first.get_attribute("aria-label")).endswith("UTC: 3 lines, 3 failed or error")
     first.click()
@@ -168,7 +168,7 @@ def test_a_live_tail_shows_new_lines_at_the_top(browser: Chrome, on_call: OnCall
 
     record(browser, on_call, [request(on_call.clock(), 418), request(on_call.clock(), event="other")])
     find(browser, ".outcome", "1 new line.")
-    assert "418" in find(browser, ".results tbody tr").text
+    assert "418" in text_of(browser, ".results tbody tr")
     assert "1 new line." in str(find(browser, ".logs [role=status]").get_attribute("textContent"))
 
     click(browser, "tr.opens")
@@ -178,7 +178,7 @@ def test_a_live_tail_shows_new_lines_at_the_top(browser: Chrome, on_call: OnCall
     assert row_count(browser) == 9
     press(browser, ".")
     find(browser, ".outcome", "2 new lines.")
-    assert "421" in find(browser, ".results tbody tr").text
+    assert "421" in text_of(browser, ".results tbody tr")
     find(browser, ".opened .fields", "418")
 
     press(browser, ".")
@@ -279,7 +279,7 @@ def test_a_line_leads_to_its_trace_and_the_trace_to_its_lines(browser: Chrome, o
     span_of_time = f"from={at - 100:.0f}&to={at + 100:.0f}"
     browser.get(f"{on_call.url}/#/logs?query=requests&{span_of_time}")
     click(browser, "tr.opens")
-    assert "trace_id" in find(browser, ".opened .fields").text
+    assert "trace_id" in text_of(browser, ".opened .fields")
     click(browser, ".opened a", "Trace")
     find(browser, ".waterfall", "child")
     assert span_of_time in browser.current_url

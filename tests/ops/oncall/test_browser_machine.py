@@ -14,7 +14,7 @@ from ops.oncall import machine
 from ops.oncall.state import CLOUDWATCH
 from tests.axe import assert_accessible
 from tests.browser import PHONE_WIDTH, emulate
-from tests.ops.oncall.browsing import find, press, refresh, wait_until
+from tests.ops.oncall.browsing import find, press, refresh, text_of, wait_until
 from tests.ops.oncall.conftest import end
 from tests.ops.oncall.page import OnCall, faults
 
@@ -31,7 +31,7 @@ def make_on_call(recording: Path, tmp_path: Path) -> Iterator[OnCall]:
 def test_the_platform_says_what_stands_for_what(browser: Chrome, on_call: OnCall) -> None:
     """So does a panel that has no data here. The dashboard of the service has figures of its own only."""
     browser.get(f"{on_call.url}/#/platform")
-    assert find(browser, "main .note").text == machine.NOTE
+    assert text_of(browser, "main .note") == machine.NOTE
     find(browser, ".panel", machine.MISSING["AWS/CertificateManager DaysToExpiry"])
     find(browser, ".panel", machine.MISSING["AWS/RDS ReadLatency"])
 
@@ -60,13 +60,13 @@ def test_a_service_that_has_stopped_is_reported(browser: Chrome, on_call: OnCall
 
     on_call.ahead_seconds += 60
     refresh(browser)
-    stopped = find(browser, "#source", "the service stopped at ").text
+    stopped = text_of(browser, "#source", "the service stopped at ")
     assert re.search(r"; the service stopped at \d\d:\d\d:\d\d UTC\.", stopped)
     find(browser, ".panel h2", "Latency")
 
     on_call.ahead_seconds += 30 * HOUR
     refresh(browser)
-    said = find(browser, "main .nothing", "make run in another terminal starts the service").text
+    said = text_of(browser, "main .nothing", "make run in another terminal starts the service")
     assert re.match(r"The service stopped at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\. ", said)  # with its day
     assert not browser.find_elements(By.CSS_SELECTOR, ".grid, .firing")
     find(browser, ".verdict.unsure h1", "The service stopped")
