@@ -84,7 +84,7 @@ async def settle() -> None:
 
 
 async def test_a_request_waits_without_a_task() -> None:
-    """In a crowd most requests wait, and a task for each would cost a quarter more CPU time."""
+    """In a crowd most requests wait, and a task for each would be a large part of their CPU time."""
     slots = new_slots()
     first, second = (cast(Request, FakeRequest(caller)) for caller in ("a", "b"))
     await slots.take(first)
