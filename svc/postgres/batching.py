@@ -5,10 +5,11 @@ batch is in flight, an item is sent at once and alone; the higher the load, the 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from svc.answers import Answer
@@ -82,6 +83,26 @@ class _Waiting(Generic[Result]):
             answer.give(outcome)
 
 
+class _Sender:
+    """A task that sends batches one after the other.
+
+    Attributes:
+        task: that it runs in.
+        sent_at: when its current batch was sent.
+        deadline: until when it may wait for the results.
+        is_late: whether it was cancelled since it did not get them in time.
+    """
+
+    __slots__ = ("deadline", "is_late", "sent_at", "task")
+
+    task: asyncio.Task[None]
+
+    def __init__(self, started_at: float) -> None:
+        self.sent_at = started_at
+        self.deadline = math.inf
+        self.is_late = False
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The bounds of a Batcher.
@@ -136,10 +157,10 @@ class Batcher(Generic[Item, Result]):
         self._limits = limits
         self._batch_size = limits.max_batch_size  # the maximum of the next batch
         self._round_trip_seconds = 0.0
-        self._in_flight: list[float] = []  # when each batch in flight was sent, the newest last
+        self._in_flight: list[_Sender] = []  # each with a batch; the one whose batch was sent last is the last
         self._queue: dict[Item, _Waiting[Result]] = {}
         self._check_timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks only weakly
+        self._deadline_timer: asyncio.TimerHandle | None = None
 
     async def submit(self, item: Item, request: RoundTripObserver | None = None) -> Result:
         """The item's result.
@@ -181,7 +202,7 @@ class Batcher(Generic[Item, Result]):
             return True
         if len(self._in_flight) == self._limits.max_in_flight:
             return False
-        is_slow = now - self._in_flight[-1] > _SLOW_FACTOR * self._round_trip_seconds
+        is_slow = now - self._in_flight[-1].sent_at > _SLOW_FACTOR * self._round_trip_seconds
         return is_slow or len(self._queue) >= self._batch_size
 
     def _check_queue(self) -> None:
@@ -209,10 +230,9 @@ class Batcher(Generic[Item, Result]):
             self._loop.call_soon(waiting.give, (None, DatabaseBusy(), None))
 
     def _start_sender(self, now: float) -> None:
-        self._in_flight.append(now)
-        sender = self._loop.create_task(self._run_sender(now))
-        self._tasks.add(sender)
-        sender.add_done_callback(self._tasks.discard)
+        sender = _Sender(now)
+        self._in_flight.append(sender)
+        sender.task = self._loop.create_task(self._run_sender(sender))
 
     def _is_full(self, now: float) -> bool:
         """Whether one more item would wait too long: for the next batch to end, and for the batches ahead of it."""
@@ -222,19 +242,37 @@ class Batcher(Generic[Item, Result]):
             return False  # as below, for most requests
         wait_seconds = waiting // (self._batch_size * max_in_flight) * self._round_trip_seconds
         if len(self._in_flight) == max_in_flight:
-            wait_seconds += max(0.0, self._in_flight[0] + self._round_trip_seconds - now)
+            wait_seconds += max(0.0, self._in_flight[0].sent_at + self._round_trip_seconds - now)
         return wait_seconds > self._limits.max_wait_seconds
 
-    async def _run_sender(self, started: float) -> None:
+    async def _run_sender(self, sender: _Sender) -> None:
         while batch := self._take_batch():
-            await self._send_batch(batch, batch[0][1].since + self._limits.deadline_seconds)
-            now = time.monotonic()
-            self._in_flight.remove(started)
-            if not self._needs_sender(now):
+            sender.deadline = batch[0][1].since + self._limits.deadline_seconds
+            if self._deadline_timer is None:
+                self._schedule_deadline_check()
+            await self._send_batch(batch, sender)
+            self._in_flight.remove(sender)
+            sender.sent_at = time.monotonic()
+            if not self._queue or not self._needs_sender(sender.sent_at):
                 return
-            started = now
-            self._in_flight.append(started)
-        self._in_flight.remove(started)
+            self._in_flight.append(sender)
+        self._in_flight.remove(sender)
+
+    def _schedule_deadline_check(self) -> None:
+        """Schedules the check for the first deadline. No batch sent later has an earlier one."""
+        first = min((sender.deadline for sender in self._in_flight if not sender.is_late), default=math.inf)
+        if first < math.inf:
+            seconds = max(first - time.monotonic(), _MIN_CHECK_SECONDS)
+            self._deadline_timer = self._loop.call_later(seconds, self._check_deadlines)
+
+    def _check_deadlines(self) -> None:
+        """Ends the waits whose deadlines have passed. A timer for each batch would cost more than one for many."""
+        self._deadline_timer = None
+        now = time.monotonic()
+        for sender in self._in_flight:
+            if sender.deadline <= now and not sender.is_late:
+                sender.is_late = sender.task.cancel()
+        self._schedule_deadline_check()
 
     def _adapt(self, round_trip: RoundTrip) -> None:
         """Adapts the expected round-trip time and the batch size to the newest round trip."""
@@ -252,19 +290,19 @@ class Batcher(Generic[Item, Result]):
         """The next batch, without items that waited too long or whose callers were all cancelled."""
         batch: list[tuple[Item, _Waiting[Result]]] = []
         self._reject_late(time.monotonic())
-        while self._queue and len(batch) < self._batch_size:
-            item = next(iter(self._queue))
-            waiting = self._queue.pop(item)
-            if not waiting.is_abandoned():
-                batch.append((item, waiting))
+        while self._queue and not batch:
+            taken = list(islice(self._queue.items(), self._batch_size))
+            for item, _ in taken:
+                del self._queue[item]
+            batch = [each for each in taken if not each[1].is_abandoned()]
         return batch
 
-    async def _send_batch(self, batch: list[tuple[Item, _Waiting[Result]]], deadline: float) -> None:
+    async def _send_batch(self, batch: list[tuple[Item, _Waiting[Result]]], sender: _Sender) -> None:
         sent_at = time.monotonic()
         error: Exception | None = None
         results: Sequence[Result] = ()
         try:
-            results = await self._results([item for item, _ in batch], deadline - sent_at)
+            results = await self._results([item for item, _ in batch], sender)
         except Exception as raised:  # noqa: BLE001 - whatever it is, the callers get it
             error = raised
         ended_at = time.monotonic()
@@ -281,8 +319,8 @@ class Batcher(Generic[Item, Result]):
         self._loop.call_soon(self._answer, batch, outcomes, round_trip)
         if is_split:
             half = len(batch) // 2
-            await self._send_batch(batch[:half], deadline)
-            await self._send_batch(batch[half:], deadline)
+            await self._send_batch(batch[:half], sender)
+            await self._send_batch(batch[half:], sender)
 
     def _answer(
         self,
@@ -297,13 +335,16 @@ class Batcher(Generic[Item, Result]):
             # The callers that are in tasks run first, since they were scheduled just above.
             self._loop.call_soon(self._on_round_trip, round_trip)
 
-    async def _results(self, items: Sequence[Item], seconds: float) -> Sequence[Result]:
-        if seconds <= 0:  # the deadline passed while the batch that held these items failed
+    async def _results(self, items: Sequence[Item], sender: _Sender) -> Sequence[Result]:
+        if time.monotonic() >= sender.deadline:  # it passed while the batch that held these items failed
             raise QueryTimedOut
         try:
-            async with asyncio.timeout(seconds):
-                results = await self._send(items)
-        except TimeoutError:
+            results = await self._send(items)
+        except asyncio.CancelledError:
+            if not sender.is_late:
+                raise
+            sender.is_late = False
+            sender.task.uncancel()
             raise QueryTimedOut from None
         if len(results) != len(items):  # else some callers would wait for ever, or get another's result
             raise RuntimeError(f"{self._operation}: {len(results)} results for {len(items)} items")

@@ -4,7 +4,7 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -41,8 +41,29 @@ class Connection(asyncpg.Connection):
     # asyncpg's own attributes, which its type stubs leave out
     _transport: asyncio.Transport
     _protocol: Any
+    _get_statement: Callable[[str, float | None], Awaitable[Any]]
 
     _queries_before = -1  # the queries that it had run at the last check
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._prepared: dict[str, Any] = {}  # the state of each query's prepared statement
+
+    async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:  # type: ignore[override]
+        """Runs the query and returns its rows, as asyncpg's fetch does, without its six layers of calls.
+
+        These take a twelfth of the time of a lone query.
+        """
+        statement = self._prepared.get(query)
+        if statement is None:
+            statement = self._prepared[query] = await self._get_statement(query, None)
+            statement.attach()  # so that asyncpg does not close it
+        try:
+            rows: list[asyncpg.Record] = await self._protocol.bind_execute(statement, arguments, "", 0, False, None)
+        except asyncpg.InvalidCachedStatementError:  # the schema has changed; nothing was executed
+            self._prepared.clear()
+            return await super().fetch(query, *arguments)  # prepares it anew
+        return rows
 
     def _get_unique_id(self, prefix: str) -> str:
         # asyncpg counts them for each process. Behind a pooler that hides the server's connections, the name of one
@@ -94,10 +115,11 @@ class PoolerConnection(Connection):
 
     statement_timeout: str
 
-    async def fetch(self, query: str, *arguments: Any, **options: Any) -> list[asyncpg.Record]:  # type: ignore[override]
+    async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:  # type: ignore[override]
+        """Runs the query in a transaction of its own, and returns its rows."""
         await self.execute(f"BEGIN; SET LOCAL statement_timeout = {self.statement_timeout}")
         try:
-            rows: list[asyncpg.Record] = await super().fetch(query, *arguments, **options)
+            rows = await asyncpg.Connection.fetch(self, query, *arguments)
         except asyncpg.PostgresError:
             if not self.is_closed():
                 await self.execute("ROLLBACK")

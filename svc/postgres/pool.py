@@ -1,6 +1,7 @@
 """The connection pool: connections are opened when needed, kept, replaced where they have expired, and closed."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -30,7 +31,8 @@ class Pool:
         self._connector = connector
         self._size = size
         self._acquire_seconds = acquire_seconds
-        self._turns = asyncio.Semaphore(size)
+        self._free = size  # turns that nobody has; who has one may use a connection
+        self._waiting: deque[asyncio.Future[None]] = deque()  # of the callers that wait for a turn
         self._in_use: set[Connection] = set()
         self._idle: list[Connection] = []  # the one that was used last is the last, and the first to be used again
 
@@ -51,21 +53,40 @@ class Pool:
             DatabaseBusy: none was free in time.
             Exception: no connection could be opened; see Connector.connect.
         """
-        if self._turns.locked():
+        if self._free > 0:
+            self._free -= 1
+        else:
             try:
                 async with asyncio.timeout(self._acquire_seconds):
-                    await self._turns.acquire()
+                    await self._wait_for_turn()
             except TimeoutError:
                 raise DatabaseBusy from None
-        else:
-            await self._turns.acquire()
         try:
             connection = self._take_idle() or await self._connector.connect()
         except BaseException:
-            self._turns.release()
+            self._give_turn()
             raise
         self._in_use.add(connection)
         return connection
+
+    async def _wait_for_turn(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it was given, but too late
+                self._give_turn()
+            raise
+
+    def _give_turn(self) -> None:
+        """Gives the turn to the caller that has waited longest, or to the next one that comes."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
     def _take_idle(self) -> Connection | None:
         while self._idle:
@@ -79,9 +100,9 @@ class Pool:
         self._in_use.remove(connection)
         if connection.is_expired:
             connection.terminate()
-        elif not connection.is_closed():
+        else:
             self._idle.append(connection)
-        self._turns.release()
+        self._give_turn()
 
     def expire(self) -> None:
         """Lets new connections replace all that are open: these at once, those in use once their query has ended."""
@@ -108,8 +129,9 @@ class Pool:
         """Closes all connections: those in use once their query has ended, but within a limited time."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                for _ in range(self._size):
-                    await self._turns.acquire()
+                used, self._free = self._size - self._free, 0
+                for _ in range(used):
+                    await self._wait_for_turn()
                 for connection in self._idle:
                     await connection.close()
         except TimeoutError:

@@ -305,6 +305,24 @@ async def test_a_batch_fails_at_its_deadline() -> None:
     assert await second == 4
 
 
+async def test_each_batch_in_flight_has_its_own_deadline(doubler: Doubler) -> None:
+    """The batches whose deadlines have passed fail; one that was sent later has its result."""
+    batcher = Batcher("test", doubler, replace(LIMITS, max_batch_size=1, max_in_flight=3))
+    calls = []
+    for number, seconds in enumerate((0.05, 0.1, 3600)):
+        batcher._limits = replace(batcher._limits, deadline_seconds=seconds)
+        calls.append(asyncio.create_task(batcher.submit(number)))
+        await settle()
+    assert doubler.batches == [[0], [1], [2]]
+
+    for late in calls[:2]:
+        with pytest.raises(QueryTimedOut):
+            await late
+    doubler.go.set()
+    assert await calls[2] == 4
+    assert not batcher._in_flight
+
+
 async def test_all_parts_of_a_split_batch_share_its_deadline() -> None:
     """The round trips that search for the items at fault end at the deadline of the first one."""
     sent = 0

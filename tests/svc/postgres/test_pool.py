@@ -68,6 +68,18 @@ async def test_a_closed_connection_is_replaced(database_settings: DatabaseSettin
         assert connected._pool.open == 1
 
 
+async def test_a_statement_is_prepared_anew_where_the_schema_has_changed(database_settings: DatabaseSettings) -> None:
+    """A new column of its result, which PostgreSQL refuses for a prepared statement, costs no error."""
+    async with database.connect(replace(database_settings, pool_size=1)) as connected:
+        await connected.rows("CREATE TEMPORARY TABLE changing AS SELECT 1 AS first")
+        for columns in ({"first"}, {"first", "second"}, {"first", "second", "third"}):
+            for _ in range(2):
+                (row,) = await connected.rows("SELECT * FROM changing")
+                assert set(row.keys()) == columns
+            name = "second" if len(columns) == 1 else "third"
+            await connected.rows(f"ALTER TABLE changing ADD COLUMN IF NOT EXISTS {name} int")
+
+
 @pytest.mark.parametrize("pooler", ["none", "transaction"])
 async def test_a_refused_value_leaves_no_transaction_open(database_settings: DatabaseSettings, pooler: str) -> None:
     """Whether the driver cannot encode it or the server refuses it."""
