@@ -50,9 +50,9 @@ class Connection(asyncpg.Connection):
         self._prepared: dict[str, Any] = {}  # the state of each query's prepared statement
 
     async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:  # type: ignore[override]
-        """Runs the query and returns its rows, as asyncpg's fetch does, without its six layers of calls.
+        """Runs the query and returns its rows, as asyncpg's fetch does.
 
-        These take a twelfth of the time of a lone query.
+        That has six more calls in between, which ran a twelfth of the bytecodes of a lone get.
         """
         statement = self._prepared.get(query)
         if statement is None:
