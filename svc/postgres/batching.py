@@ -246,17 +246,17 @@ class Batcher(Generic[Item, Result]):
         return wait_seconds > self._limits.max_wait_seconds
 
     async def _run_sender(self, sender: _Sender) -> None:
-        while batch := self._take_batch():
-            sender.deadline = batch[0][1].since + self._limits.deadline_seconds
-            if self._deadline_timer is None:
-                self._schedule_deadline_check()
-            await self._send_batch(batch, sender)
+        while True:
+            sender.sent_at = now = time.monotonic()
+            if batch := self._take_batch(now):
+                sender.deadline = batch[0][1].since + self._limits.deadline_seconds
+                if self._deadline_timer is None:
+                    self._schedule_deadline_check()
+                await self._send_batch(batch, sender, now)
             self._in_flight.remove(sender)
-            sender.sent_at = time.monotonic()
-            if not self._queue or not self._needs_sender(sender.sent_at):
+            if not self._queue or not self._needs_sender(time.monotonic()):
                 return
             self._in_flight.append(sender)
-        self._in_flight.remove(sender)
 
     def _schedule_deadline_check(self) -> None:
         """Schedules the check for the first deadline. No batch sent later has an earlier one."""
@@ -286,10 +286,10 @@ class Batcher(Generic[Item, Result]):
             larger = self._batch_size + 1 + self._batch_size // _GROWTH_DIVISOR
             self._batch_size = min(self._limits.max_batch_size, larger)
 
-    def _take_batch(self) -> list[tuple[Item, _Waiting[Result]]]:
+    def _take_batch(self, now: float) -> list[tuple[Item, _Waiting[Result]]]:
         """The next batch, without items that waited too long or whose callers were all cancelled."""
         batch: list[tuple[Item, _Waiting[Result]]] = []
-        self._reject_late(time.monotonic())
+        self._reject_late(now)
         while self._queue and not batch:
             taken = list(islice(self._queue.items(), self._batch_size))
             for item, _ in taken:
@@ -297,12 +297,11 @@ class Batcher(Generic[Item, Result]):
             batch = [each for each in taken if not each[1].is_abandoned()]
         return batch
 
-    async def _send_batch(self, batch: list[tuple[Item, _Waiting[Result]]], sender: _Sender) -> None:
-        sent_at = time.monotonic()
+    async def _send_batch(self, batch: list[tuple[Item, _Waiting[Result]]], sender: _Sender, sent_at: float) -> None:
         error: Exception | None = None
         results: Sequence[Result] = ()
         try:
-            results = await self._results([item for item, _ in batch], sender)
+            results = await self._results([item for item, _ in batch], sender, sent_at)
         except Exception as raised:  # noqa: BLE001 - whatever it is, the callers get it
             error = raised
         ended_at = time.monotonic()
@@ -319,8 +318,8 @@ class Batcher(Generic[Item, Result]):
         self._loop.call_soon(self._answer, batch, outcomes, round_trip)
         if is_split:
             half = len(batch) // 2
-            await self._send_batch(batch[:half], sender)
-            await self._send_batch(batch[half:], sender)
+            await self._send_batch(batch[:half], sender, time.monotonic())
+            await self._send_batch(batch[half:], sender, time.monotonic())
 
     def _answer(
         self,
@@ -335,8 +334,8 @@ class Batcher(Generic[Item, Result]):
             # The callers that are in tasks run first, since they were scheduled just above.
             self._loop.call_soon(self._on_round_trip, round_trip)
 
-    async def _results(self, items: Sequence[Item], sender: _Sender) -> Sequence[Result]:
-        if time.monotonic() >= sender.deadline:  # it passed while the batch that held these items failed
+    async def _results(self, items: Sequence[Item], sender: _Sender, sent_at: float) -> Sequence[Result]:
+        if sent_at >= sender.deadline:  # it passed while the batch that held these items failed
             raise QueryTimedOut
         try:
             results = await self._send(items)
