@@ -18,6 +18,7 @@ _MAX_BATCH_SIZE: Final = 128  # larger batches gain little, and their first item
 _GET: Final = queries.read("get")
 _PAGE: Final = queries.read("page")
 _ADD: Final = queries.read("add")
+_ADD_WITHOUT_KEYS: Final = queries.read("add_without_keys")
 _READY: Final = queries.read("ready")
 _MISSING_MIGRATIONS: Final = queries.read("missing_migrations")
 _NEEDED_MIGRATIONS: Final = queries.migrations()
@@ -95,6 +96,7 @@ class Store:
             deadline_seconds=settings.deadline_seconds,
         )
         self._gets = Batcher("get", self._get, limits, observe("get", "SELECT clients", _GET))
+        # The spans of adds show this statement, also where a batch has no keys and runs the shorter one.
         self._adds = Batcher("add", self._add, limits, observe("add", "INSERT clients", _ADD))
         one_page = replace(limits, max_batch_size=1)
         self._pages = Batcher("page", self._page, one_page, observe("page", "SELECT clients", _PAGE))
@@ -159,13 +161,13 @@ class Store:
         return [found.get(client_id) for client_id in ids]
 
     async def _add(self, adds: Sequence[_Add]) -> list[Added]:
-        rows = await self._database.rows(
-            _ADD,
-            [add.client.name for add in adds],
-            _array([add.client.money for add in adds]),
-            [add.key for add in adds],
-            [rf"\x{add.client.fingerprint().hex()}" if add.key is not None else None for add in adds],
-        )
+        fields = [add.client.name for add in adds], _array([add.client.money for add in adds])
+        keys = [add.key for add in adds]
+        if any(key is not None for key in keys):
+            prints = [rf"\x{add.client.fingerprint().hex()}" if add.key is not None else None for add in adds]
+            rows = await self._database.rows(_ADD, *fields, keys, prints)
+        else:
+            rows = await self._database.rows(_ADD_WITHOUT_KEYS, *fields)
         return [Added(row["id"], row["same_fields"], row["is_replay"]) for row in rows]
 
     async def _page(self, pages: Sequence[tuple[int, int]]) -> list[Page]:

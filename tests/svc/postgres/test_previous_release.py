@@ -18,6 +18,7 @@ from tests.conftest import SERVICE_ROLE, Owner
 RELEASES: Final = Path(__file__).parent / "statements"
 ARGUMENTS: Final[dict[str, tuple[object, ...]]] = {
     "add": (["Ann"], "{1.00}", ["a-key"], [rf"\x{'00' * 32}"]),
+    "add_without_keys": (["Ann"], "{1.00}"),
     "get": ("{1}",),
     "missing_migrations": (["0001"],),
     "page": (0, 10),
