@@ -2,24 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from ops.drills.proxy import FaultProxy
+from tests.listening import Serve, listening
 from tests.patience import PATIENCE_SECONDS
 
 SILENCE_SECONDS = 0.1  # during which nothing may arrive
 
 
 @asynccontextmanager
-async def proxied(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-) -> AsyncIterator[tuple[FaultProxy, asyncio.StreamReader, asyncio.StreamWriter]]:
+async def proxied(serve: Serve) -> AsyncIterator[tuple[FaultProxy, asyncio.StreamReader, asyncio.StreamWriter]]:
     """Opens a connection to such a server through a proxy."""
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server, FaultProxy(server.sockets[0].getsockname()[1]).running() as proxy:
+    async with listening(serve) as port, FaultProxy(port).running() as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         yield proxy, reader, writer
         writer.close()
@@ -27,13 +25,9 @@ async def proxied(
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Sends back what it receives, until either end is closed."""
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    writer.close()
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
 
 
 async def read(reader: asyncio.StreamReader, count: int) -> bytes:
@@ -127,7 +121,6 @@ async def test_the_proxy_half_closes() -> None:
             writer.write(b"response")
             if received == b"first second third":
                 complete.set()
-        writer.close()
 
     async with proxied(respond) as (proxy, reader, writer):
         writer.write(b"first")

@@ -28,6 +28,7 @@ from svc.postgres.batching import OnRoundTrip, RoundTrip
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Client, Log, Owner
+from tests.listening import listening
 from tests.patience import PATIENCE_SECONDS
 from tests.svc.postgres.locks import wait_for_locks
 
@@ -159,14 +160,12 @@ async def test_a_server_that_is_not_understood_is_unavailable(database_settings:
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(sent)
-        writer.close()
 
-    server = await asyncio.start_server(respond, "127.0.0.1")
-    port = server.sockets[0].getsockname()[1]
-    dsn = f"postgresql:///x?host=127.0.0.1&port={port}&user=x&sslmode=disable"
-    async with server, database.connect(replace(database_settings, dsn=dsn)) as connected:
-        with pytest.raises(DatabaseUnavailable):
-            await connected.value("SELECT 1")
+    async with listening(respond) as port:
+        dsn = f"postgresql:///x?host=127.0.0.1&port={port}&user=x&sslmode=disable"
+        async with database.connect(replace(database_settings, dsn=dsn)) as connected:
+            with pytest.raises(DatabaseUnavailable):
+                await connected.value("SELECT 1")
 
 
 async def test_the_log_names_the_servers_that_cannot_be_reached(

@@ -21,6 +21,7 @@ from svc.postgres import connector, database, dsn, embedded, maintenance
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import SERVICE_ROLE, Databases, Log
+from tests.listening import listening
 from tests.service import Service
 
 HUNG_SECONDS = 0.3  # for a host that hangs, in the tests' own process; the others have as long as they need
@@ -36,16 +37,13 @@ class FakeHost:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["FakeHost"]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1")
-        self.port = server.sockets[0].getsockname()[1]
-        async with server:
+        async with listening(self._serve) as self.port:
             yield self
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self._hangs:
             await reader.read()  # until the client closes the connection
-        writer.close()
 
 
 @pytest.fixture

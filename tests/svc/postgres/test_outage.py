@@ -20,6 +20,7 @@ from svc.postgres import database
 from svc.postgres.embedded import EmbeddedPostgres
 from svc.postgres.settings import DatabaseSettings
 from tests.conftest import Client, Owner
+from tests.listening import listening
 from tests.patience import PATIENCE_SECONDS
 from tests.service import Service
 from tests.svc.postgres.locks import wait_for_locks
@@ -143,16 +144,14 @@ async def test_the_wait_for_a_connection_is_limited(database_settings: DatabaseS
 async def test_a_silent_server_counts_as_unavailable(database_settings: DatabaseSettings) -> None:
     """A server that accepts the connection but sends nothing is unavailable after DB_CONNECT_SECONDS."""
 
-    async def send_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def send_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()  # until the client closes the connection
-        writer.close()
 
-    server = await asyncio.start_server(send_nothing, "127.0.0.1")
-    port = server.sockets[0].getsockname()[1]
-    dsn = f"postgresql:///x?host=127.0.0.1&port={port}&user=x"
-    async with server, database.connect(replace(database_settings, dsn=dsn, connect_seconds=0.3)) as connected:
-        with pytest.raises(DatabaseUnavailable):
-            await connected.value("SELECT 1")
+    async with listening(send_nothing) as port:
+        dsn = f"postgresql:///x?host=127.0.0.1&port={port}&user=x"
+        async with database.connect(replace(database_settings, dsn=dsn, connect_seconds=0.3)) as connected:
+            with pytest.raises(DatabaseUnavailable):
+                await connected.value("SELECT 1")
 
 
 async def test_a_statement_that_the_server_does_not_end_times_out(database_settings: DatabaseSettings) -> None:
